@@ -1,0 +1,145 @@
+"""Frozen data that every room speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """What a sync may do at its destination. MIRROR is UPSERT that also deletes what left the model."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    UPSERT = "upsert"
+    MIRROR = "mirror"
+
+
+class Op(StrEnum):
+    """What a connector is asked to do with one batch."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    UPSERT = "upsert"
+    DELETE = "delete"
+
+
+class Change(StrEnum):
+    """What a plan row means: the key is new to the destination, differs from it, or left the model."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class Nulls(StrEnum):
+    """What a NULL in the model does to the destination's field."""
+
+    CLEAR = "clear"
+    SKIP = "skip"
+    ERROR = "error"
+
+
+class FieldType(StrEnum):
+    """The closed set of types a destination field can have; the mapping casts to one of them.
+
+    INTEGER is exact at any size, DECIMAL keeps its digits, DATETIME is an instant (UTC on the wire),
+    TIMESTAMP has no zone. ANY takes the model column's own type.
+    """
+
+    ANY = "any"
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    DECIMAL = "decimal"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    DATETIME = "datetime"
+    TIMESTAMP = "timestamp"
+    JSON = "json"
+    ARRAY = "array"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a destination object, as the destination's own metadata describes it."""
+
+    name: str
+    type: FieldType = FieldType.ANY
+    writable: bool = True
+    required: bool = False
+    unique: bool = False
+    max_length: int | None = None
+    """In characters."""
+    choices: tuple[str, ...] | None = None
+    case_insensitive: bool = False
+    """The destination compares values of this field without regard to case (HubSpot e-mail)."""
+    native_type: str | None = None
+    """The destination's own name of the type, for messages and casts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSchema:
+    """The fields of one destination object. An `open` one accepts fields that it does not list."""
+
+    name: str
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` requests in any `per` seconds; `name` is the bucket's name in state and messages."""
+
+    name: str
+    count: int
+    per: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The largest batch one request may carry; `bytes` counts the encoded records only."""
+
+    records: int = 1
+    bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The destination answered that it holds this record's value."""
+
+    key: str
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The destination refused this record for good, and said why."""
+
+    key: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The destination did not apply this record and may take it later; `after` is in seconds."""
+
+    key: str
+    reason: str
+    after: float | None = None
+
+
+Outcome = Delivered | Rejected | Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What an answer said, record by record. A key it does not name is unknown, never delivered.
+
+    `everything` is for an API that answers for the batch as a whole: a success is every record's success.
+    """
+
+    items: tuple[Outcome, ...] = ()
+    everything: bool = False
