@@ -5,7 +5,7 @@ the delivery engine loops, waits, retries, splits, limits, counts and settles wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -148,10 +148,10 @@ class Destination(ABC, Generic[ConfigT]):
         """Headers of every request: authorisation, versions."""
         return {}
 
-    async def open(self) -> None:  # noqa: B027 - optional
+    async def open(self) -> None:
         """Connects. Raises: Halt where the destination refuses us; NotApplied where it is not reachable."""
 
-    async def close(self) -> None:  # noqa: B027 - optional
+    async def close(self) -> None:
         """Lets go of connections."""
 
     @property
@@ -164,6 +164,11 @@ class Destination(ABC, Generic[ConfigT]):
     @property
     def concurrency(self) -> int:
         return self.config.concurrency or self.spec.concurrency
+
+    @property
+    def repeatable(self) -> frozenset[Op]:
+        """Operations that may be sent again when nobody knows whether they were applied."""
+        return self.spec.repeatable
 
     def batch_limits(self, object: str, op: Op) -> BatchLimits | None:  # noqa: A002 - the contract's noun
         """The largest batch of this operation on this object; None where it does not exist."""
@@ -202,6 +207,15 @@ class Destination(ABC, Generic[ConfigT]):
 
 class Unsupported(BackhaulError):
     """The destination does not offer this."""
+
+
+def no_such_object(name: str, known: Iterable[str], where: str) -> Halt:
+    """The error for an object that is not there, naming the nearest ones that are."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)[:10]
+    return Halt(f"{where} has no object {name!r}", hint=f"it has {', '.join(map(repr, near))}" if near else None)
 
 
 def plain(field: Field, value: Any) -> Any:

@@ -1,0 +1,134 @@
+"""Any batch HTTP API, declared in backhaul.yml without code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+
+from backhaul.destinations.http.config import ApiObject, HttpConfig, Operation
+from backhaul.destinations.http.results import believe, html, outcomes_of
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    Http,
+    Spec,
+    Unsupported,
+    classify_status,
+    no_such_object,
+)
+from backhaul.errors import BackhaulError, Halt
+from backhaul.types import BatchLimits, FieldType, ObjectSchema, Op, Outcomes
+
+__all__ = ["HttpApi", "HttpConfig"]
+
+
+class HttpApi(Destination[HttpConfig]):
+    """A destination whose requests and answers are declared in its configuration."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="http",
+        config=HttpConfig,
+        docs="Any batch HTTP API, declared in backhaul.yml: requests, bodies, how to read results.",
+        batch={op: BatchLimits(records=100_000, bytes=10_000_000) for op in Op},
+        nulls="null is sent as JSON null; what that does is the API's own rule",
+    )
+
+    def __init__(self, config: HttpConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url
+        self._headers = {"content-type": "application/json"} | shown(config.headers)
+
+    def headers(self) -> Mapping[str, str]:
+        return self._headers
+
+    @property
+    def repeatable(self) -> frozenset[Op]:
+        """With an idempotency header the API sees a repeated insert for what it is."""
+        return frozenset(Op) if self.config.idempotency_header else self.spec.repeatable
+
+    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:  # noqa: A002
+        found = self.config.objects.get(object)
+        operation = found.operation(op) if found else None
+        return BatchLimits(operation.batch_size, operation.max_bytes) if operation else None
+
+    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+        declared = self._declared(object)
+        return ObjectSchema(object, declared.known_fields(), open=declared.fields is None)
+
+    async def write(self, batch: Batch) -> Outcomes:
+        operation = self._operation(batch)
+        headers = shown(operation.headers)
+        if self.config.idempotency_header:
+            headers[self.config.idempotency_header] = batch.idempotency_key
+        answer = await self.http.request(
+            operation.request.method, operation.request.path, body=operation.body.fill(batch), headers=headers
+        )
+        return outcomes_of(operation.results, answer, batch.keys) if operation.results else believe(answer)
+
+    async def read(
+        self,
+        object: str,  # noqa: A002
+        identifiers: tuple[str, ...],
+        keys: Sequence[str],
+        fields: Sequence[str],
+    ) -> dict[str, dict[str, Any]]:
+        declared = self._declared(object)
+        if declared.read is None:
+            raise Unsupported(f"object {object!r} declares no `read`, so it cannot be read back")
+        key_type = declared.known_fields()[declared.key].type
+        template = declared.read.body
+        body = template.fill_keys([encoded(key, key_type) for key in keys]) if template else None
+        answer = await self.http.request(declared.read.request.method, declared.read.request.path, body=body)
+        records = by_key(declared.read.each.of(answer.json()), declared.read.key or declared.key)
+        return {key: {name: dig(records[key], name) for name in fields} for key in keys if key in records}
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        return classify_status(answer) or html(answer)
+
+    def _declared(self, name: str) -> ApiObject:
+        found = self.config.objects.get(name)
+        if found is None:
+            raise no_such_object(name, self.config.objects, "the http destination")
+        return found
+
+    def _operation(self, batch: Batch) -> Operation:
+        declared = self._declared(batch.object)
+        if batch.identifiers != (declared.key,):
+            raise Halt(
+                f"{batch.object!r} is identified by {declared.key!r}, not by {', '.join(batch.identifiers)}",
+                hint=f"write `identify: {{{declared.key}: …}}` in the sync",
+            )
+        operation = declared.operation(batch.op)
+        if operation is None:
+            hint = f"add `{batch.op}:` to it in backhaul.yml"
+            raise Halt(f"object {batch.object!r} declares no {batch.op}", hint=hint)
+        return operation
+
+
+def shown(headers: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value.get_secret_value() for name, value in headers.items()}
+
+
+def encoded(key: str, kind: FieldType) -> bytes:
+    """A key as a JSON value: a number where the field is declared as one, else a text."""
+    numbers = (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL)
+    return key.encode() if kind in numbers else orjson.dumps(key)
+
+
+def by_key(found: Any, name: str) -> dict[str, dict[str, Any]]:
+    """The records of an answer by the text of their key."""
+    records = found if isinstance(found, list) else []
+    return {str(dig(record, name)): record for record in records if isinstance(record, dict)}
+
+
+def dig(record: dict[str, Any], name: str) -> Any:
+    """The value of a field; a dot in its name nests."""
+    if name in record:
+        return record[name]
+    value: Any = record
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
