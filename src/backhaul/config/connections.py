@@ -12,9 +12,9 @@ from backhaul.config.documents import Document, Where
 from backhaul.config.explain import explain
 from backhaul.config.inline import secrets_of
 from backhaul.config.interpolate import Interpolated
+from backhaul.config.parts import NAME
 from backhaul.config.plugins import Connector, Kind, Missing, Plugins
 from backhaul.config.shape import choices
-from backhaul.config.sync import NAME
 from backhaul.errors import Problem
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -46,6 +46,7 @@ class Document:
     data: Any = None
     keys: dict[Where, Spot] = field(default_factory=dict)
     values: dict[Where, Spot] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list, repr=False)
 
     def problem(self, where: Where, message: str, hint: str | None = None) -> Problem:
         """A problem at the key of `where`, or of its nearest parent that stands in the file."""
@@ -68,7 +69,8 @@ class Document:
         """The place in the file of a place in a value's own text; both count from 1."""
         spot = self.values.get(self.resolve(where), Spot(1, 1))
         if spot.block:
-            return spot.line + line, column
+            below = next((text for text in self.lines[spot.line :] if text.strip()), "")
+            return spot.line + line, column + len(below) - len(below.lstrip())
         return (spot.line, spot.column + column - 1) if line == 1 else (spot.line + line - 1, column)
 
 
@@ -123,7 +125,7 @@ def parse(text: str, file: str) -> Document:
         raise refusal(file, f"is not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if node is None:
         raise refusal(file, "is empty")
-    document = Document(file)
+    document = Document(file, lines=text.split("\n"))
     document.data = _Builder(document).build(node, (), 0)
     if not isinstance(document.data, dict):
         raise refusal(file, "must be a mapping of `key: value`", 1, 1)
@@ -198,7 +200,8 @@ class _Builder:
             raise self._refusal(_spot(node), f"the YAML tag {_short(node.tag)} is not supported")
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key, spot = self._key(key_node), _spot(key_node)
+            key, mark = self._key(key_node), key_node.start_mark
+            spot = Spot(mark.line + 1, mark.column + 1)
             if key in data:
                 first = self.document.keys[(*where, key)].line
                 raise self._refusal(spot, f"the key `{_short(key)}` is here twice (first in line {first})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -68,10 +68,16 @@ def refuse_inline(
     """A problem for each secret that stands in the file itself. `types`: the class of each connection."""
     for where, text in found.texts.items():
         connection = next((prefix for prefix in types if where[: len(prefix)] == prefix), None)
-        expected = at(types[connection], where[len(connection) :]) if connection is not None else []
-        reason = _reason(where, text, any(map(is_secret, expected)))
+        typed = connection is not None and _is_secret_key(types[connection], where[len(connection) :])
+        reason = _reason(where, text, typed)
         if reason:
             yield where, document.problem(where, *reason)
+
+
+def _is_secret_key(config: type[BaseModel], where: Where) -> bool:
+    """Whether a key of a class is a secret; in a mapping of secrets (headers) the key's name tells."""
+    in_mapping = any(get_origin(one) is dict for one in at(config, where[:-1]))
+    return not in_mapping and any(map(is_secret, at(config, where)))
 
 
 def _reason(where: Where, text: Text, secret_type: bool) -> tuple[str, str] | None:

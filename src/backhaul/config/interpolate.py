@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backhaul.config.documents import Document, Where, read_text
-from backhaul.errors import Problem, UsageError
+from backhaul.errors import Problem
 
 SECRET_FILE_LIMIT = 64 * 1024
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)(\})?")
@@ -41,16 +41,16 @@ class Interpolated:
         return frozenset(value for text in self.texts.values() for value in text.brought)
 
 
-def environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `.env` beside backhaul.yml; those of the real environment win.
+def environment(root: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    """The variables of `.env` beside backhaul.yml, and its broken lines; the real environment wins.
 
     Raises:
-        UsageError: `.env` cannot be read, with its line.
+        UsageError: `.env` is no text file.
     """
     from dotenv.parser import parse_stream
 
     if not (root / ".env").exists():
-        return dict(environ)
+        return dict(environ), []
     values: dict[str, str] = {}
     problems: list[Problem] = []
     for binding in parse_stream(io.StringIO(read_text(root / ".env", ".env"))):
@@ -58,9 +58,7 @@ def environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
             problems.append(Problem("this is not NAME=value", ".env", binding.original.line, 1))
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
-    if problems:
-        raise UsageError(problems=problems)
-    return values | dict(environ)
+    return values | dict(environ), problems
 
 
 def interpolate(document: Document, variables: Mapping[str, str], root: Path) -> Interpolated:

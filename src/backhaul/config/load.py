@@ -48,7 +48,9 @@ def load(root: Path, *, environ: Mapping[str, str] | None = None, plugins: Plugi
     if not (root / FILE).exists():
         raise UsageError(f"no {FILE} in {root}", hint="`backhaul init` makes a project")
     reading = _Reading(root)
-    variables = reading.attempt(environment, root, os.environ if environ is None else environ) or {}
+    environ = os.environ if environ is None else environ
+    variables, broken = reading.attempt(environment, root, environ) or (environ, [])
+    reading.problems.extend(broken)
     main = reading.attempt(read, root / FILE, FILE)
     project = _read_main(reading, main, variables, plugins or EntryPoints()) if main else None
     syncs = _read_syncs(reading, variables, project)

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from backhaul.config.parts import Name, Section
 from backhaul.config.shape import choices
-from backhaul.config.sync import Name, Section, SyncConfig, SyncDefaults
+from backhaul.config.sync import SyncConfig, SyncDefaults
 from backhaul.errors import UsageError
 from backhaul.values import Size
 
@@ -54,7 +55,7 @@ class BackhaulFile(Section):
 
 
 class Project(BaseModel):
-    """A project that has been read and found free of problems. Its repr shows no connection and no secret."""
+    """A project that has been read and found free of problems. Its repr and dump hold no connection."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
@@ -62,16 +63,16 @@ class Project(BaseModel):
 
     root: Path
     name: str
-    state: str = Field(repr=False)
-    warehouses: dict[str, Any] = Field(repr=False)
+    state: str = Field(repr=False, exclude=True)
+    warehouses: dict[str, Any] = Field(repr=False, exclude=True)
     """The configuration of each warehouse, an object of its type's own class."""
-    destinations: dict[str, Any] = Field(repr=False)
+    destinations: dict[str, Any] = Field(repr=False, exclude=True)
     """The configuration of each destination, an object of its type's own class."""
     syncs: dict[str, SyncConfig]
     memory_limit: Size = Size(1024**3)
     defaults: SyncDefaults = SyncDefaults()
-    alerts: dict[str, Any] = Field(default={}, repr=False)
-    secrets: frozenset[str] = Field(default=frozenset(), repr=False)
+    alerts: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+    secrets: frozenset[str] = Field(default=frozenset(), repr=False, exclude=True)
     """What must never be shown: values that came from outside into secret keys and DSNs."""
     warehouse_types: dict[str, str] = Field(default={}, repr=False)
     destination_types: dict[str, str] = Field(default={}, repr=False)

@@ -21,8 +21,8 @@ _INTRODUCTION = """# Configuration
 <!-- Generated from the classes in src/backhaul/config: `backhaul schema --markdown` writes it. -->
 
 Texts take `${NAME}`, `${NAME:-default}` and `${file:/path}`; `$${` is a literal `${`. A `.env` beside
-backhaul.yml is read; the real environment wins. A missing or empty variable is an error, and so is a key that is
-not listed here.
+backhaul.yml is read; the real environment wins. A missing or empty variable is an error, and so is
+a key that is not listed here.
 """
 _PLAIN = {
     str: "text",

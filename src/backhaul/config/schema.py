@@ -9,10 +9,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from backhaul.config.connections import KINDS
+from backhaul.config.parts import NAME
 from backhaul.config.plugins import EntryPoints, Kind, Missing, Plugins
 from backhaul.config.project import BackhaulFile
 from backhaul.config.shape import docs
-from backhaul.config.sync import NAME, SyncFile
+from backhaul.config.sync import SyncFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}

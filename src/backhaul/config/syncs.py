@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from backhaul.config.connections import Connections
 from backhaul.config.documents import Document, Where, read_text
 from backhaul.config.explain import explain
+from backhaul.config.model import ModelConfig
 from backhaul.config.shape import choices
 from backhaul.config.sql import Fault, check_expression, check_model
-from backhaul.config.sync import TRIGGERS, ModelConfig, SyncConfig, SyncFile
+from backhaul.config.sync import TRIGGERS, SyncConfig, SyncFile
 from backhaul.errors import Problem, UsageError
 
 Found = tuple[Where, Problem]
