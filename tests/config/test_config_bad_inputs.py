@@ -27,6 +27,7 @@ MAIN_CASES: list[tuple[str, str | bytes, str]] = [
     ("6 NaN", MAIN + "memory_limit: .nan\n", "backhaul.yml:6:1: `memory_limit`: nan is not a size"),
     ("6 negative", MAIN + "memory_limit: -5\n", "backhaul.yml:6:1: `memory_limit`: expected a size between"),
     ("6 concurrency", MAIN.replace('}"}', '}", concurrency: ten}'), "backhaul.yml:5:58: `concurrency`: expected a valid integer"),
+    ("6 absurd", MAIN.replace('}"}', '}", concurrency: 1000000000}'), "backhaul.yml:5:58: `concurrency`: expected less than"),
     ("6 timeout", MAIN.replace('}"}', '}", timeout: -3}'), "backhaul.yml:5:58: `timeout`: -3 is not a duration"),
     ("6 a mapping", MAIN.replace("main: {type: duckdb, path: warehouse.duckdb}", "main: 3"), "backhaul.yml:3:3: `warehouses.main` is a mapping"),
     ("9 name", MAIN.replace("acme", "a/../b"), "backhaul.yml:1:1: `project`: 'a/../b' is not a name"),

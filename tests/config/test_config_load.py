@@ -225,9 +225,9 @@ def test_a_connection_type_that_lacks_a_driver_says_how_to_install_it(files: Fil
 def test_the_whole_project_is_frozen(files: Files) -> None:
     project = files.load()
     with pytest.raises(ValueError, match="frozen"):
-        project.name = "other"
+        project.name = "other"  # type: ignore[misc]
     with pytest.raises(ValueError, match="frozen"):
-        project.syncs["contacts"].guards.min_rows = 3
+        project.syncs["contacts"].guards.min_rows = 3  # type: ignore[misc]
 
 
 def test_yaml_named_files_are_not_passed_over(files: Files) -> None:

@@ -36,7 +36,7 @@ def test_the_schema_of_a_sync_takes_the_short_form_of_a_field() -> None:
 
 def test_the_reference_has_every_key_with_type_default_and_meaning() -> None:
     text = reference(Installed())
-    assert "| `memory_limit` | size | `1073741824` | Memory of the embedded engine" in text
+    assert "| `memory_limit` | size | `1 GiB` | Memory of the embedded engine" in text
     assert "| `access_token` | secret, by reference | required | A private app's token. |" in text
     assert "| `on_schema_change` | `fail`, `apply`, `ignore` | `fail` |" in text
     assert "### syncs/*.yml: `guards`" in text

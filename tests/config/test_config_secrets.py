@@ -147,6 +147,12 @@ def test_a_sandbox_takes_a_plain_word(files: Files) -> None:
     )
 
 
+def test_a_column_named_password_is_no_secret(files: Files) -> None:
+    sql = "model: {sql: \"select id from t where password = 'x' and host = 'db'\", primary_key: id}"
+    files.write("syncs/contacts.yml", SYNC.replace("model: {table: customers, primary_key: id}", sql))
+    assert files.load().syncs["contacts"].model.sql
+
+
 SECRETS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=8, max_size=40).filter(
     lambda text: text.strip() == text and len(set(text)) > 4 and not set(text) <= set("*0123456789")
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from config_project import Files
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,97 @@ def test_any_bytes_are_data_or_a_usage_error(content: bytes) -> None:
 )  # fmt: skip
 def test_the_reading_of_a_plain_value(text: str, value: object) -> None:
     assert parse(f"a: {text}\n", "x.yml").data == {"a": value}
+
+
+VALUES = st.sampled_from(
+    [
+        "3",
+        "-1",
+        ".nan",
+        "[]",
+        "{}",
+        "null",
+        "true",
+        "text",
+        "[a, {b: c}]",
+        "{a: [1]}",
+        "'${NOPE}'",
+        "'${'",
+        "2020-01-01",
+        "off",
+        "'\\x01'",
+        '"\\ud83d"',
+        "../..",
+        "9" * 400,
+        "{type: duckdb}",
+        "{type: [x]}",
+        "{type: http, objects: 3}",
+        "{value: 3}",
+        "{sql: 1, primary_key: []}",
+    ]
+)
+KEYS = st.sampled_from(
+    [
+        "version",
+        "project",
+        "state",
+        "warehouses",
+        "destinations",
+        "defaults",
+        "alerts",
+        "memory_limit",
+        "name",
+        "model",
+        "destination",
+        "object",
+        "identify",
+        "fields",
+        "nulls",
+        "schedule",
+        "cron",
+        "guards",
+        "freshness",
+        "ledger",
+        "x",
+        "warehouses: {main",
+        "fields: {f",
+        "guards: {min_rows",
+        "model: {file",
+        "model: {table",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(KEYS, VALUES), max_size=6),
+    st.lists(st.tuples(KEYS, VALUES), max_size=6),
+    st.booleans(),
+)
+def test_any_project_is_loaded_or_a_usage_error(
+    tmp_path_factory: pytest.TempPathFactory,
+    main: list[tuple[str, str]],
+    sync: list[tuple[str, str]],
+    whole: bool,
+) -> None:
+    def text(pairs: list[tuple[str, str]], base: str) -> str:
+        own = {key.split(":")[0]: f"{key}: {value}{'}' * key.count('{')}" for key, value in pairs}
+        kept = [line for line in base.splitlines() if line.split(":")[0] not in own] if whole else []
+        return "\n".join([*own.values(), *kept]) + "\n"
+
+    files = Files(tmp_path_factory.mktemp("any"))
+    files.write("backhaul.yml", text(main, FLAT_MAIN)).write("syncs/contacts.yml", text(sync, FLAT_SYNC))
+    try:
+        files.load().select()
+    except UsageError as error:
+        assert error.problems
+        for problem in error.problems:
+            assert problem.file in ("backhaul.yml", "syncs/contacts.yml")
+            assert "\n" not in str(problem)
+
+
+FLAT_MAIN = "project: acme\nwarehouses: {main: {type: duckdb, path: w}}\ndestinations: {crm: {type: hubspot, access_token: sandbox}}\n"
+FLAT_SYNC = "name: c\nmodel: {table: t, primary_key: id}\ndestination: crm\nobject: o\nidentify: {e: e}\nfields: {t: upper(p)}\n"
 
 
 def test_an_alias_is_its_anchor(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ _SANDBOX = re.compile(r"(?:sandbox|local|demo|test|dummy|example|fake)(?:[ _-][a
 _SCHEME = re.compile(r"(?:bearer|basic|token|apikey)\s+", re.IGNORECASE)
 _KEYWORD = re.compile(r"\bpassword\s*=\s*('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 _HOST = re.compile(r"\bhost(?:addr)?\s*=\s*'?([^\s',]+)", re.IGNORECASE)
+_WITH_SECRETS: tuple[Where, ...] = (("warehouses",), ("destinations",), ("alerts",), ("state",))
 _LOOPBACK = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
@@ -86,10 +87,12 @@ def _reason(where: Where, text: Text, secret_type: bool) -> tuple[str, str] | No
     hint = f"write it as ${{{variable}}} and set {variable} in the environment or in .env"
     if _TOKEN.search(text.literal):
         return f"`{key}` holds a secret in plain text", hint
+    if where[:1] not in _WITH_SECRETS:
+        return None
     password = password_in(text.literal)
     if password and not password.loopback:
         return f"`{key}` holds a password in plain text", hint
-    if text.referenced or where[:1] not in (("warehouses",), ("destinations",), ("alerts",)):
+    if text.referenced or where[:1] == ("state",):
         return None
     if _looks_secret(key, text.literal, secret_type):
         return f"`{key}` is a secret and stands here in plain text", f"{hint}; a sandbox takes `sandbox`"

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import Field as Setting
 
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes, Rate
@@ -27,7 +28,7 @@ class DestinationConfig(BaseModel):
 
     rate_limits: tuple[RateLimit, ...] | None = None
     """Windows such as `100/10s` or `250000/1d`; they replace the destination's own."""
-    concurrency: int | None = None
+    concurrency: int | None = Setting(default=None, ge=1, le=1000)
     """Requests in flight at most."""
     timeout: Duration = Duration(60.0)
     """Total for one request, from connecting to the last byte of the answer."""

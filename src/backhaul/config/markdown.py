@@ -10,15 +10,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from backhaul.config.json_schema import installed
 from backhaul.config.plugins import EntryPoints, Kind, Plugins
 from backhaul.config.project import BackhaulFile
-from backhaul.config.schema import installed
 from backhaul.config.shape import docs, is_secret, models_in, summary
 from backhaul.config.sync import SyncFile
+from backhaul.values import Size
 
 _INTRODUCTION = """# Configuration
 
-<!-- Generated from the classes in src/backhaul/config: `backhaul schema --markdown` writes it. -->
+<!-- Generated from the classes in src/backhaul/config. -->
 
 Texts take `${NAME}`, `${NAME:-default}` and `${file:/path}`; `$${` is a literal `${`. A `.env` beside
 backhaul.yml is read; the real environment wins. A missing or empty variable is an error, and so is
@@ -87,6 +88,8 @@ def _default(info: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, Size):
+        return f"`{value / 1024**3:g} GiB`" if value >= 1024**3 else f"`{value:,} bytes`"
     if is_secret(type(value)):
         return "set"
     return f"`{value.value if isinstance(value, Enum) else value}`"
