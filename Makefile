@@ -22,5 +22,4 @@ bench:
 	@.venv/bin/python -m benchmarks
 
 docs:
-	@scripts/setup
-	@.venv/bin/python scripts/generate_docs.py
+	@scripts/docs
