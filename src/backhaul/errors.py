@@ -10,7 +10,8 @@
     │   └── Halt              the destination refuses us, not a record: credentials, permission, configuration
     └── SendError             one request did not end well; the delivery engine acts on the type
         ├── NotApplied        certainly not applied: send again later
-        │   └── Throttled     the whole bucket waits
+        │   ├── Throttled     the whole bucket waits
+        │   └── Exhausted     the budget has no room for so long that the run ends `deferred`
         ├── Unsettled         nobody knows whether it was applied
         └── Refused           the whole request was refused: halve it down to the bad record
 """
@@ -97,6 +98,10 @@ class Throttled(NotApplied):
     def __init__(self, message: str | None = None, *, code: str = "", after: float | None = None) -> None:
         super().__init__(message, code=code)
         self.after = after
+
+
+class Exhausted(NotApplied):
+    """The destination's budget has no room for longer than a run waits; the rest stays pending."""
 
 
 class Unsettled(SendError):

@@ -60,6 +60,10 @@ class Spec:
     wire: Wire = Wire.JSON
     repeatable: frozenset[Op] = frozenset({Op.UPSERT, Op.UPDATE, Op.DELETE})
     """Operations whose repetition has no further effect."""
+    moves: bool = False
+    """An UPDATE batch may change the identifiers of records, found by `Batch.remote_ids`."""
+    describes_offline: bool = False
+    """`describe` answers from the configuration and costs no request."""
     nulls: str = ""
     """One sentence: what clearing a field means here."""
 

@@ -1,0 +1,1 @@
+"""What must outlive a process: runs, plans, intents, outcomes, dead letters, budgets and leases."""

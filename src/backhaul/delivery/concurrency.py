@@ -1,0 +1,63 @@
+"""How many requests may be in flight: additive increase, multiplicative decrease, on throttling or rising latency.
+
+The shape follows Vector's adaptive request concurrency (vectordotdev/vector, src/sinks/util/adaptive_concurrency):
+one step a round trip; a moving mean and deviation of latency tell a slow destination from noise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+_DECREASE = 0.7
+_SMOOTHING = 0.4
+_DEVIATIONS = 3.0
+_NOISE = 0.05
+"""Seconds. Latency below the mean plus this is never taken for back-pressure."""
+
+
+class Concurrency:
+    """A limit between 1 and `most` that finds its own level, starting at `start`."""
+
+    def __init__(self, most: int, start: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self.limit = float(min(start or max(most // 2, 1), most))
+        self.in_flight = 0
+        self.peak = 0
+        self._free = asyncio.Condition()
+        self._clock = clock
+        self._mean: float | None = None
+        self._variance = 0.0
+        self._next_change = 0.0
+        self._full = False
+
+    async def acquire(self) -> None:
+        async with self._free:
+            await self._free.wait_for(lambda: self.in_flight < int(self.limit))
+            self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
+            self._full = self._full or self.in_flight >= int(self.limit)
+
+    async def release(self) -> None:
+        async with self._free:
+            self.in_flight -= 1
+            self._free.notify_all()
+
+    def seen(self, latency: float, *, throttled: bool = False) -> None:
+        """Takes one answer into account: its latency in seconds, and whether it asked for less."""
+        now = self._clock()
+        mean = self._mean if self._mean is not None else latency
+        slow = latency > mean + max(_DEVIATIONS * self._variance**0.5, _NOISE + mean)
+        if now >= self._next_change:
+            if throttled or slow:
+                self.limit = max(1.0, self.limit * _DECREASE)
+            elif self._full:
+                self.limit = min(float(self.most), self.limit + 1)
+            self._next_change = now + mean
+            self._full = False
+        elif throttled and self.limit > 1:
+            self.limit = max(1.0, self.limit - 0.5)
+        gap = latency - mean
+        self._mean = mean + _SMOOTHING * gap
+        self._variance = (1 - _SMOOTHING) * (self._variance + _SMOOTHING * gap * gap)

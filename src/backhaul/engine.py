@@ -1,0 +1,78 @@
+"""The embedded engine: one in-memory DuckDB connection a run, with a memory limit and a folder to spill to."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from backhaul.errors import StateError
+from backhaul.sql import ident, literal
+
+_OWN_SHARE = 256 << 20
+"""What the rest of the process needs of the limit, in bytes (measured: interpreter, Arrow, HTTP client, buffers)."""
+
+
+def open_engine(memory_limit: int, spill: Path) -> duckdb.DuckDBPyConnection:
+    """A new engine; `memory_limit` is the whole process's, in bytes. Its zone is UTC."""
+    engine = duckdb.connect(":memory:")
+    room = max(memory_limit - _OWN_SHARE, memory_limit // 2)
+    for name, value in {
+        "memory_limit": f"{room >> 20}MiB",
+        "temp_directory": str(spill),
+        "TimeZone": "UTC",
+        "preserve_insertion_order": "false",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "enable_progress_bar": "false",
+    }.items():
+        engine.execute(f"SET {name} = {literal(value)}")
+    return engine
+
+
+@contextlib.contextmanager
+def attached(
+    engine: duckdb.DuckDBPyConnection, path: Path, alias: str, *, writable: bool = False, patience: float = 30.0
+) -> Iterator[None]:
+    """Attaches a DuckDB file of ours; waits up to `patience` seconds while another process has it open the other way.
+
+    Raises:
+        StateError: the file is damaged, foreign, newer, locked for too long, or cannot be read or written.
+    """
+    deadline = time.monotonic() + patience
+    mode = "" if writable else " (READ_ONLY)"
+    while True:
+        try:
+            engine.execute(f"ATTACH {literal(str(path))} AS {ident(alias)}{mode}")
+            break
+        except duckdb.IOException as error:
+            if "lock" in str(error).lower() and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            raise StateError(_why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state") from None
+        except duckdb.Error as error:
+            raise StateError(_why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state") from None
+    try:
+        yield
+    finally:
+        engine.execute(f"DETACH {ident(alias)}")
+
+
+def _why(path: Path, error: duckdb.Error) -> str:
+    text = str(error)
+    if "lock" in text.lower():
+        return f"{path.name} is in use by another process"
+    if "not a valid DuckDB" in text or "magic bytes" in text.lower() or "not a database" in text.lower():
+        return f"{path.name} is not a backhaul ledger, or it is damaged"
+    if "newer version" in text or "version number" in text:
+        return f"{path.name} was written by a newer version"
+    return f"{path.name} cannot be opened: {text.splitlines()[0]}"
+
+
+def number(engine: duckdb.DuckDBPyConnection, query: str) -> int:
+    """The one whole number a query gives; 0 where it gives none. Leaves no result open on the connection."""
+    rows = engine.execute(query).fetchall()
+    return int(rows[0][0] or 0) if rows else 0

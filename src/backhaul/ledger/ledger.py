@@ -1,0 +1,164 @@
+"""What a destination has acknowledged, row by row: one DuckDB file a sync.
+
+`acked` holds a row for every key that the destination holds or may hold: `_hash` of the acknowledged record (NULL: send it
+again whatever the model says), `_state` (why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL: never), the
+destination's own id, and the acknowledged values. `folded` names the plans already taken in. Outside a fold the file is
+only ever opened read-only, so any number of processes can read it while a run is going on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+
+from backhaul.engine import attached, number
+from backhaul.errors import RunError, StateError
+from backhaul.mapping.mapping import Mapping
+from backhaul.sql import ident, literal
+from backhaul.types import Nulls
+
+ALIAS = "ledger"
+
+
+class RowState(IntEnum):
+    """Why a ledger row is as it is."""
+
+    ACKED = 0
+    UNKNOWN = 1
+    """A request about it left and nobody knows what became of it."""
+    KNOWN = 2
+    """`reset`: the key is known, the value is not."""
+
+
+class Ledger:
+    """The embedded ledger of one sync. `values=False` keeps hashes and identifiers, but no other value."""
+
+    def __init__(self, path: Path, *, values: bool = True) -> None:
+        self.path = path
+        self.values = values
+
+    @contextlib.contextmanager
+    def reading(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView | None]:
+        """The ledger as it is now, read-only; None before the first fold."""
+        if not self.path.exists():
+            yield None
+            return
+        with attached(engine, self.path, ALIAS):
+            yield LedgerView(engine)
+
+    @contextlib.contextmanager
+    def writing(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView]:
+        """The ledger, writable, in one transaction; the file is made where there is none."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with attached(engine, self.path, ALIAS, writable=True):
+            engine.execute("BEGIN")
+            try:
+                engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.meta (name VARCHAR, value VARCHAR)")
+                engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.folded (plan VARCHAR)")
+                yield LedgerView(engine)
+                engine.execute("COMMIT")
+            except BaseException:
+                engine.execute("ROLLBACK")
+                raise
+        self.path.chmod(0o600)
+
+
+class LedgerView:
+    """An attached ledger: SQL over it, in the shape that a mapping wants."""
+
+    def __init__(self, engine: duckdb.DuckDBPyConnection) -> None:
+        self.engine = engine
+        try:
+            self.meta: dict[str, str] = dict(engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall())
+        except duckdb.CatalogException:
+            raise StateError("this DuckDB file is not a backhaul ledger", hint="see docs/troubleshooting.md") from None
+        self.shape: dict[str, Any] = orjson.loads(self.meta.get("shape", "{}"))
+
+    @property
+    def empty(self) -> bool:
+        return not self.shape
+
+    def set(self, name: str, value: str | None) -> None:
+        self.engine.execute(f"DELETE FROM {ALIAS}.meta WHERE name = ?", [name])
+        if value is not None:
+            self.engine.execute(f"INSERT INTO {ALIAS}.meta VALUES (?, ?)", [name, value])
+            self.meta[name] = value
+
+    def count(self) -> int:
+        """Rows in the ledger."""
+        return 0 if self.empty else number(self.engine, f"SELECT count(*) FROM {ALIAS}.acked")
+
+    def fits(self, mapping: Mapping) -> bool:
+        """Whether the stored rows are already in this mapping's shape and hashed by this engine's function."""
+        return self.shape == stored_shape(mapping) and self.meta.get("hash") == hash_function()
+
+    def current(self, mapping: Mapping) -> str:
+        """A SELECT of the ledger in a mapping's shape: `k0…, _hash, _state, _at, _remote_id, f.…`.
+
+        Where shape or hash function differ, values are cast, hashes recomputed from them, and rows that lack a newly
+        mapped field lose their hash, so that exactly the records whose payload changes are sent again.
+        """
+        keys = [key.column for key in mapping.keys]
+        names = [*keys, "_hash", "_state", "_at", "_remote_id", *(ident(field.column) for field in mapping.fields)]
+        if self.fits(mapping):
+            return f"SELECT {', '.join(names)} FROM {ALIAS}.acked"
+        self._same_key(mapping)
+        had: dict[str, list[str]] = self.shape["fields"]
+        added = any(field.name not in had and field.nulls is not Nulls.SKIP for field in mapping.fields)
+        values = [
+            f"TRY_CAST({ident(field.column)} AS {field.storage}) AS {ident(field.column)}" if field.name in had
+            else f"CAST(NULL AS {field.storage}) AS {ident(field.column)}"
+            for field in mapping.fields
+        ]  # fmt: skip
+        again = "NULL" if added or self.meta.get("values") == "no" else mapping.hash_sql()
+        rehashed = f"CASE WHEN _hash IS NOT NULL THEN {again} END::UBIGINT AS _hash"
+        return (
+            f"SELECT {', '.join(keys)}, {rehashed}, _state, _at, _remote_id, {', '.join(names[len(keys) + 4 :])} FROM ("
+            f"SELECT {', '.join(keys)}, _hash, _state, _at, _remote_id, {', '.join(values)} FROM {ALIAS}.acked)"
+        )
+
+    def _same_key(self, mapping: Mapping) -> None:
+        if self.shape["keys"] != mapping.shape["keys"]:
+            had = ", ".join(f"{name} {storage}" for name, storage in self.shape["keys"])
+            now = ", ".join(f"{key.name} {key.storage}" for key in mapping.keys)
+            raise RunError(
+                f"the primary key was ({had}) and is now ({now}), so no record could be recognised",
+                hint="put the key back, or give the sync a new name and start it with `backhaul baseline`",
+            )
+
+    def adopt(self, mapping: Mapping) -> None:
+        """Brings the stored rows into a mapping's shape, making the table where there is none."""
+        if self.empty:
+            columns = [f"{key.column} {key.storage}" for key in mapping.keys]
+            columns += ["_hash UBIGINT", "_state UTINYINT", "_at TIMESTAMP", "_remote_id VARCHAR"]
+            columns += [f"{ident(field.column)} {field.storage}" for field in mapping.fields]
+            self.engine.execute(f"CREATE TABLE {ALIAS}.acked ({', '.join(columns)})")
+        elif not self.fits(mapping):
+            self.engine.execute(f"CREATE TABLE {ALIAS}.reshaped AS {self.current(mapping)}")
+            self.engine.execute(f"DROP TABLE {ALIAS}.acked")
+            self.engine.execute(f"ALTER TABLE {ALIAS}.reshaped RENAME TO acked")
+        self.shape = stored_shape(mapping)
+        self.set("shape", orjson.dumps(self.shape).decode())
+        self.set("hash", hash_function())
+
+    def has_folded(self, plan: str) -> bool:
+        return bool(number(self.engine, f"SELECT count(*) FROM {ALIAS}.folded WHERE plan = {literal(plan)}"))
+
+
+def stored_shape(mapping: Mapping) -> dict[str, Any]:
+    """What the ledger remembers of a mapping; null policies are no part of it."""
+    shape = mapping.shape
+    shape["fields"] = {name: [storage] for name, (storage, *_) in shape["fields"].items()}
+    return shape
+
+
+def hash_function() -> str:
+    """Names the function that makes the hashes; they are only compared with hashes of the same name."""
+    return f"duckdb {duckdb.__version__} hash"
+

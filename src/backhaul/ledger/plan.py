@@ -1,0 +1,81 @@
+"""A plan: what would be sent, frozen in one Parquet file that any number of processes can read.
+
+Columns: `_segment` and `_change` (see below), `k0…` the key, `_hash`, `f.NAME` new values, `o.NAME` the values
+that the destination has acknowledged, `_remote_id`, `_error`. Rows are addressed by their number in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from backhaul.types import Op
+
+CHANGES = ("create", "update", "delete")
+"""`_change` is an index into this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows [low, high) of a plan, all sent as one operation; segments are sent one after the other."""
+
+    op: Op
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One plan. `rows` are the model's; `refused` rows never leave because the mapping rejects them; `forgotten` ones are
+    taken out of the ledger without a request. `digest` is equal for equal changes."""
+
+    id: str
+    sync: str
+    path: Path
+    rows: int
+    changes: dict[str, int]
+    segments: tuple[Segment, ...] = ()
+    refused: int = 0
+    forgotten: int = 0
+    digest: str = ""
+    first: bool = False
+    """The ledger was empty."""
+    incremental: bool = False
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why rows are sent again although their values are as acknowledged: `mapping`, `unknown`, `reset`."""
+    shape: dict[str, Any] = field(default_factory=dict)
+    watermark: str | None = None
+    """The cursor's highest value in this read; stored once everything here is settled."""
+
+    @property
+    def total(self) -> int:
+        """Changes that would be sent."""
+        return sum(segment.high - segment.low for segment in self.segments)
+
+    def header(self) -> bytes:
+        """The plan without its rows, as JSON."""
+        data = asdict(self)
+        data["path"] = self.path.name
+        return orjson.dumps(data)
+
+
+def plan_from(header: bytes | str, path: Path) -> Plan:
+    """The plan whose `header()` this is."""
+    data = orjson.loads(header)
+    data["segments"] = tuple(Segment(Op(item["op"]), item["low"], item["high"]) for item in data["segments"])
+    data["path"] = path
+    return Plan(**data)
+
+
+def make_durable(path: Path) -> None:
+    """Forces a finished file and its folder's entry to the disk."""
+    for name, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY)):
+        handle = os.open(name, flags)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

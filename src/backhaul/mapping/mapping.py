@@ -1,0 +1,288 @@
+"""A sync's mapping, compiled: model columns -> typed destination fields, as one SELECT on the embedded engine.
+
+Columns of desired records, plans and ledgers: `k0…` the primary key, `f.NAME` a destination field in its
+storage type, `_hash` 64 bits over the fields, `_error` why the record cannot be sent (field, code and message
+separated by U+001F).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping as Dict, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import duckdb
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from backhaul.errors import Problem, UsageError
+from backhaul.mapping.coercion import Coercion, NotCoercible, coerce, natural
+from backhaul.sql import ident, literal
+from backhaul.types import Field, FieldType, Nulls, ObjectSchema
+
+SEPARATOR = "\x1f"
+
+
+class ColumnLike(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+
+
+class FieldMappingLike(Protocol):
+    @property
+    def value(self) -> str: ...
+    @property
+    def null(self) -> Nulls | None: ...
+    @property
+    def default(self) -> Any: ...
+    @property
+    def type(self) -> FieldType | None: ...
+
+
+class SyncLike(Protocol):
+    """What the mapping needs to know of a sync."""
+
+    @property
+    def identify(self) -> Dict[str, str]: ...
+    @property
+    def fields(self) -> Dict[str, FieldMappingLike]: ...
+    @property
+    def nulls(self) -> Nulls: ...
+    @property
+    def model(self) -> Any: ...
+    def problem(self, path: str, message: str, hint: str | None = None) -> Problem: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyColumn:
+    """One column of the primary key: its name in the model and its storage type."""
+
+    name: str
+    storage: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class MappedField:
+    """One destination field and the expression that gives its value."""
+
+    field: Field
+    expr: str
+    coercion: Coercion
+    nulls: Nulls
+    identifier: bool
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+    @property
+    def column(self) -> str:
+        return f"f.{self.field.name}"
+
+    @property
+    def storage(self) -> str:
+        return self.coercion.storage
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A compiled mapping; `fields` holds the identifiers first, then the rest as written."""
+
+    keys: tuple[KeyColumn, ...]
+    fields: tuple[MappedField, ...]
+
+    @property
+    def identifiers(self) -> tuple[MappedField, ...]:
+        return tuple(field for field in self.fields if field.identifier)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What the ledger remembers of a mapping: names and storage types, JSON-ready."""
+        return {
+            "keys": [[key.name, key.storage] for key in self.keys],
+            "fields": {
+                field.name: [field.storage, str(field.nulls), field.identifier, str(field.field.type)] for field in self.fields
+            },
+        }
+
+    @classmethod
+    def from_shape(cls, shape: Dict[str, Any]) -> Mapping:
+        """The mapping a plan was made with, as far as folding needs it: it has columns, but no expressions."""
+        keys = tuple(KeyColumn(name, storage, f"k{number}") for number, (name, storage) in enumerate(shape["keys"]))
+        fields = tuple(
+            MappedField(Field(name, FieldType(kind)), "", Coercion("", storage), Nulls(nulls), identifier)
+            for name, (storage, nulls, identifier, kind) in shape["fields"].items()
+        )
+        return cls(keys, fields)
+
+    def hash_sql(self, error: str = "NULL::VARCHAR") -> str:
+        """The record's 64-bit hash over its field columns and its error."""
+        return f"hash({', '.join(ident(field.column) for field in self.fields)}, {error})"
+
+    def desired(self, relation: str) -> str:
+        """The SELECT that gives the desired records of a relation: keys, fields, `_error`, `_hash`."""
+        raw = [f"{_key_cast(key)} AS {key.column}" for key in self.keys]
+        raw += [f"({field.expr}) AS {ident('r.' + field.name)}" for field in self.fields]
+        keys = [key.column for key in self.keys]
+        typed = keys + [f"{_typed(field)} AS {ident(field.column)}" for field in self.fields]
+        errors = [rule for field in self.fields for rule in _rules(field)]
+        error = f"CASE {' '.join(errors)} END" if errors else "NULL::VARCHAR"
+        names = keys + [ident(field.column) for field in self.fields] + ["_error"]
+        return (
+            f"SELECT {', '.join(names)}, {self.hash_sql('_error')} AS _hash FROM ("
+            f"SELECT {', '.join(typed)}, {error} AS _error FROM ("
+            f"SELECT {', '.join(raw)} FROM {relation} AS model))"
+        )
+
+
+def _key_cast(key: KeyColumn) -> str:
+    return f"CAST({ident(key.name)} AS {key.storage})"
+
+
+def _typed(field: MappedField) -> str:
+    typed, unfit = _placed(field.coercion, field.name)
+    return typed if unfit in ("", "lost") else f"CASE WHEN ({unfit.replace('lost OR ', '')}) THEN NULL ELSE {typed} END"
+
+
+def _placed(coercion: Coercion, name: str) -> tuple[str, str]:
+    """A coercion was made for the placeholder `$`; here it is put over the raw column."""
+    column = ident("r." + name)
+    return coercion.typed.replace("$", column), coercion.unfit.replace("$", column)
+
+
+def _rules(field: MappedField) -> list[str]:
+    """WHEN … THEN … branches of `_error`, in the order in which a person would want to hear them."""
+    typed, unfit = _placed(field.coercion, field.name)
+    raw, said = ident("r." + field.name), field.field
+    rules = []
+    if unfit:
+        condition = unfit.replace("lost", f"({raw} IS NOT NULL AND ({typed}) IS NULL)")
+        what = f"does not fit {said.native_type or said.type}"
+        rules.append((condition, "type", f"concat(left(CAST({raw} AS VARCHAR), 60), {literal(' ' + what)})"))
+    if field.nulls is Nulls.ERROR or field.identifier:
+        why = "an identifier must not be null or empty" if field.identifier else "is null, and nulls are an error here"
+        empty = f"({raw} IS NULL OR {typed} = '')" if field.identifier and field.storage == "VARCHAR" else f"{raw} IS NULL"
+        rules.append((empty, "null", literal(why)))
+    if said.max_length is not None and field.storage == "VARCHAR":
+        message = f"concat('has ', length({typed}), {literal(f' characters, at most {said.max_length} fit')})"
+        rules.append((f"length({typed}) > {said.max_length}", "length", message))
+    if said.choices is not None and field.storage == "VARCHAR":
+        known = ", ".join(literal(choice) for choice in said.choices)
+        message = f"concat(left({typed}, 60), {literal(' is not one of the allowed values')})"
+        if known:
+            rules.append((f"{typed} NOT IN ({known})" + (f" AND {typed} <> ''"), "choice", message))
+    head = literal(field.name + SEPARATOR)
+    return [f"WHEN {when} THEN concat({head}, {literal(code + SEPARATOR)}, {text})" for when, code, text in rules]
+
+
+def compile_mapping(
+    sync: SyncLike, columns: Sequence[ColumnLike], schema: ObjectSchema, engine: duckdb.DuckDBPyConnection
+) -> Mapping:
+    """Compiles a sync's `primary_key`, `identify` and `fields` against the model's columns and the object's fields.
+
+    Raises:
+        UsageError: with every problem: unknown columns, expressions that do not bind, types that cannot be carried.
+    """
+    problems: list[Problem] = []
+    keys = _keys(sync, columns, problems)
+    fields: list[MappedField] = []
+    given = [(name, expr, True) for name, expr in sync.identify.items()]
+    given += [(name, mapped, False) for name, mapped in sync.fields.items() if name not in sync.identify]
+    for name, value, identifier in given:
+        compiled = _field(sync, name, value, identifier, columns, schema, engine, problems)
+        if compiled:
+            fields.append(compiled)
+    if not sync.identify:
+        problems.append(sync.problem("identify", "identify names no destination field", "for example identify: {id: id}"))
+    if problems:
+        raise UsageError(problems=problems)
+    return Mapping(tuple(keys), tuple(fields))
+
+
+def _keys(sync: SyncLike, columns: Sequence[ColumnLike], problems: list[Problem]) -> list[KeyColumn]:
+    types = {column.name.lower(): column for column in columns}
+    keys = []
+    for number, name in enumerate(sync.model.primary_key):
+        column = types.get(name.lower())
+        if column is None:
+            problems.append(sync.problem("model.primary_key", f"the model has no column {name}", nearest(name, types)))
+            continue
+        storage = {"TINYINT": "BIGINT", "SMALLINT": "BIGINT", "INTEGER": "BIGINT", "BIGINT": "BIGINT", "UINTEGER": "BIGINT",
+                   "UTINYINT": "BIGINT", "USMALLINT": "BIGINT", "UBIGINT": "DECIMAL(38,0)", "HUGEINT": "DECIMAL(38,0)",
+                   "DATE": "DATE", "BOOLEAN": "BOOLEAN"}.get(column.type.upper(), "VARCHAR")  # fmt: skip
+        if column.type.upper().startswith("DECIMAL"):
+            storage = column.type.upper()
+        if column.type.upper() in ("FLOAT", "DOUBLE", "BLOB"):
+            problems.append(sync.problem("model.primary_key", f"the key column {name} is {column.type}, which has no exact text",
+                                         "cast it in the model, for example to bigint or varchar"))  # fmt: skip
+            continue
+        keys.append(KeyColumn(column.name, storage, f"k{number}"))
+    return keys
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else f"it has {', '.join(known[:12])}" if known else None
+
+
+def _field(
+    sync: SyncLike, name: str, value: Any, identifier: bool, columns: Sequence[ColumnLike], schema: ObjectSchema,
+    engine: duckdb.DuckDBPyConnection, problems: list[Problem],
+) -> MappedField | None:  # fmt: skip
+    path = f"{'identify' if identifier else 'fields'}.{name}"
+    expr, asked, nulls, default = (value, None, None, None) if isinstance(value, str) else (
+        value.value, value.type, value.null, value.default)  # fmt: skip
+    if default is not None:
+        expr = f"coalesce({expr}, {literal(str(default)) if isinstance(default, str) else str(default).lower()})"
+    try:
+        sql_type = expression_type(engine, expr, columns)
+    except duckdb.Error as error:
+        problems.append(sync.problem(path, f"{name}: {_binder(error)}", f"columns: {', '.join(c.name for c in columns[:20])}"))
+        return None
+    known = schema.fields.get(name, Field(name))
+    target = asked or known.type
+    try:
+        coercion = coerce("$", "VARCHAR" if sql_type == '"NULL"' else sql_type, target)
+    except NotCoercible as error:
+        problems.append(sync.problem(path, f"{name}: {expr} {error}", f"{name} is {known.native_type or target} at the destination"))
+        return None
+    final = target if target is not FieldType.ANY else natural(sql_type)
+    return MappedField(replace(known, type=final), expr, coercion, nulls or sync.nulls, identifier)
+
+
+def _binder(error: duckdb.Error) -> str:
+    """The first line of an engine message, without its kind and position markers."""
+    line = str(error).strip().split("\n")[0]
+    return line.split("Error: ", 1)[-1]
+
+
+def expression_type(engine: duckdb.DuckDBPyConnection, expr: str, columns: Sequence[ColumnLike]) -> str:
+    """The DuckDB type of an expression over the model's columns; reads no row.
+
+    Raises:
+        duckdb.Error: the expression does not bind.
+    """
+    empty = ", ".join(f"CAST(NULL AS {column.type}) AS {ident(column.name)}" for column in columns)
+    return str(engine.execute(f"DESCRIBE SELECT ({expr}) AS value FROM (SELECT {empty}) AS model").fetchall()[0][1])
+
+
+def columns_used(sync: SyncLike, columns: Sequence[ColumnLike]) -> list[str]:
+    """The model columns that the keys, the cursor and the expressions need, in the model's order."""
+    wanted = {name.lower() for name in sync.model.primary_key}
+    if sync.model.cursor:
+        wanted.add(sync.model.cursor.lower())
+    for expr in [*sync.identify.values(), *(field.value for field in sync.fields.values())]:
+        try:
+            tree = sqlglot.parse_one(expr, read="duckdb")
+        except SqlglotError:
+            return [column.name for column in columns]
+        if tree.find(exp.Star):
+            return [column.name for column in columns]
+        wanted |= {column.name.lower() for column in tree.find_all(exp.Column)}
+    return [column.name for column in columns if column.name.lower() in wanted]

@@ -1,0 +1,125 @@
+"""From a model and a ledger to a plan on disk: compile the mapping, read once, compare, freeze."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from backhaul.engine import number
+from backhaul.errors import SourceError, UsageError
+from backhaul.ledger.diff import Diff, DiffOptions
+from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
+from backhaul.ledger.plan import Plan
+from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
+from backhaul.models import model_columns, model_select, open_model
+from backhaul.planning.fields import check_fields
+from backhaul.planning.guards import Guard, check_guards
+from backhaul.sql import ident
+from backhaul.state.store import State
+from backhaul.types import Mode, ObjectSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan, the mapping it was made with, what its guards say, and how many records the ledger knows."""
+
+    plan: Plan
+    mapping: Mapping
+    guards: tuple[Guard, ...]
+    held: int
+    seconds: dict[str, float]
+
+    @property
+    def tripped(self) -> list[Guard]:
+        return [guard for guard in self.guards if not guard.ok]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a plan comes from."""
+
+    sync: Any
+    warehouse: Any
+    root: Path
+    ledger: Ledger
+    state: State
+
+
+def prepare(
+    engine: duckdb.DuckDBPyConnection, sources: Sources, schema: ObjectSchema, plan_id: str, path: Path,
+    *, full: bool = False, moves: bool = False,
+) -> Prepared:  # fmt: skip
+    """Reads the model once and freezes what differs from the ledger.
+
+    Raises:
+        UsageError: the mapping does not fit the model or the destination.
+        SourceError: the model could not be read completely, or its key is not one.
+    """
+    from time import perf_counter
+
+    began = perf_counter()
+    sync, warehouse = sources.sync, sources.warehouse
+    problems = check_fields(sync, schema)
+    if problems:
+        raise UsageError(problems=problems)
+    columns = model_columns(sync.model, warehouse, engine, sources.root)
+    mapping = compile_mapping(sync, columns, schema, engine)
+    with sources.ledger.reading(engine) as view:
+        since = None if full else _since(view, sync, mapping, engine)
+        watermark = _watermark(engine, sources) if sync.model.cursor else None
+        try:
+            relation = open_model(
+                sync.model, warehouse, engine, sources.root, columns=columns_used(sync, columns),
+                cursor=(sync.model.cursor, since) if since is not None else None,
+            )  # fmt: skip
+            try:
+                opened = perf_counter()
+                options = DiffOptions(sync.mode, since is not None, moves, _refused(sources.state, sync.name))
+                diff = Diff(engine, mapping, view, options)
+                diff.find(relation)
+            finally:
+                relation.close()
+        except duckdb.Error as error:
+            raise SourceError(f"the model of {sync.name} could not be read: {_first_line(error)}",
+                              hint="nothing was planned or sent") from None  # fmt: skip
+        found = perf_counter()
+        plan = diff.write(plan_id, sync.name, path, watermark)
+        held = view.count() if view is not None else 0
+    rows = sources.state.do("last_full_rows", {"sync": sync.name})
+    guards = check_guards(sync.guards, plan, held, rows[0]["rows"] if rows and not plan.first else None)
+    seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
+    del opened
+    return Prepared(plan, mapping, tuple(guards), held, seconds)
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _refused(state: State, sync: str) -> list[tuple[str, str, bool]]:
+    return [(row["key"], row["hash"], bool(row["by_mapping"])) for row in state.do("refused", {"sync": sync})]
+
+
+def _since(view: LedgerView | None, sync: Any, mapping: Mapping, engine: duckdb.DuckDBPyConnection) -> str | None:
+    """Where an incremental read may start; None where only a full read tells the truth: no watermark yet, deletes to
+    find, another mapping, or records whose state is in doubt."""
+    if view is None or view.empty or sync.model.cursor is None or sync.mode is Mode.MIRROR or not view.fits(mapping):
+        return None
+    if number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE _hash IS NULL"):
+        return None
+    return view.meta.get("watermark")
+
+
+def _watermark(engine: duckdb.DuckDBPyConnection, sources: Sources) -> str | None:
+    """The cursor's highest value, taken before the model is read, so that no row is older and missed."""
+    select = model_select(sources.sync.model, sources.warehouse, sources.root)
+    column = ident(sources.sync.model.cursor)
+    relation = sources.warehouse.relation(engine, f"SELECT max({column}) AS watermark FROM ({select}) AS model")
+    try:
+        rows = engine.execute(f"SELECT CAST(watermark AS VARCHAR) FROM {relation.sql}").fetchall()
+    finally:
+        relation.close()
+    return str(rows[0][0]) if rows and rows[0][0] is not None else None

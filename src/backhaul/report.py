@@ -1,0 +1,92 @@
+"""What a run and a plan say of themselves: the objects behind the JSON of `run` and `plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from backhaul.verification.verify import Verified
+
+
+@dataclass
+class RunReport:
+    """One run. `status` is succeeded, partial, deferred, held or failed; counts are records."""
+
+    id: str
+    sync: str
+    started_at: str
+    status: str = "running"
+    error: str | None = None
+    hint: str | None = None
+    finished_at: str | None = None
+    plan: str | None = None
+    rows: int = 0
+    changes: dict[str, int] = field(default_factory=lambda: {"create": 0, "update": 0, "delete": 0})
+    delivered: int = 0
+    rejected: int = 0
+    deferred: int = 0
+    unknown: int = 0
+    requests: int = 0
+    retries: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("extract", "diff", "deliver", "settle", "total"), 0.0))
+    first: bool = False
+    incremental: bool = False
+    reasons: dict[str, int] = field(default_factory=dict)
+    pending: int = 0
+    """Changes that `--limit` left for the next run."""
+    guards: list[dict[str, Any]] = field(default_factory=list)
+    verified: Verified | None = None
+    usage: bool = False
+    """It failed because the files are wrong: nothing ran."""
+
+    @property
+    def exit_code(self) -> int:
+        if self.status == "failed":
+            return 2 if self.usage else 1
+        return {"held": 1, "succeeded": 0}.get(self.status, 3)
+
+    def json(self) -> dict[str, Any]:
+        """The RUN of the public contract, and beside it what a person would ask next."""
+        verified = self.verified
+        return {
+            "id": self.id, "sync": self.sync, "status": self.status, "error": self.error,
+            "started_at": self.started_at, "finished_at": self.finished_at, "rows": self.rows, "changes": self.changes,
+            "delivered": self.delivered, "rejected": self.rejected, "deferred": self.deferred, "unknown": self.unknown,
+            "requests": self.requests, "retries": self.retries, "seconds": self.seconds,
+            "plan": self.plan, "first": self.first, "incremental": self.incremental, "reasons": self.reasons,
+            "pending": self.pending, "hint": self.hint,
+            "verified": None if verified is None else {
+                "checked": verified.checked,
+                "mismatches": [{"key": m.key, "missing": m.missing, "fields": m.fields} for m in verified.mismatches],
+            },
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """One plan, with its guards, what it would cost and a sample; `refusals` never leave because of the mapping."""
+
+    id: str
+    sync: str
+    rows: int
+    changes: dict[str, int]
+    guards: list[dict[str, Any]]
+    estimate: dict[str, float]
+    sample: list[dict[str, Any]]
+    digest: str
+    refused: int = 0
+    refusals: list[dict[str, Any]] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    first: bool = False
+    incremental: bool = False
+    destination: str = ""
+    object: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """The PLAN of the public contract, and what `run --plan FILE` needs."""
+        return {
+            "id": self.id, "sync": self.sync, "rows": self.rows, "changes": self.changes, "guards": self.guards,
+            "estimate": self.estimate, "sample": self.sample, "digest": self.digest, "refused": self.refused,
+            "refusals": self.refusals, "reasons": self.reasons, "first": self.first, "incremental": self.incremental,
+            "destination": self.destination, "object": self.object,
+        }  # fmt: skip

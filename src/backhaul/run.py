@@ -1,0 +1,264 @@
+"""One run, top to bottom: settle what an earlier run left, read, diff, guard, deliver, settle, verify."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import duckdb
+import orjson
+
+from backhaul.delivery.batches import read_chunks
+from backhaul.delivery.connect import Connection, insist
+from backhaul.delivery.delivery import Delivery, Systemic
+from backhaul.delivery.tally import Totals
+from backhaul.destinations.kit import Unsupported
+from backhaul.errors import BackhaulError, Held, PlanMoved, RunError, UsageError
+from backhaul.ledger.plan import Plan
+from backhaul.planning.explain import refusals
+from backhaul.planning.prepare import Prepared, Sources, prepare
+from backhaul.recovery import fold_plan, settle_earlier, settlements
+from backhaul.report import RunReport
+from backhaul.schemas import Schemas
+from backhaul.state.journal import Journal
+from backhaul.state.lease import lease
+from backhaul.state.store import now
+from backhaul.verification.verify import compare, mark_doubtful, sample_plan
+from backhaul.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """`reviewed` is the digest and id of a plan that must be delivered exactly."""
+
+    full: bool = False
+    limit: int | None = None
+    reviewed: tuple[str, str] | None = None
+    progress: Callable[[str, int, Totals], None] = lambda sync, total, totals: None
+
+
+def new_id(prefix: str) -> str:
+    """A new id that sorts by time: `r-20261123-021500-1a2b3c`."""
+    return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+class Run:
+    """One run of one sync. `stop()` may be called at any time: nothing new starts, what is in flight ends."""
+
+    def __init__(self, workspace: Workspace, sync: Any, options: RunOptions) -> None:
+        self.workspace, self.sync, self.options = workspace, sync, options
+        self.report = RunReport(new_id("r"), sync.name, now())
+        self.stopping = False
+        self._delivery: Delivery | None = None
+        self._engine: duckdb.DuckDBPyConnection | None = None
+
+    def stop(self) -> None:
+        self.stopping = True
+        if self._delivery is not None:
+            self._delivery.stop()
+        elif self._engine is not None:
+            self._engine.interrupt()
+
+    async def execute(self) -> RunReport:
+        """Runs; every failure ends in the report.
+
+        Raises:
+            RunError: another process runs this sync; nothing was recorded.
+            StateError: the state cannot be opened.
+        """
+        began, state, report = perf_counter(), self.workspace.state, self.report
+        with lease(self.workspace.locks, self.sync.name):
+            state.do("start_run", {"id": report.id, "sync": report.sync, "started_at": report.started_at})
+            state.do("interrupted_runs", {"sync": report.sync, "id": report.id, "at": report.started_at})
+            try:
+                await self._work()
+            except BackhaulError as error:
+                report.status = "held" if isinstance(error, Held) else "failed"
+                report.error, report.hint = str(error), error.hint
+                report.usage = isinstance(error, UsageError)
+            except BaseException:
+                report.status, report.error = "failed", "ended by an unexpected error"
+                self._finish(began)
+                raise
+            self._finish(began)
+        return report
+
+    def _finish(self, began: float) -> None:
+        report = self.report
+        report.finished_at = now()
+        report.seconds["total"] = round(perf_counter() - began, 3)
+        self.workspace.state.do("finish_run", {
+            "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,
+            "plan": report.plan, "rows": report.rows, "incremental": report.incremental, "report": orjson.dumps(report.json()).decode(),
+        })  # fmt: skip
+
+    async def _work(self) -> None:
+        async with AsyncExitStack() as stack:
+            engine = self._engine = stack.enter_context(self.workspace.engine())
+            await asyncio.to_thread(settle_earlier, engine, self.workspace.state, self.workspace.ledger(self.sync), self.sync.name, self.workspace.plan_path)
+            schemas = Schemas(self.workspace, self.sync, stack)
+            prepared = await self._prepare(engine, schemas)
+            self._describe(prepared)
+            self._guard(prepared)
+            if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
+                await self._deliver(engine, schemas, prepared)
+            else:
+                prepared.plan.path.unlink(missing_ok=True)
+                report = self.report
+                report.plan, report.status = None, "succeeded"
+                if prepared.plan.watermark:
+                    await asyncio.to_thread(fold_plan, engine, self.workspace.ledger(self.sync), prepared.plan, [], complete=True)
+
+    async def _prepare(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Prepared:
+        """Plans with the remembered description of the object; a plan that sends something is made with a fresh one."""
+        schema, fresh = await schemas.remembered()
+        prepared = await self._plan(engine, schema)
+        if prepared.plan.total and not fresh:
+            again = await schemas.fresh()
+            if again != schema:
+                prepared.plan.path.unlink(missing_ok=True)
+                prepared = await self._plan(engine, again)
+        return prepared
+
+    async def _plan(self, engine: duckdb.DuckDBPyConnection, schema: Any) -> Prepared:
+        workspace, sync, plan_id = self.workspace, self.sync, new_id("p")
+        kind = workspace.destination_class(sync.destination)
+        with workspace.warehouse(sync) as warehouse:
+            sources = Sources(sync, warehouse, workspace.project.root, workspace.ledger(sync), workspace.state)
+            full = self.options.full or self.options.reviewed is not None
+            try:
+                return await asyncio.to_thread(
+                    prepare, engine, sources, schema, plan_id, workspace.plan_path(plan_id), full=full, moves=kind.spec.moves
+                )
+            except BackhaulError:
+                if self.stopping:
+                    raise RunError("stopped before anything was sent") from None
+                raise
+
+    def _describe(self, prepared: Prepared) -> None:
+        plan, report = prepared.plan, self.report
+        report.plan, report.rows, report.changes = plan.id, plan.rows, plan.changes
+        report.first, report.incremental, report.reasons = plan.first, plan.incremental, plan.reasons
+        report.guards = [{"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards]
+        report.seconds.update(prepared.seconds)
+
+    def _guard(self, prepared: Prepared) -> None:
+        """Raises Held or PlanMoved before anything is sent."""
+        plan, reviewed = prepared.plan, self.options.reviewed
+        if reviewed is not None:
+            if reviewed[0] != plan.digest:
+                plan.path.unlink(missing_ok=True)
+                raise PlanMoved(f"plan {reviewed[1]} is not what the model and the ledger give now; nothing was sent",
+                                hint=f"look again with `backhaul plan {self.sync.name}`")  # fmt: skip
+            return
+        why = "; ".join(f"{guard.name}: {guard.message}" for guard in prepared.tripped)
+        approve = self.sync.approve
+        if not why and plan.total and (approve == "always" or approve == "first" and (plan.first or "mapping" in plan.reasons)):
+            why = f"approve: {approve} asks for a review"
+        if why:
+            keep_plan(self.workspace, plan, "held")
+            raise Held(f"held, nothing was sent: {why}",
+                       hint=f"review plan {plan.id}, then `backhaul run {self.sync.name} --plan {plan.id}`")  # fmt: skip
+
+    async def _deliver(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas, prepared: Prepared) -> None:
+        plan, report, state = prepared.plan, self.report, self.workspace.state
+        connection = await schemas.connect() if plan.total else None
+        if self.stopping:
+            raise RunError("stopped before anything was sent")
+        keep_plan(self.workspace, plan, "delivering")
+        began = perf_counter()
+        report.rejected = bury_refused(engine, self.workspace, plan)
+        delivery = None
+        if connection is not None:
+            delivery = await self._send(engine, connection, prepared)
+        settling = perf_counter()
+        report.seconds["deliver"] = round(settling - began, 3)
+        found = settlements(state, plan.id)
+        sampled = sample_plan(engine, plan, found, self.sync.freshness.sample, plan.rows) if delivery and not delivery.failure else []
+        complete = report.deferred == 0 and report.pending == 0 and report.unknown == 0 and not (delivery and delivery.failure)
+        await asyncio.to_thread(fold_plan, engine, self.workspace.ledger(self.sync), plan, found, complete=complete)
+        state.drop_plan(plan.id, plan.path)
+        report.seconds["settle"] = round(perf_counter() - settling, 3)
+        if connection is not None and sampled and not self.stopping:
+            await self._verify(engine, connection, prepared, sampled)
+        self._judge(delivery)
+
+    async def _send(self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared) -> Delivery:
+        plan, sync, report, destination = prepared.plan, self.sync, self.report, connection.destination
+        dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": sync.name}))
+        requests, left = connection.door.requests, self.options.limit if self.options.limit is not None else plan.total
+        report.pending = max(plan.total - left, 0)
+        engine.execute("SET preserve_insertion_order = true")
+        async with Journal(self.workspace.state, sync.name, plan.id) as journal:
+            delivery = self._delivery = Delivery(
+                destination, journal, connection.budget, dead_keys=dead,
+                progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
+            )  # fmt: skip
+            for segment in plan.segments:
+                if left <= 0 or delivery.stopping or self.stopping:
+                    break
+                limits = destination.batch_limits(sync.object, segment.op)
+                if limits is None:
+                    raise UsageError(f"{destination.spec.name} has no {segment.op} of {sync.object}", hint="choose another mode")
+                chunks = read_chunks(engine, plan, segment, prepared.mapping, sync.object, destination.spec.wire, limits)
+                await delivery.deliver(chunks, limits, left)
+                left -= segment.high - segment.low
+        totals = delivery.totals
+        report.delivered, report.unknown, report.retries = totals.delivered, totals.unknown, totals.retries
+        report.rejected += totals.rejected
+        if isinstance(delivery.failure, Systemic):
+            self.workspace.state.do("void_refusals", {"plan": plan.id, "code": delivery.failure.code})
+            report.rejected -= totals.codes[delivery.failure.code]
+        report.deferred = plan.total - report.pending - totals.delivered - totals.unknown - (report.rejected - plan.refused)
+        report.requests = max(connection.door.requests - requests, delivery.totals.writes if not destination.base_url else 0)
+        return delivery
+
+    async def _verify(self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared, sampled: list[Any]) -> None:
+        """Reads a sample back; what differs is sent again by the next run."""
+        with suppress(Unsupported):
+            read = lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled)  # noqa: E731
+            verified = self.report.verified = await insist(read, connection.budget)
+            if verified.mismatches:
+                keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
+                with self.workspace.ledger(self.sync).writing(engine):
+                    mark_doubtful(engine, prepared.mapping, keys)
+
+    def _judge(self, delivery: Delivery | None) -> None:
+        report = self.report
+        if delivery is not None and delivery.failure is not None:
+            raise delivery.failure
+        if report.deferred:
+            report.status = "deferred"
+            report.error = "stopped; the rest is sent by the next run" if self.stopping else "the rest is sent by the next run"
+        elif report.rejected or report.unknown or (report.verified and report.verified.mismatches):
+            report.status = "partial"
+        else:
+            report.status = "succeeded"
+
+
+def keep_plan(workspace: Workspace, plan: Plan, status: str) -> None:
+    """Records a plan, so that a later run can settle it or a person can have it delivered."""
+    workspace.state.do("add_plan", {
+        "id": plan.id, "sync": plan.sync, "file": plan.path.name, "header": plan.header().decode(), "status": status,
+        "created_at": now(),
+    })  # fmt: skip
+
+
+def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: Plan) -> int:
+    """Makes dead letters of the records that the mapping refuses. Returns how many."""
+    refused = refusals(engine, plan)
+    with workspace.state.together():
+        for letter in refused:
+            workspace.state.do("bury", {
+                "sync": plan.sync, "key": letter["key"], "op": "upsert", "code": letter["code"], "message": letter["message"],
+                "attempts": 0, "at": now(), "payload": letter["payload"], "hash": letter["hash"], "by_mapping": True, "plan": plan.id,
+            })  # fmt: skip
+    return len(refused)
+
+

@@ -1,0 +1,132 @@
+"""Reads records back from the destination and compares them with what it acknowledged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import orjson
+
+from backhaul.destinations.kit import Destination
+from backhaul.ledger.diff import key_json
+from backhaul.ledger.fold import Settled, Settlement
+from backhaul.ledger.ledger import ALIAS, RowState
+from backhaul.ledger.plan import Plan
+from backhaul.mapping.mapping import Mapping
+from backhaul.mapping.wire import key_text, plain_text
+from backhaul.sql import literal
+
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One acknowledged record: its primary key (JSON), its identifier, and its values as text by field."""
+
+    pk: str
+    key: str
+    values: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """`fields` maps a name to [acknowledged, held]; empty where the destination has no such record."""
+
+    key: Any
+    fields: dict[str, list[Any]]
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How many records were read back, and which differ."""
+
+    checked: int
+    mismatches: tuple[Mismatch, ...] = ()
+
+
+def _select(mapping: Mapping, source: str) -> str:
+    texts = ", ".join(plain_text(field) for field in mapping.fields)
+    return f"SELECT {key_json(mapping)}, {key_text(mapping.identifiers)}, [{texts}] FROM {source}"
+
+
+def sample_ledger(
+    engine: duckdb.DuckDBPyConnection, mapping: Mapping, count: int | None, seed: int
+) -> list[Expected]:
+    """A seeded random sample of the attached ledger's acknowledged records; all of them where `count` is None."""
+    source = f"(SELECT * FROM {ALIAS}.acked WHERE _hash IS NOT NULL AND _state = {RowState.ACKED})"
+    if count is not None:
+        source = f"(SELECT * FROM {source} ORDER BY hash({', '.join(k.column for k in mapping.keys)}, {seed}) LIMIT {count})"
+    return _expected(engine, mapping, _select(mapping, source))
+
+
+def sample_plan(
+    engine: duckdb.DuckDBPyConnection, plan: Plan, settled: list[Settlement], count: int, seed: int
+) -> list[Expected]:
+    """A seeded random sample of the records that a plan has just delivered."""
+    mapping = Mapping.from_shape(plan.shape)
+    ranges = [item for item in settled if item.status is Settled.DELIVERED]
+    if not ranges or not count:
+        return []
+    spans = " OR ".join(f"file_row_number BETWEEN {item.low} AND {item.high - 1}" for item in ranges[:200])
+    excepted = [row for item in ranges for row in item.except_rows]
+    without = f" AND file_row_number NOT IN ({', '.join(map(str, excepted[:10_000]))})" if excepted else ""
+    source = (
+        f"(SELECT * FROM read_parquet({literal(str(plan.path))}, file_row_number = true) WHERE _change <> 2 AND ({spans}){without} "
+        f"ORDER BY hash(file_row_number, {seed}) LIMIT {count})"
+    )
+    return _expected(engine, mapping, _select(mapping, source))
+
+
+def _expected(engine: duckdb.DuckDBPyConnection, mapping: Mapping, select: str) -> list[Expected]:
+    names = [field.name for field in mapping.fields]
+    return [Expected(pk, key, dict(zip(names, values, strict=True))) for pk, key, values in engine.execute(select).fetchall()]
+
+
+async def compare(
+    destination: Destination[Any], object: str, mapping: Mapping, expected: list[Expected]  # noqa: A002
+) -> Verified:
+    """Reads the records back and compares them field by field, as the destination compares.
+
+    Raises:
+        Unsupported: the destination cannot be read.
+        BackhaulError: it could not be read now.
+    """
+    identifiers = tuple(field.name for field in mapping.identifiers)
+    names = [field.name for field in mapping.fields]
+    mismatches: list[Mismatch] = []
+    for start in range(0, len(expected), _AT_ONCE):
+        some = expected[start : start + _AT_ONCE]
+        held = await destination.read(object, identifiers, [record.key for record in some], names)
+        for record in some:
+            found = held.get(record.key)
+            if found is None:
+                mismatches.append(Mismatch(orjson.loads(record.pk), {}, missing=True))
+                continue
+            wrong = _differences(destination, mapping, record, found)
+            if wrong:
+                mismatches.append(Mismatch(orjson.loads(record.pk), wrong))
+    return Verified(len(expected), tuple(mismatches))
+
+
+def _differences(
+    destination: Destination[Any], mapping: Mapping, record: Expected, found: dict[str, Any]
+) -> dict[str, list[Any]]:
+    return {
+        field.name: [record.values[field.name], found.get(field.name)]
+        for field in mapping.fields
+        if not (record.values[field.name] is None and field.nulls == "skip")
+        and not destination.same(field.field, record.values[field.name], found.get(field.name))
+    }
+
+
+def mark_doubtful(engine: duckdb.DuckDBPyConnection, mapping: Mapping, keys: list[str]) -> None:
+    """Makes the next run send these records again; the ledger must be attached for writing. `keys` are JSON."""
+    chosen = ", ".join(literal(key) for key in keys)
+    engine.execute(
+        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {RowState.UNKNOWN} WHERE {key_json(mapping)} IN ({chosen})"
+    )
+
+
+__all__ = ["Expected", "Mismatch", "Verified", "compare", "mark_doubtful", "sample_ledger", "sample_plan"]
