@@ -253,12 +253,11 @@ def keep_plan(workspace: Workspace, plan: Plan, status: str) -> None:
 def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: Plan) -> int:
     """Makes dead letters of the records that the mapping refuses. Returns how many."""
     refused = refusals(engine, plan)
-    with workspace.state.together():
-        for letter in refused:
-            workspace.state.do("bury", {
-                "sync": plan.sync, "key": letter["key"], "op": "upsert", "code": letter["code"], "message": letter["message"],
-                "attempts": 0, "at": now(), "payload": letter["payload"], "hash": letter["hash"], "by_mapping": True, "plan": plan.id,
-            })  # fmt: skip
+    at = now()
+    workspace.state.do_all("bury", [
+        (plan.sync, letter["key"], "upsert", letter["code"], letter["message"], 0, at, at, letter["payload"], letter["hash"], 1, plan.id)
+        for letter in refused
+    ])  # fmt: skip
     return len(refused)
 
 

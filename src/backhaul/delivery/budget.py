@@ -90,6 +90,8 @@ class Budget:
         Raises:
             Exhausted: that would take longer than a run waits, or the run is stopping.
         """
+        if not self.windows and self._held_until <= self._clock():
+            return
         async with self._turn:
             while True:
                 clock = self._clock()

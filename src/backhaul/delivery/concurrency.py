@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 _DECREASE = 0.7
@@ -25,7 +26,7 @@ class Concurrency:
         self.limit = float(min(start or max(most // 2, 1), most))
         self.in_flight = 0
         self.peak = 0
-        self._free = asyncio.Condition()
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._clock = clock
         self._mean: float | None = None
         self._variance = 0.0
@@ -33,16 +34,23 @@ class Concurrency:
         self._full = False
 
     async def acquire(self) -> None:
-        async with self._free:
-            await self._free.wait_for(lambda: self.in_flight < int(self.limit))
-            self.in_flight += 1
-            self.peak = max(self.peak, self.in_flight)
-            self._full = self._full or self.in_flight >= int(self.limit)
+        """Waits for a place, first come first served."""
+        if self.in_flight >= int(self.limit) or self._waiting:
+            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(place)
+            self._full = True
+            await place
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
 
-    async def release(self) -> None:
-        async with self._free:
-            self.in_flight -= 1
-            self._free.notify_all()
+    def release(self) -> None:
+        self.in_flight -= 1
+        room = int(self.limit) - self.in_flight
+        while room > 0 and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                room -= 1
 
     def seen(self, latency: float, *, throttled: bool = False) -> None:
         """Takes one answer into account: its latency in seconds, and whether it asked for less."""

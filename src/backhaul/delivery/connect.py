@@ -52,7 +52,7 @@ async def connected(name: str, kind: type[Destination[Any]], config: Any, state:
         await door.close()
         with state.together():
             for statement, values in budget.statements():
-                state.do(statement, values)
+                state.do_all(statement, [values])
 
 
 async def insist(act: Callable[[], Awaitable[T]], budget: Budget) -> T:

@@ -27,6 +27,7 @@ _BASE_WAIT, _LONGEST_WAIT = 0.25, 60.0
 _SINGLES = 5
 """So many single records refused with one code, and none delivered: that is configuration, not data."""
 _BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
+_AHEAD = 4
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -50,6 +51,8 @@ class Delivery:
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._alone: list[str] = []  # codes of single records refused before anything was delivered
         self._unanswered = 0
+        # batches whose intent or outcome is being stored hold no place among the requests in flight
+        self._room = asyncio.Semaphore(destination.concurrency * _AHEAD)
 
     def stop(self) -> None:
         """Starts nothing new; what is in flight ends."""
@@ -65,9 +68,8 @@ class Delivery:
         tasks: set[asyncio.Task[None]] = set()
         try:
             async for batch in self._batches(chunks, limits, most):
-                await self.concurrency.acquire()
+                await self._room.acquire()
                 if self.stopping:
-                    await self.concurrency.release()
                     break
                 task = asyncio.create_task(self._one(batch))
                 tasks.add(task)
@@ -112,7 +114,7 @@ class Delivery:
         except StateError as error:
             self._fail(error)
         finally:
-            await self.concurrency.release()
+            self._room.release()
 
     def _raised(self, tally: Tally) -> list[str]:
         """Keys of dead letters that the destination has accepted now."""
@@ -131,13 +133,16 @@ class Delivery:
         open_rows: Sequence[int] = batch.rows
         try:
             for attempt in range(1, ATTEMPTS + 1):
+                if self.stopping:
+                    tally.give_up([*open_rows])
+                    return
                 error, open_rows = await self._attempt(batch.only(open_rows), tally)
                 if isinstance(error, Refused):
                     await self._narrow(batch.only(open_rows), tally, error)
                     return
                 if not open_rows:
                     return
-                if self.stopping or isinstance(error, Exhausted) or attempt == ATTEMPTS:
+                if isinstance(error, Exhausted) or attempt == ATTEMPTS:
                     break
                 self.totals.retries += 1
                 await self._pause(error, attempt)
@@ -148,14 +153,17 @@ class Delivery:
 
     async def _attempt(self, batch: PlanBatch, tally: Tally) -> tuple[SendError | None, Sequence[int]]:
         """One request. Returns what went wrong with it as a whole, and the rows still open."""
+        error: SendError | None = None
+        await self.concurrency.acquire()
         tally.requests += 1
         self.totals.writes += 1
         began = time.monotonic()
-        error: SendError | None = None
         try:
             outcomes = await self.destination.write(batch)
         except SendError as raised:
             error = raised
+        finally:
+            self.concurrency.release()
         self.concurrency.seen(time.monotonic() - began, throttled=isinstance(error, Throttled))
         if error is None:
             self._unanswered = 0

@@ -92,20 +92,19 @@ class Journal:
             ("end_intent", (self.plan, outcome.low)),
             ("settle", (self.plan, outcome.low, outcome.high, ids, *lists)),
         ]
-        statements += [("bury", self._burial(letter)) for letter in dead]  # type: ignore[misc]
+        statements += [("bury", self._burial(letter)) for letter in dead]
         statements += [("raise", (self.sync, key)) for key in raised]
         await self.write(statements)
 
-    def _burial(self, letter: DeadLetter) -> dict[str, Any]:
-        return {
-            "sync": self.sync, "key": letter.key, "op": letter.op, "code": letter.code, "message": letter.message,
-            "attempts": letter.attempts, "at": now(), "payload": letter.payload, "hash": letter.hash,
-            "by_mapping": letter.by_mapping, "plan": self.plan,
-        }  # fmt: skip
+    def _burial(self, letter: DeadLetter) -> Sequence[Any]:
+        at = now()
+        return (
+            self.sync, letter.key, letter.op, letter.code, letter.message, letter.attempts, at, at, letter.payload, letter.hash,
+            int(letter.by_mapping), self.plan,
+        )  # fmt: skip
 
     def _write(self) -> None:
         connection = connect(self.state.path)
-        known = queries()
         last = False
         while not last:
             waiting = [self._queue.get()]
@@ -118,9 +117,8 @@ class Journal:
             try:
                 with storing(self.state.path):
                     connection.execute("BEGIN IMMEDIATE")
-                    for statements, _ in entries:
-                        for name, values in statements:
-                            connection.execute(known[name], values)
+                    for name, rows in _grouped(entries).items():
+                        connection.execute(queries()[name], (orjson.dumps(rows).decode(),))
                     connection.execute("COMMIT")
             except StateError as error:
                 failure = error
@@ -129,6 +127,20 @@ class Journal:
             if futures:
                 self._loop.call_soon_threadsafe(_answer, futures, failure)
         connection.close()
+
+
+_ORDER = ("intend", "end_intent", "settle", "bury", "raise", "spend", "hold")
+
+
+def _grouped(entries: Sequence[tuple[Sequence[Statement], Any]]) -> dict[str, list[Sequence[Any]]]:
+    """The statements of all entries by name: each kind is one SQL statement over a JSON list of its rows, because every
+    step of SQLite gives the interpreter away and has to win it back from a busy event loop. The order of kinds is safe:
+    a batch's intent is durable, and so in an earlier commit, before its outcome is stored."""
+    groups: dict[str, list[Sequence[Any]]] = {}
+    for statements, _ in entries:
+        for name, values in statements:
+            groups.setdefault(name, []).append(values)
+    return {name: groups[name] for name in _ORDER if name in groups}
 
 
 def _answer(futures: Sequence[asyncio.Future[None]], failure: StateError | None) -> None:

@@ -15,6 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from backhaul.errors import StateError
 
 APPLICATION_ID = 0x62686C31
@@ -123,6 +125,11 @@ class State:
         """Runs one named statement and gives its rows."""
         with storing(self.path):
             return self.db.execute(queries()[name], values).fetchall()
+
+    def do_all(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Runs one of the statements that take a JSON list of rows."""
+        if rows:
+            self.do(name, (orjson.dumps(rows).decode(),))
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -42,13 +42,15 @@ DELETE FROM plans WHERE id = :id;
 SELECT id, file FROM plans WHERE status IN ('reviewed', 'held') AND created_at < :before;
 
 -- intend
-INSERT OR REPLACE INTO intents (plan, low, high, op, idempotency_key, at) VALUES (?, ?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO intents (plan, low, high, op, idempotency_key, at)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?);
 
 -- settle
-INSERT OR REPLACE INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 FROM json_each(?);
 
 -- end_intent
-DELETE FROM intents WHERE plan = ? AND low = ?;
+DELETE FROM intents WHERE (plan, low) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?));
 
 -- intents
 SELECT low, high FROM intents WHERE plan = :plan ORDER BY low;
@@ -58,13 +60,14 @@ SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE pla
 
 -- bury
 INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan)
-VALUES (:sync, :key, :op, :code, :message, :attempts, :at, :at, :payload, :hash, :by_mapping, :plan)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9,
+    value ->> 10, value ->> 11 FROM json_each(?) WHERE true
 ON CONFLICT (sync, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
     attempts = attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
     hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, status = 'dead';
 
 -- raise
-DELETE FROM dead_letters WHERE sync = ? AND key = ?;
+DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?));
 
 -- void_refusals
 DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND NOT by_mapping;
@@ -83,7 +86,8 @@ WHERE (:sync IS NULL OR sync = :sync) AND (:id IS NULL OR id = :id) AND status <
 UPDATE dead_letters SET status = :status WHERE id = :id;
 
 -- spend
-INSERT INTO budgets (bucket, slot, used) VALUES (?, ?, ?) ON CONFLICT (bucket, slot) DO UPDATE SET used = used + excluded.used;
+INSERT INTO budgets (bucket, slot, used) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true
+ON CONFLICT (bucket, slot) DO UPDATE SET used = used + excluded.used;
 
 -- spent
 SELECT slot, used FROM budgets WHERE bucket = :bucket AND slot >= :since ORDER BY slot;
@@ -92,7 +96,8 @@ SELECT slot, used FROM budgets WHERE bucket = :bucket AND slot >= :since ORDER B
 DELETE FROM budgets WHERE bucket = ? AND slot < ?;
 
 -- hold
-INSERT INTO holds (destination, until) VALUES (?, ?) ON CONFLICT (destination) DO UPDATE SET until = max(until, excluded.until);
+INSERT INTO holds (destination, until) SELECT value ->> 0, value ->> 1 FROM json_each(?) WHERE true
+ON CONFLICT (destination) DO UPDATE SET until = max(until, excluded.until);
 
 -- held_until
 SELECT until FROM holds WHERE destination = :destination;
