@@ -70,20 +70,21 @@ def prepare(
     with sources.ledger.reading(engine) as view:
         since = None if full else _since(view, sync, mapping, engine)
         watermark = _watermark(engine, sources) if sync.model.cursor else None
+        relation = None
         try:
             relation = open_model(
                 sync.model, warehouse, engine, sources.root, columns=columns_used(sync, columns),
                 cursor=(sync.model.cursor, since) if since is not None else None,
             )  # fmt: skip
             try:
-                opened = perf_counter()
                 options = DiffOptions(sync.mode, since is not None, moves, _refused(sources.state, sync.name))
                 diff = Diff(engine, mapping, view, options)
                 diff.find(relation)
             finally:
                 relation.close()
         except duckdb.Error as error:
-            raise SourceError(f"the model of {sync.name} could not be read: {_first_line(error)}",
+            why = (relation.failure if relation is not None else None) or _first_line(error)
+            raise SourceError(f"the model of {sync.name} could not be read: {why}",
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
         plan = diff.write(plan_id, sync.name, path, watermark)
@@ -91,7 +92,6 @@ def prepare(
     rows = sources.state.do("last_full_rows", {"sync": sync.name})
     guards = check_guards(sync.guards, plan, held, rows[0]["rows"] if rows and not plan.first else None)
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
-    del opened
     return Prepared(plan, mapping, tuple(guards), held, seconds)
 
 

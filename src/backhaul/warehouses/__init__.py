@@ -1,0 +1,1 @@
+"""Where rows come from: one small file a warehouse, Arrow or in place."""

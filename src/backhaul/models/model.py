@@ -1,0 +1,69 @@
+"""A model's SELECT, its columns, and its rows as a relation in the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from backhaul.errors import SourceError
+from backhaul.warehouses.protocol import Column, Relation, Warehouse
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class ModelLike(Protocol):
+    """What is needed of a sync's `model`."""
+
+    @property
+    def sql(self) -> str | None: ...
+    @property
+    def table(self) -> str | None: ...
+    @property
+    def file(self) -> str | None: ...
+
+
+def model_select(model: ModelLike, warehouse: Warehouse, root: Path) -> str:
+    """The model as one SELECT.
+
+    Raises:
+        SourceError: its file is gone, or it is of a kind that this release does not read.
+    """
+    if model.sql:
+        return model.sql
+    if model.table:
+        return warehouse.table_select(model.table)
+    if model.file:
+        try:
+            return (root / model.file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"the model file {model.file} cannot be read: {error}") from None
+    raise SourceError("this release reads models by sql, table or file")
+
+
+def model_columns(
+    model: ModelLike, warehouse: Warehouse, engine: duckdb.DuckDBPyConnection, root: Path
+) -> tuple[Column, ...]:
+    """The model's columns; reads no row.
+
+    Raises:
+        SourceError: the model does not run, or two columns have one name.
+    """
+    columns = warehouse.columns(engine, model_select(model, warehouse, root))
+    seen: set[str] = set()
+    for column in columns:
+        if not column.name:
+            raise SourceError("the model has a column without a name", hint="give it one with AS")
+        if column.name.casefold() in seen:
+            raise SourceError(f"the model has two columns named {column.name}", hint="rename one of them with AS")
+        seen.add(column.name.casefold())
+    return columns
+
+
+def open_model(
+    model: ModelLike, warehouse: Warehouse, engine: duckdb.DuckDBPyConnection, root: Path, *,
+    columns: Sequence[str] | None = None, cursor: tuple[str, Any] | None = None,
+) -> Relation:  # fmt: skip
+    """The model's rows; `columns` and `cursor` as in Warehouse.relation."""
+    return warehouse.relation(engine, model_select(model, warehouse, root), columns=columns, cursor=cursor)
