@@ -1,0 +1,111 @@
+"""What went wrong, as one clear line (or one JSON document) and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from backhaul.cli.session import Session
+    from backhaul.errors import BackhaulError
+
+OK, FAILED, WRONG, UNFINISHED = 0, 1, 2, 3
+"""Exit codes: all delivered; a run failed; command or files are wrong; rejected or deferred records."""
+INTERRUPTED = 130
+
+
+def code_of(error: BackhaulError) -> int:
+    """The exit code of an error that ended a command."""
+    from backhaul.errors import UsageError
+
+    return WRONG if isinstance(error, UsageError) else FAILED
+
+
+def worst(codes: list[int]) -> int:
+    """The exit code of several syncs: failed before wrong files before unfinished."""
+    return next((code for code in (FAILED, WRONG, UNFINISHED) if code in codes), OK)
+
+
+def describe(error: BackhaulError) -> dict[str, Any]:
+    """The error as the JSON that programs read."""
+    from dataclasses import asdict
+
+    from backhaul.errors import UsageError
+
+    problems = [asdict(problem) for problem in error.problems] if isinstance(error, UsageError) else []
+    return {"message": str(error), "hint": error.hint, "problems": problems}
+
+
+def complain(session: Session, error: BackhaulError, about: str = "") -> None:
+    """Prints the error on stderr: what, then what to do next; each problem of a project on its own line."""
+    from backhaul.errors import UsageError
+
+    problems = error.problems if isinstance(error, UsageError) else ()
+    if problems:
+        for problem in problems:
+            click.echo(session.redact(str(problem)), err=True)
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        line(session, f"{about}{count}, nothing was run", error.hint)
+    else:
+        line(session, f"{about}{error}", error.hint)
+
+
+def line(session: Session, message: str, hint: str | None = None) -> None:
+    """`error: …` in red and a dim hint below it, on stderr."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}", err=True)
+    if hint:
+        click.echo(click.style(f"  {session.redact(hint)}", dim=True), err=True)
+
+
+def report(session: Session, error: BaseException) -> int:
+    """Reports whatever ended a command, and gives its exit code."""
+    from backhaul.errors import BackhaulError
+
+    if isinstance(error, click.ClickException):
+        return _wrong_command(session, error)
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return _plain(session, "stopped", None, INTERRUPTED)
+    if isinstance(error, BrokenPipeError):
+        return hush()
+    if not isinstance(error, BackhaulError):
+        return _unexpected(session, error)
+    if session.json:
+        session.emit({"error": describe(error)})
+    else:
+        complain(session, error)
+    return code_of(error)
+
+
+def _wrong_command(session: Session, error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context is not None else None
+    return _plain(session, error.format_message().rstrip("."), hint, error.exit_code)
+
+
+def _unexpected(session: Session, error: BaseException) -> int:
+    if session.verbose:
+        click.echo(session.redact("".join(traceback.format_exception(error))), err=True)
+    said = str(error).strip().split("\n")[0]
+    name = type(error).__name__
+    again = "" if session.verbose else "; run again with --verbose"
+    return _plain(session, f"unexpected error: {f'{name}: {said}' if said else name}{again}", None, FAILED)
+
+
+def _plain(session: Session, message: str, hint: str | None, code: int) -> int:
+    if session.json:
+        session.emit({"error": {"message": message, "hint": hint, "problems": []}})
+    elif message.startswith("unexpected error"):
+        click.echo(session.redact(message), err=True)
+    else:
+        line(session, message, hint)
+    return code
+
+
+def hush() -> int:
+    """Nobody reads stdout any more: what is still to be flushed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED

@@ -1,0 +1,205 @@
+"""backhaul status, runs and verify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backhaul.cli.failures import OK, UNFINISHED
+from backhaul.cli.session import Command, Session, pass_session, sync_argument, syncs_argument
+
+if TYPE_CHECKING:
+    from backhaul.verification.verify import Verified
+
+
+@click.command(cls=Command)
+@syncs_argument()
+@pass_session
+def status(session: Session, names: tuple[str, ...]) -> None:
+    """Shows the health of each sync, and what comes next.
+
+    Its last run, and its records by status. Use it to see at a glance whether destinations hold what they
+    should.
+
+    \b
+    Examples:
+      backhaul status
+      backhaul status 'crm_*'
+    """
+    found = session.project().status(names)
+    for health in found:
+        health["next"] = next_step(health)
+    if session.json:
+        session.emit({"syncs": found})
+    elif not found:
+        session.say("no syncs yet: put a file under syncs/")
+    else:
+        _show_status(session, found)
+
+
+def next_step(health: dict[str, Any]) -> str:
+    """The command that most likely comes next, or nothing."""
+    name, last, records = health["sync"], health["last_run"], health["records"]
+    if health["running"]:
+        return ""
+    if last is None:
+        return f"backhaul plan {name}"
+    if last["status"] == "held":
+        return f"backhaul run {name} --plan {last['plan']}" if last.get("plan") else f"backhaul plan {name}"
+    if last["status"] == "failed":
+        return f"backhaul runs {name}"
+    if records["rejected"]:
+        return f"backhaul dead-letters list --sync {name}"
+    return f"backhaul run {name}" if records["pending"] or last["status"] == "deferred" else ""
+
+
+def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
+    from backhaul.cli.show import ago, status_text, table, text
+
+    shown = table("sync", "to", "last run", "status", "records", "next")
+    for health in found:
+        last = health["last_run"] or {}
+        state = "running" if health["running"] else last.get("status", "never ran")
+        records = " · ".join(f"{count:,} {name}" for name, count in health["records"].items() if count)
+        shown.add_row(
+            text(health["sync"], "bold"),
+            text(f"{health['destination']} {health['object']}"),
+            ago(last.get("started_at")),
+            status_text(state),
+            records or "none",
+            text(health["next"], "cyan"),
+        )
+    session.console().print(shown)
+    for health in found:
+        last = health["last_run"] or {}
+        if last.get("status") in ("failed", "held") and last.get("error"):
+            session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
+
+
+@click.command(cls=Command)
+@click.argument("sync", required=False, metavar="[SYNC]")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N", help="So many."
+)
+@pass_session
+def runs(session: Session, sync: str | None, limit: int) -> None:
+    """Shows the history, the newest runs first.
+
+    \b
+    Examples:
+      backhaul runs
+      backhaul runs contacts --limit 5
+    """
+    project = session.project()
+    if sync is None:
+        found = project.runs(None, limit)
+    else:
+        each = [project.runs(one.name, limit) for one in session.syncs(project, [sync])]
+        found = sorted(
+            (run for some in each for run in some), key=lambda run: run["started_at"], reverse=True
+        )[:limit]
+    if session.json:
+        session.emit({"runs": found})
+    elif not found:
+        session.say("nothing has run yet; next: backhaul plan")
+    else:
+        _show_runs(session, found)
+
+
+def _show_runs(session: Session, found: list[dict[str, Any]]) -> None:
+    from backhaul.cli.show import duration, status_text, table, text
+
+    numbers = ("rows", "changes", "delivered", "rejected", "requests", "took")
+    shown = table("run", "sync", "started", "status", *numbers, "why", right=numbers)
+    for run in found:
+        seconds = run.get("seconds", {}).get("total")
+        shown.add_row(
+            text(run["id"]),
+            text(run["sync"]),
+            run["started_at"][:19].replace("T", " "),
+            status_text(run["status"]),
+            *(
+                f"{count:,}"
+                for count in (
+                    run.get("rows", 0),
+                    sum(run.get("changes", {}).values()),
+                    run.get("delivered", 0),
+                    run.get("rejected", 0),
+                    run.get("requests", 0),
+                )
+            ),
+            duration(seconds) if seconds is not None else "",
+            text(session.redact(run["error"] or "")),
+        )
+    session.console().print(shown)
+
+
+@click.command(cls=Command)
+@sync_argument()
+@click.option(
+    "--sample", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="So many, at random."
+)
+@click.option("--all", "everything", is_flag=True, help="All records that were acknowledged.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Chooses the same sample again.")
+@pass_session
+def verify(session: Session, sync: str, sample: int, everything: bool, seed: int | None) -> int:
+    """Reads records back from the destination and compares.
+
+    A record that differs is sent again by the next run. Use it when in doubt whether someone else wrote to
+    the destination. Exits with 3 where something differs.
+
+    \b
+    Examples:
+      backhaul verify contacts
+      backhaul verify contacts --sample 500 --seed 1
+      backhaul verify contacts --all
+    """
+    project = session.project()
+    count = None if everything else sample
+    found = {
+        one.name: project.verify(one.name, count=count, seed=seed) for one in session.syncs(project, [sync])
+    }
+    if session.json:
+        session.emit(
+            {"verified": [{"sync": name, **verified_json(verified)} for name, verified in found.items()]}
+        )
+    else:
+        for name, verified in found.items():
+            _show_verified(session, name, verified)
+    return UNFINISHED if any(verified.mismatches for verified in found.values()) else OK
+
+
+def verified_json(verified: Verified) -> dict[str, Any]:
+    """`{checked, mismatches: [{key, missing, fields: {name: [acknowledged, held]}}]}`."""
+    mismatches = [
+        {"key": one.key, "missing": one.missing, "fields": one.fields} for one in verified.mismatches
+    ]
+    return {"checked": verified.checked, "mismatches": mismatches}
+
+
+def _show_verified(session: Session, name: str, verified: Verified) -> None:
+    from backhaul.cli.show import key_text, records, table, text, value_text
+
+    if not verified.checked:
+        session.say(f"{name}: nothing to compare, as nothing was acknowledged; next: backhaul run {name}")
+        return
+    wrong = len(verified.mismatches)
+    verdict = (
+        click.style(f"{wrong:,} differ", fg="red")
+        if wrong
+        else click.style("all as acknowledged", fg="green")
+    )
+    session.say(f"{name}: {records(verified.checked)} read back, {verdict}")
+    if not wrong:
+        return
+    shown = table("key", "field", "acknowledged", "held now")
+    for one in verified.mismatches[:50]:
+        if one.missing:
+            shown.add_row(key_text(one.key), "", "", text("not there", "red"))
+        for field, (acknowledged, held) in one.fields.items():
+            shown.add_row(
+                key_text(one.key), text(field), value_text(acknowledged), text(value_text(held), "red")
+            )
+    session.console().print(shown)
+    session.say(f"the next run sends them again: backhaul run {name}")

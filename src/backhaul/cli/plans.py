@@ -1,0 +1,114 @@
+"""Draws a plan: counts, old and new values, guards, cost, and the command that delivers it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backhaul.cli import show
+from backhaul.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from backhaul.report import PlanReport
+
+_MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
+_FIELDS = 8
+"""Fields of one record in the sample."""
+
+
+def draw(session: Session, plan: PlanReport) -> None:
+    """One plan on stdout."""
+    total = sum(plan.changes.values())
+    kind = "changed since the last run" if plan.incremental else "in the model"
+    session.say(
+        f"{click.style(plan.sync, bold=True)} → {plan.destination} {plan.object}   {plan.rows:,} rows {kind}"
+    )
+    session.say(f"  {_counts(plan)}")
+    for reason in show.reasons(plan.reasons):
+        session.say(f"  {reason}")
+    if plan.sample:
+        session.say()
+        session.console().print(_sample(plan.sample))
+        shown = len(plan.sample)
+        session.say(f"  … {total - shown:,} more like these" if total > shown else "")
+    _refusals(session, plan)
+    _guards(session, plan)
+    _cost(session, plan, total)
+
+
+def _counts(plan: PlanReport) -> str:
+    parts = [
+        click.style(f"{mark} {plan.changes[op]:,} {op}", fg=colour)
+        for op, (mark, colour) in _MARKS.items()
+        if plan.changes[op]
+    ]
+    if plan.refused:
+        parts.append(click.style(f"! {plan.refused:,} refused", fg="red"))
+    return "   ".join(parts) if parts else "nothing to do: the destination has acknowledged every row"
+
+
+def _sample(changes: list[dict[str, Any]]) -> Table:
+    drawn = show.table("", "key", "field", "old", "", "new")
+    for change in changes:
+        mark, colour = _MARKS[change["op"]]
+        key, fields = show.key_text(change["key"]), list(change["fields"].items())
+        for number, (name, (old, new)) in enumerate(fields[:_FIELDS]):
+            first = number == 0
+            drawn.add_row(
+                show.text(f"  {mark}" if first else "", colour),
+                key if first else "",
+                show.text(name),
+                *_values(change["op"], old, new),
+            )
+        if len(fields) > _FIELDS:
+            drawn.add_row("", "", show.text(f"… {len(fields) - _FIELDS} more fields", "dim"), "", "", "")
+        if not fields:
+            drawn.add_row(show.text(f"  {mark}", colour), key, "", "", "", "")
+    return drawn
+
+
+def _values(op: str, old: Any, new: Any) -> tuple[Any, Any, Any]:
+    """The cells old, arrow, new: a create has no old value, a delete no new one."""
+    before = "" if op == "create" else show.text(show.value_text(old), "red" if op == "delete" else "dim")
+    after = "" if op == "delete" else show.text(show.value_text(new), "green")
+    return before, "→" if op == "update" else "", after
+
+
+def _refusals(session: Session, plan: PlanReport) -> None:
+    if not plan.refused:
+        return
+    session.say(
+        click.style(f"\n  {show.records(plan.refused)} will not be sent, and become dead letters:", fg="red")
+    )
+    for one in plan.refusals:
+        session.say(f"  ! {show.key_text(one['key']).plain}  {session.redact(one['message'])}")
+    if plan.refused > len(plan.refusals):
+        session.say(f"  … {plan.refused - len(plan.refusals):,} more")
+
+
+def _guards(session: Session, plan: PlanReport) -> None:
+    if plan.guards:
+        session.say()
+    for guard in plan.guards:
+        mark = click.style("✓", fg="green") if guard["ok"] else click.style("✗", fg="red")
+        said = f"{guard['name']}: {guard['message']}"
+        session.say(f"  {mark} {said if guard['ok'] else click.style(said, fg='red', bold=True)}")
+
+
+def _cost(session: Session, plan: PlanReport, total: int) -> None:
+    held = not all(guard["ok"] for guard in plan.guards)
+    if total:
+        count, seconds = int(plan.estimate["requests"]), plan.estimate["seconds"]
+        about = f", about {show.duration(seconds)} at the destination's limits" if seconds >= 0.1 else ""
+        session.say(f"\n  costs {count:,} request{'' if count == 1 else 's'}{about}")
+    if held:
+        session.say(
+            click.style("  a run would be held by the guards in red, until you deliver the plan", fg="red")
+        )
+    if total or plan.refused:
+        session.say(
+            f"  deliver exactly this: {click.style(f'backhaul run {plan.sync} --plan {plan.id}', fg='cyan')}"
+        )

@@ -1,0 +1,116 @@
+"""Values, keys, times and tables as people read them. rich is imported when something is drawn."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from backhaul.cli.session import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+LONGEST = 48
+"""Characters of one value in a table."""
+STATUS_COLOURS = {
+    "succeeded": "green",
+    "acknowledged": "green",
+    "partial": "yellow",
+    "deferred": "yellow",
+    "pending": "yellow",
+    "unknown": "yellow",
+    "running": "cyan",
+    "held": "magenta",
+    "failed": "red",
+    "rejected": "red",
+}
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """An open table; the last column takes what room is left."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in columns:
+        last = name == columns[-1]
+        drawn.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if last else None,
+        )
+    return drawn
+
+
+def text(value: str, style: str = "") -> Text:
+    """Plain text: nothing in it is taken for markup or for a command to the terminal."""
+    from rich.text import Text
+
+    return Text(printable(value).replace("\n", "⏎"), style=style)
+
+
+def status_text(status: str) -> Text:
+    return text(status, STATUS_COLOURS.get(status, ""))
+
+
+def value_text(value: Any) -> str:
+    """One value in one line, texts in quotes, cut in the middle of nowhere rather than wrapped."""
+    import orjson
+
+    if value is None:
+        return "null"
+    shown = f"'{value}'" if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    shown = printable(shown).replace("\n", "⏎")
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 2]}…{shown[-1]}"
+
+
+def key_text(key: Any) -> Text:
+    """A key: one value, or the values of a composite one."""
+    if isinstance(key, list) and len(key) == 1:
+        key = key[0]
+    if isinstance(key, list):
+        return text(", ".join(part if isinstance(part, str) else value_text(part) for part in key))
+    return text(key if isinstance(key, str) else value_text(key))
+
+
+def pairs_text(fields: dict[str, Any]) -> Text:
+    """`name=value name=value …` of a record."""
+    return text("  ".join(f"{name}={value_text(value)}" for name, value in fields.items()))
+
+
+def ago(stamp: str | None) -> str:
+    """A stored time as `3 min ago`."""
+    if not stamp:
+        return ""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {name} ago"
+    return "just now"
+
+
+def duration(seconds: float) -> str:
+    """`1.2 s`, `3.5 min`, `2.1 h`, `4 days`."""
+    for size, name in ((2 * 86400, "days"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[name]:.1f} {name}"
+    return f"{seconds:.1f} s"
+
+
+def records(count: int) -> str:
+    """`1 record`, `2,000 records`."""
+    return f"{count:,} record{'' if count == 1 else 's'}"
+
+
+REASONS = {
+    "mapping": "because the mapping changed",
+    "unknown": "because nobody knows whether they arrived",
+    "reset": "because they were reset",
+}
+
+
+def reasons(found: dict[str, int]) -> list[str]:
+    """`resends 41,200 because the mapping changed`, a line for each reason."""
+    return [f"resends {count:,} {REASONS.get(name, name)}" for name, count in found.items() if count]
