@@ -157,22 +157,27 @@ class Project:
         Raises:
             UsageError: there is no such plan, or it is another sync's.
         """
+        plans = self._plans(reference)
+        if sync not in plans:
+            raise UsageError(f"plan {reference} is of {', '.join(plans) or 'no sync'}, not of {sync}")
+        return plans[sync]
+
+    def planned(self, reference: str) -> list[str]:
+        """The syncs that a plan's id or file is of. Raises: UsageError: there is no such plan."""
+        return sorted(self._plans(reference))
+
+    def _plans(self, reference: str) -> dict[str, tuple[str, str]]:
         path = Path(reference)
         if path.is_file():
             try:
                 document = orjson.loads(path.read_bytes())
-                plans = document.get("plans", [document])
-                return next((plan["digest"], plan["id"]) for plan in plans if plan["sync"] == sync)
-            except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+                return {plan["sync"]: (plan["digest"], plan["id"]) for plan in document.get("plans", [document])}
+            except (OSError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
                 raise UsageError(f"{reference} is not a plan file", hint="write one with `backhaul plan SYNC --out FILE`") from None
-            except StopIteration:
-                raise UsageError(f"{reference} holds no plan of {sync}") from None
         rows = self.workspace.state.do("plan", {"id": reference})
         if not rows:
             raise UsageError(f"there is no plan {reference}", hint="plan again with `backhaul plan`; it prints the id")
-        if rows[0]["sync"] != sync:
-            raise UsageError(f"plan {reference} is of {rows[0]['sync']}, not of {sync}")
-        return plan_from(rows[0]["header"], path).digest, reference
+        return {rows[0]["sync"]: (plan_from(rows[0]["header"], path).digest, reference)}
 
     def records(self, name: str, status: str | None = None) -> Iterator[dict[str, Any]]:
         """Every record a sync knows: `{key, status, fields, remote_id}`."""
