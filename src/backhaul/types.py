@@ -77,6 +77,8 @@ class Field:
     """The destination compares values of this field without regard to case (HubSpot e-mail)."""
     native_type: str | None = None
     """The destination's own name of the type, for messages and casts."""
+    skip_null: bool = False
+    """Set by the mapping: a NULL leaves the destination's value alone. Wires that cannot leave a field out need it."""
 
 
 @dataclass(frozen=True, slots=True)

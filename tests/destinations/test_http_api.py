@@ -77,10 +77,14 @@ class Door:
     session: aiohttp.ClientSession
     api: HttpApi | None = None
 
-    async def request(self, method: str, path: str, *, body=None, json=None, params=None, headers=None) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body=None, json=None, params=None, headers=None
+    ) -> Answer:
         assert self.api
-        sent = {**self.api.headers(), **(headers or {})}
-        async with self.session.request(method, self.api.base_url + path, data=body, params=params, headers=sent) as got:
+        sent = {"Content-Type": "application/json", **self.api.headers(), **(headers or {})}
+        async with self.session.request(
+            method, self.api.base_url + path, data=body, params=params, headers=sent
+        ) as got:
             names = {name.lower(): value for name, value in got.headers.items()}
             answer = Answer(got.status, names, await got.read())
         error = self.api.classify(answer)
@@ -110,7 +114,9 @@ async def connect(server: Server) -> AsyncIterator[Callable[..., HttpApi]]:
         def make(**user: Any) -> HttpApi:
             settings = {k: user.pop(k) for k in ("headers", "idempotency_header") if k in user}
             door = Door(session)
-            door.api = HttpApi(config(base_url=server.url, objects={"user": {"key": "id", **user}}, **settings), door)
+            door.api = HttpApi(
+                config(base_url=server.url, objects={"user": {"key": "id", **user}}, **settings), door
+            )
             return door.api
 
         yield make
@@ -154,7 +160,9 @@ async def test_a_batch_is_one_request_with_the_records_where_the_body_says(serve
 
 async def test_a_body_can_be_the_records_alone_or_one_record(server, connect):
     await connect(upsert=upsert(body="$records")).write(users(1))
-    await connect(upsert=upsert(batch_size=1, request="PUT /one?x=1", body={"user": "$record"})).write(users(2))
+    await connect(upsert=upsert(batch_size=1, request="PUT /one?x=1", body={"user": "$record"})).write(
+        users(2)
+    )
     assert [(path, orjson.loads(body)) for _, path, body, _ in server.seen] == [
         ("/upsert", [{"id": 1, "name": "user 1"}]),
         ("/one?x=1", {"user": {"id": 2, "name": "user 2"}}),
@@ -169,7 +177,11 @@ async def test_text_that_looks_like_a_marker_inside_a_record_is_left_alone(serve
 
 @pytest.mark.parametrize(
     ("ids", "sent"),
-    [([1, 2], b"[1,2]"), (["a", 'q"'], rb'["a","q\""]'), ([2**63 + 1, 10**25], b"[9223372036854775809,%d]" % 10**25)],
+    [
+        ([1, 2], b"[1,2]"),
+        (["a", 'q"'], rb'["a","q\""]'),
+        ([2**63 + 1, 10**25], b"[9223372036854775809,%d]" % 10**25),
+    ],
 )
 async def test_keys_keep_their_type_and_every_digit(server, connect, ids, sent):
     class Exact(Records):
@@ -203,7 +215,9 @@ async def test_results_are_matched_by_key_whatever_their_order(server, connect):
 
 async def test_all_delivered_is_said_in_one_word_and_one_missing_is_not(server, connect):
     api = connect(upsert=upsert(results=RESULTS))
-    server.answer = lambda body: answering({"results": [{"id": r["id"], "status": "ok"} for r in body["records"]]})(body)
+    server.answer = lambda body: answering(
+        {"results": [{"id": r["id"], "status": "ok"} for r in body["records"]]}
+    )(body)
     assert await api.write(users(1, 2)) == Outcomes(everything=True)
     server.answer = answering({"results": [{"id": 1, "status": "ok"}]})
     assert await api.write(users(1, 2)) == Outcomes((Delivered("1"),))
@@ -211,7 +225,13 @@ async def test_all_delivered_is_said_in_one_word_and_one_missing_is_not(server, 
 
 @pytest.mark.parametrize(
     ("first", "second", "named"),
-    [("ok", "ok", True), ("ok", "bad", False), ("bad", "ok", False), ("retry", "bad", False), ("bad", "bad", True)],
+    [
+        ("ok", "ok", True),
+        ("ok", "bad", False),
+        ("bad", "ok", False),
+        ("retry", "bad", False),
+        ("bad", "bad", True),
+    ],
 )
 async def test_two_verdicts_on_one_key_leave_it_unknown(server, connect, first, second, named):
     server.answer = answering({"results": [{"id": 1, "status": first}, {"id": 1, "status": second}]})
@@ -257,14 +277,27 @@ async def test_without_results_a_page_or_broken_json_is_no_success(server, conne
         server.answer = lambda _, body=body, kind=kind: web.Response(body=body, content_type=kind)
         with pytest.raises(Unsettled):
             await api.write(users(1))
-    for body, kind in [(b"", "application/json"), (b"ok", "text/plain"), (b"{}", "application/json"), (b"", "text/html")]:
+    for body, kind in [
+        (b"", "application/json"),
+        (b"ok", "text/plain"),
+        (b"{}", "application/json"),
+        (b"", "text/html"),
+    ]:
         server.answer = lambda _, body=body, kind=kind: web.Response(body=body, content_type=kind)
         assert await api.write(users(1)) == Outcomes(everything=True)
 
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(400, Refused), (401, Halt), (403, Halt), (404, Refused), (422, Refused), (429, Throttled), (500, Unsettled)],
+    [
+        (400, Refused),
+        (401, Halt),
+        (403, Halt),
+        (404, Refused),
+        (422, Refused),
+        (429, Throttled),
+        (500, Unsettled),
+    ],
 )
 async def test_a_status_speaks_for_the_request_as_a_whole(server, connect, status, error):
     server.answer = answering({"results": [{"id": 1, "status": "ok"}], "message": "why not"}, status=status)
@@ -274,7 +307,9 @@ async def test_a_status_speaks_for_the_request_as_a_whole(server, connect, statu
 
 async def test_read_back_by_key(server, connect):
     read = {"request": "POST /read", "body": {"ids": "$keys"}, "each": "users"}
-    server.answer = answering({"users": [{"id": 2, "name": "b", "address": {"city": "X"}}, {"id": 9, "name": "z"}]})
+    server.answer = answering(
+        {"users": [{"id": 2, "name": "b", "address": {"city": "X"}}, {"id": 9, "name": "z"}]}
+    )
     api = connect(upsert=upsert(), fields={"id": "integer", "name": "string"}, read=read)
     assert await api.read("user", ("id",), ["1", "2"], ["id", "name", "address.city"]) == {
         "2": {"id": 2, "name": "b", "address.city": "X"}
@@ -292,7 +327,8 @@ async def test_declared_fields_close_the_object(connect):
     assert open_one.open
     assert open_one.fields == {"id": Field("id", required=True, unique=True)}
     closed = await connect(
-        upsert=upsert(), fields={"id": "integer", "tier": {"choices": ["a", "b"], "required": True}, "x": None}
+        upsert=upsert(),
+        fields={"id": "integer", "tier": {"choices": ["a", "b"], "required": True}, "x": None},
     ).describe("user")
     assert not closed.open
     assert closed.fields["id"] == Field("id", FieldType.INTEGER, required=True, unique=True)
@@ -373,16 +409,29 @@ def test_a_wrong_operation_is_refused(change, said):
         config(objects={"user": {"key": "id", "upsert": upsert(**change)}})
 
 
-@pytest.mark.parametrize("read", [{"request": "GET /x", "body": {"ids": "$keys"}, "each": "a"}, {"request": "POST /x", "body": {"q": 1}, "each": "a"}])
+@pytest.mark.parametrize(
+    "read",
+    [
+        {"request": "GET /x", "body": {"ids": "$keys"}, "each": "a"},
+        {"request": "POST /x", "body": {"q": 1}, "each": "a"},
+    ],
+)
 def test_a_wrong_read_is_refused(read):
     with pytest.raises(ValidationError, match="GET has no body|carries"):
         config(objects={"user": {"key": "id", "upsert": upsert(), "read": read}})
 
 
 def test_ten_thousand_results_are_read_quickly():
-    results = config(objects={"user": {"key": "id", "upsert": upsert(results=RESULTS)}}).objects["user"].upsert.results
+    results = (
+        config(objects={"user": {"key": "id", "upsert": upsert(results=RESULTS)}})
+        .objects["user"]
+        .upsert.results
+    )
     keys = [str(i) for i in range(10_000)]
-    answer = Answer(200, body=orjson.dumps({"results": [{"id": i, "status": "ok" if i else "bad"} for i in range(10_000)]}))
+    answer = Answer(
+        200,
+        body=orjson.dumps({"results": [{"id": i, "status": "ok" if i else "bad"} for i in range(10_000)]}),
+    )
     best = 1.0
     for _ in range(5):
         started = time.perf_counter()

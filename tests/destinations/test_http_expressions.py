@@ -28,7 +28,9 @@ def test_common_forms_are_plain_python_and_mean_the_same(text):
         assert type(Expression.parse(text).of(value)) is type(jmespath.search(text, value)), value
 
 
-@pytest.mark.parametrize("text", ["a[0].b", "a[].b", "a == `1`", "keys(a)", "[a, c]", "a > `1`", "a | b", "{x: a}", "'lit'"])
+@pytest.mark.parametrize(
+    "text", ["a[0].b", "a[].b", "a == `1`", "keys(a)", "[a, c]", "a > `1`", "a | b", "{x: a}", "'lit'"]
+)
 def test_other_forms_are_left_to_jmespath(text):
     assert plain_reader(jmespath.compile(text).parsed) is None
     found = Expression.parse(text)

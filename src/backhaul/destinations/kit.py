@@ -240,7 +240,7 @@ def plain_number(value: Any) -> Any:
     from decimal import Decimal, InvalidOperation
 
     try:
-        return Decimal(str(value)).normalize()
+        return Decimal(str(value))
     except InvalidOperation:
         return value
 

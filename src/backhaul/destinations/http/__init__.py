@@ -39,7 +39,7 @@ class HttpApi(Destination[HttpConfig]):
     def __init__(self, config: HttpConfig, http: Http) -> None:
         super().__init__(config, http)
         self.base_url = config.base_url
-        self._headers = {"content-type": "application/json"} | shown(config.headers)
+        self._headers = shown(config.headers)
 
     def headers(self) -> Mapping[str, str]:
         return self._headers
@@ -109,7 +109,8 @@ class HttpApi(Destination[HttpConfig]):
 
 
 def shown(headers: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value.get_secret_value() for name, value in headers.items()}
+    names = {name: "Content-Type" if name.lower() == "content-type" else name for name in headers}
+    return {names[name]: value.get_secret_value() for name, value in headers.items()}
 
 
 def encoded(key: str, kind: FieldType) -> bytes:

@@ -1,0 +1,118 @@
+"""PostgreSQL: bulk writes by COPY and one statement a batch, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
+from backhaul.destinations.sql import Table, all_but, key_columns, same_value
+from backhaul.errors import UsageError
+from backhaul.types import BatchLimits, Field, ObjectSchema, Op, Outcomes
+
+if TYPE_CHECKING:
+    from psycopg import AsyncCursor
+
+    from backhaul.destinations.postgres.statements import Statements
+
+__all__ = ["Postgres", "PostgresConfig"]
+
+_BATCH = BatchLimits(records=50_000, bytes=16_000_000)
+
+
+class PostgresConfig(DestinationConfig):
+    """A PostgreSQL database. Its objects are tables: `table`, `schema.table`, `"Odd Table"`."""
+
+    dsn: Secret
+    """A connection string, such as postgresql://user:password@host:5432/database."""
+
+
+class Postgres(Destination[PostgresConfig]):
+    """Tables of one database. Needs SELECT, INSERT and UPDATE on the table (DELETE to delete), and
+    TEMP on the database, which PostgreSQL grants to all by default."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="postgres",
+        config=PostgresConfig,
+        docs="Tables of a PostgreSQL database, written in bulk; unchanged rows are not rewritten.",
+        batch=dict.fromkeys(Op, _BATCH),
+        concurrency=2,
+        wire=Wire.CSV,
+        repeatable=frozenset(Op),
+        nulls="NULL is stored as NULL; an empty text stays an empty text",
+    )
+
+    def __init__(self, config: PostgresConfig, http: Http) -> None:
+        super().__init__(config, http)
+        try:
+            from backhaul.destinations.postgres.sessions import Sessions
+        except ImportError:
+            raise UsageError(
+                "the postgres driver is missing", hint="pip install 'backhaul[postgres]'"
+            ) from None
+        self._sessions = Sessions(config.dsn.get_secret_value(), self.concurrency, config.timeout)
+        self._tables: dict[str, Table] = {}
+
+    async def open(self) -> None:
+        async with self._sessions.transaction():
+            pass
+
+    async def close(self) -> None:
+        await self._sessions.close()
+
+    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+        return (await self._described(object)).schema
+
+    async def write(self, batch: Batch) -> Outcomes:
+        from backhaul.destinations.postgres.statements import statements
+
+        table = self._tables.get(batch.object) or await self._described(batch.object)
+        table.require_unique(batch.identifiers)
+        plan = statements(batch.op, table, batch.identifiers, table.fields(batch.fields))
+        async with self._sessions.transaction() as cursor:
+            missed = await run(cursor, plan, batch)
+        return all_but(batch, missed, plan.code, plan.message)
+
+    async def read(
+        self,
+        object: str,  # noqa: A002
+        identifiers: tuple[str, ...],
+        keys: Sequence[str],
+        fields: Sequence[str],
+    ) -> dict[str, dict[str, Any]]:
+        from backhaul.destinations.postgres.statements import lookup
+
+        table = self._tables.get(object) or await self._described(object)
+        table.fields([Field(name) for name in (*identifiers, *fields)])
+        async with self._sessions.transaction() as cursor:
+            await cursor.execute(lookup(table, identifiers, fields), key_columns(keys, len(identifiers)))
+            rows = await cursor.fetchall()
+        return {keys[row[0] - 1]: dict(zip(fields, row[1:], strict=True)) for row in rows}
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        return same_value(field, sent, held)
+
+    async def _described(self, name: str) -> Table:
+        from backhaul.destinations.postgres import catalog
+
+        async with self._sessions.transaction() as cursor:
+            self._tables[name] = await catalog.table(cursor, name)
+        return self._tables[name]
+
+
+async def run(cursor: AsyncCursor[Any], plan: Statements, batch: Batch) -> list[int]:
+    """Writes a batch inside an open transaction; the positions of the records that the table did not take."""
+    await cursor.execute(plan.stage)
+    async with cursor.copy(plan.copy) as copy:
+        await copy.write(batch.text())
+    await cursor.execute(plan.apply)
+    if plan.missed is None:
+        return []
+    if batch.op is Op.UPDATE:
+        await cursor.execute(plan.missed)
+    else:
+        passed_over = [row[0] for row in await cursor.fetchall()]
+        if not passed_over:
+            return []
+        await cursor.execute(plan.missed, [passed_over])
+    return [row[0] for row in await cursor.fetchall()]
