@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,15 @@ def init(
 
 def _ask(question: str, default: str, choices: list[str] | None = None) -> str:
     """One question, on stderr, so that stdout stays the result's."""
+    from backhaul.errors import UsageError
+
     kind = click.Choice(choices) if choices else None
-    answer: str = click.prompt(question, default=default, type=kind, err=True)
+    try:
+        answer: str = click.prompt(question, default=default, type=kind, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise UsageError("init asks, and nobody answers", hint="add --yes to take the defaults") from None
     return answer.strip()
 
 

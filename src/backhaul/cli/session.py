@@ -23,9 +23,9 @@ _MESSAGES = ("error", "message", "hint")
 
 @dataclass
 class Session:
-    """One call of the command line. `folder` is --project; `secrets` are known once the project is read."""
+    """One call of the command line. `secrets` are known once the project is read."""
 
-    folder: Path | None = None
+    project_folder: Path | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -35,7 +35,7 @@ class Session:
         """The project, read once and closed when the command ends. Raises: UsageError."""
         from backhaul.project import load
 
-        project = load(self.folder or Path())
+        project = load(self.project_folder or Path())
         self.secrets = project.config.secrets
         click.get_current_context().call_on_close(project.workspace.close)
         return project
@@ -116,7 +116,7 @@ def _flag(name: str, help: str) -> click.Option:  # noqa: A002 - click's word
 def shared_options() -> list[click.Parameter]:
     """--project, --json, --quiet and --verbose, which may stand before or after the command."""
     folder = click.Option(
-        ["--project", "folder"],
+        ["--project", "project_folder"],
         type=click.Path(exists=True, path_type=Path),
         metavar="DIR",
         expose_value=False,
@@ -176,7 +176,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _sync_names(context: click.Context, argument: click.Parameter, incomplete: str) -> list[str]:
     """The names of files under syncs/: completion reads no file, so that it answers at once."""
-    start = (context.ensure_object(Session).folder or Path()).absolute()
+    start = (context.ensure_object(Session).project_folder or Path()).absolute()
     root = next((folder for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
     files = (root / "syncs").glob("*.yml") if root else ()
     return sorted(path.stem for path in files if path.stem.startswith(incomplete))

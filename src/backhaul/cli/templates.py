@@ -51,8 +51,7 @@ object: {object}
 mode: upsert                     # insert | update | upsert | mirror (upsert, and delete what left the model)
 identify: {{{identify}}}
 fields:                          # destination field <- SQL expression over the model's columns
-{fields}schedule: every 15 minutes       # used by `backhaul serve`
-guards: {{max_deletes: 5%}}
+{fields}guards: {{max_deletes: 5%}}
 """
 _FIELDS = {"email": "lower(email)", "name": "name", "plan": "upper(plan)", "mrr": "mrr", "health": "health"}
 _HUBSPOT_FIELDS = {"firstname": "split_part(name, ' ', 1)", "lastname": "split_part(name, ' ', 2)"}
