@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Iterable, Sequence
@@ -87,7 +88,7 @@ def canonical(field: Field, value: Any) -> Any:
     if field.type in (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP) or isinstance(value, date):
         return moment(field, value)
     if field.type in (FieldType.JSON, FieldType.ARRAY):
-        return plain_json(orjson.loads(value) if isinstance(value, str) and value[:1] in '[{"' else value)
+        return plain_json(json.loads(value) if isinstance(value, str) and value[:1] in '[{"' else value)
     text = str(value).lower() if field.native_type == "uuid" else str(value)
     return text.rstrip(" ") if (field.native_type or "").startswith("character(") else text
 

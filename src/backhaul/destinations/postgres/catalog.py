@@ -97,6 +97,7 @@ def quoted(name: str) -> str:
         Halt: it is no such name.
     """
     if not _NAME.fullmatch(name):
-        raise Halt(f"{name!r} is not a table name", hint='write table, schema.table, or "odd.schema"."odd.table"')
+        hint = 'write table, schema.table, or "odd.schema"."odd.table"'
+        raise Halt(f"{name!r} is not a table name", hint=hint)
     parts = [found[1].replace('""', '"') if found[1] else found[2] for found in _PART.finditer(name)]
     return ".".join(map(ident, parts))

@@ -1,0 +1,156 @@
+"""SQLite: one transaction a batch, on one connection in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Spec
+from backhaul.destinations.sql import Table, all_but, key_columns, same_value
+from backhaul.destinations.sqlite import catalog, rows
+from backhaul.destinations.sqlite.statements import Writing, lookup
+from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Unsettled
+from backhaul.types import BatchLimits, Field, ObjectSchema, Op, Outcomes
+
+__all__ = ["Sqlite", "SqliteConfig"]
+
+T = TypeVar("T")
+_REASONS = {Op.INSERT: ("exists", "a row with this key exists, with other values")}
+_REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+_NOT_NOW = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM}
+
+
+class SqliteConfig(DestinationConfig):
+    """An SQLite database that exists. Its objects are tables."""
+
+    path: Path
+
+
+class Sqlite(Destination[SqliteConfig]):
+    """Tables of one SQLite file. Booleans are 0 and 1, objects and arrays their JSON text. A number that SQLite
+    would round (an integer beyond 64 bits, a decimal beyond a double) is refused: it needs a TEXT column."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="sqlite",
+        config=SqliteConfig,
+        docs="Tables of an SQLite file, written in bulk; unchanged rows are not rewritten.",
+        batch=dict.fromkeys(Op, BatchLimits(records=20_000, bytes=8_000_000)),
+        concurrency=1,
+        repeatable=frozenset(Op),
+        nulls="NULL is stored as NULL; an empty text stays an empty text",
+    )
+
+    def __init__(self, config: SqliteConfig, http: Http) -> None:
+        super().__init__(config, http)
+        # one thread: a cancelled write ends before the next one begins
+        self._thread = ThreadPoolExecutor(1, "sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._tables: dict[str, Table] = {}
+
+    async def open(self) -> None:
+        await self._in_thread(lambda connection: connection.execute("SELECT 1 FROM sqlite_schema").fetchone())
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._in_thread(sqlite3.Connection.close)
+            self._connection = None
+        self._thread.shutdown()
+
+    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+        self._tables[object] = await self._in_thread(lambda connection: catalog.table(connection, object))
+        return self._tables[object].schema
+
+    async def write(self, batch: Batch) -> Outcomes:
+        if batch.object not in self._tables:
+            await self.describe(batch.object)
+        table = self._tables[batch.object]
+        table.require_unique(batch.identifiers)
+        table.fields(batch.fields)
+        missed = await self._in_thread(lambda connection: write(connection, table, batch))
+        return all_but(batch, missed, *_REASONS.get(batch.op, ("not_found", "no row has this key")))
+
+    async def read(
+        self,
+        object: str,  # noqa: A002
+        identifiers: tuple[str, ...],
+        keys: Sequence[str],
+        fields: Sequence[str],
+    ) -> dict[str, dict[str, Any]]:
+        if object not in self._tables:
+            await self.describe(object)
+        table = self._tables[object]
+        table.fields([Field(name) for name in (*identifiers, *fields)])
+        given = list(zip(*key_columns(keys, len(identifiers)), strict=True))
+        statement = lookup(table, identifiers, fields)
+        held = await self._in_thread(
+            lambda connection: [connection.execute(statement, key).fetchone() for key in given]
+        )
+        return {key: dict(zip(fields, row, strict=True)) for key, row in zip(keys, held, strict=True) if row}
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        return same_value(field, sent, held)
+
+    async def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with meanings(self.config.path):
+            if self._connection is None:
+                self._connection = connected(self.config.path, self.config.timeout)
+            return work(self._connection)
+
+
+def connected(path: Path, timeout: float) -> sqlite3.Connection:
+    """A connection to a file that exists; it waits `timeout` seconds for another writer."""
+    if not path.is_file():
+        raise Halt(f"there is no SQLite database at {path}", hint="create it and its tables first")
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+@contextmanager
+def meanings(path: Path) -> Iterator[None]:
+    """What an error of SQLite means for the batch; its transaction has been rolled back."""
+    try:
+        yield
+    except (sqlite3.Error, OverflowError) as error:
+        raise meaning(error, path) from None
+
+
+def meaning(error: Exception, path: Path) -> BackhaulError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    name = getattr(error, "sqlite_errorname", "")
+    text = " ".join(str(error).split())[:300]
+    if code in _REFUSED or isinstance(error, OverflowError | sqlite3.DataError):
+        return Refused(text, code=name)
+    if code in _NOT_NOW:
+        return NotApplied(f"SQLite database {path}: {text}", code=name)
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_INTERRUPT):
+        return Unsettled(f"SQLite database {path}: {text}", code=name)
+    return Halt(f"SQLite database {path}: {text}")
+
+
+def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[int]:
+    """Writes a batch in one transaction; the positions of the records that the table did not take."""
+    groups = rows.grouped(batch)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        missed = [
+            position
+            for names, group in groups.items()
+            for position in Writing(table, batch.identifiers, names).run(connection, batch.op, group)
+        ]
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return missed

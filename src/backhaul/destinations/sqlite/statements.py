@@ -1,0 +1,86 @@
+"""The SQL of one batch, and running it row by row over a prepared statement."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from backhaul.destinations.sql import Table
+from backhaul.sql import ident
+from backhaul.types import Op
+
+Row = tuple[int, tuple[Any, ...]]
+"""A record's position in the batch, and its values."""
+
+
+class Writing:
+    """Writes rows of some columns, in this order, into a table."""
+
+    def __init__(self, table: Table, identifiers: Sequence[str], names: Sequence[str]) -> None:
+        self.table = table.sql
+        self.keys = ", ".join(map(ident, identifiers))
+        self.columns = ", ".join(map(ident, names))
+        self.slots = {name: f"?{number}" for number, name in enumerate(names, 1)}
+        self.key_slots = [names.index(name) for name in identifiers]
+        self.values = [name for name in names if name not in identifiers]
+        self.on_key = " AND ".join(f"{ident(name)} = {self.slots[name]}" for name in identifiers)
+
+    def run(self, connection: sqlite3.Connection, op: Op, rows: Sequence[Row]) -> Iterator[int]:
+        """Writes the rows; yields the positions of those that the table did not take."""
+        if op is Op.UPSERT:
+            connection.executemany(self.upsert(), [values for _, values in rows])
+        elif op is Op.DELETE:
+            connection.executemany(self.delete(), [values for _, values in rows])
+        else:
+            statement, accepted = (
+                (self.insert(), self.same()) if op is Op.INSERT else (self.update(), self.found())
+            )
+            for position, values in rows:
+                written = connection.execute(statement, values).rowcount > 0 if statement else False
+                if not written and not connection.execute(accepted, values).fetchone():
+                    yield position
+
+    def upsert(self) -> str:
+        changes = ", ".join(f"{ident(name)} = excluded.{ident(name)}" for name in self.values)
+        differs = " OR ".join(
+            f"{self.table}.{ident(n)} IS NOT excluded.{ident(n)} COLLATE BINARY" for n in self.values
+        )
+        action = f"DO UPDATE SET {changes} WHERE {differs}" if self.values else "DO NOTHING"
+        return f"{self._insert()} ON CONFLICT ({self.keys}) {action}"
+
+    def insert(self) -> str:
+        return f"{self._insert()} ON CONFLICT ({self.keys}) DO NOTHING"
+
+    def update(self) -> str:
+        if not self.values:
+            return ""
+        changes = ", ".join(f"{ident(name)} = {self.slots[name]}" for name in self.values)
+        return f"UPDATE {self.table} SET {changes} WHERE {self.on_key} AND ({self._differs()})"
+
+    def delete(self) -> str:
+        return f"DELETE FROM {self.table} WHERE {self.on_key}"
+
+    def found(self) -> str:
+        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{self._every_slot()}"
+
+    def same(self) -> str:
+        differs = f" AND NOT ({self._differs()})" if self.values else ""
+        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{differs}"
+
+    def _insert(self) -> str:
+        return f"INSERT INTO {self.table} ({self.columns}) VALUES ({', '.join(self.slots.values())})"
+
+    def _differs(self) -> str:
+        """BINARY: a NOCASE column would hide a change of case."""
+        return " OR ".join(f"{ident(name)} IS NOT {self.slots[name]} COLLATE BINARY" for name in self.values)
+
+    def _every_slot(self) -> str:
+        """A statement takes as many values as its highest slot: name the last one, always true."""
+        last = f"?{len(self.slots)}"
+        return f" AND {last} IS {last}"
+
+
+def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> str:
+    on = " AND ".join(f"{ident(name)} = ?" for name in identifiers)
+    return f"SELECT {', '.join(map(ident, fields))} FROM {table.sql} WHERE {on}"
