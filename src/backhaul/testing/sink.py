@@ -32,6 +32,8 @@ class Faults:
     """The write is applied, then the connection is reset."""
     refuse: float = 0.0
     """Records refused inside a 207; drawn by key, so the same ones each time."""
+    refuse_key: str = ""
+    """The record with this key is refused inside a 207."""
     poison: str = ""
     """A batch holding a record with this key is refused with a 400 that names nobody."""
     omit: float = 0.0
@@ -80,7 +82,7 @@ class Sink:
 
     def refused(self, key: str) -> bool:
         """Whether a record of this key is refused by `faults.refuse`."""
-        return zlib.crc32(f"{self.seed}/{key}".encode()) % 10_000 < self.faults.refuse * 10_000
+        return key == self.faults.refuse_key or zlib.crc32(f"{self.seed}/{key}".encode()) % 10_000 < self.faults.refuse * 10_000
 
     async def _state(self, _: web.Request) -> web.Response:
         body = {"records": self.records, "seen": [asdict(item) for item in self.seen], "creates": self.creates}

@@ -1,0 +1,237 @@
+"""The conformance suite for destinations: subclass `DestinationSuite`, give it a `remote`, and pytest does the rest.
+
+Every test runs the real engine: a DuckDB warehouse, a project, the ledger, the journal and delivery, against the author's
+twin of the remote system. What a destination cannot do is declared in `gaps` with a reason; a declared gap that works
+fails, so that the matrix stays true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pytest
+
+FAULTS = ("outage", "throttle", "reset_after", "silent", "refuse", "poison", "reject_all")
+
+
+class Remote(Protocol):
+    """The twin of a remote system, running. `connection` is its entry in backhaul.yml."""
+
+    connection: Mapping[str, Any]
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        """What it holds, by identifier, values as the remote gives them."""
+
+    def requests(self) -> int:
+        """Write requests it has seen."""
+
+    def fault(self, name: str | None, key: str = "") -> None:
+        """Switches one fault of FAULTS on, for every write from now on; None: all off. `refuse` refuses the record with
+        this key inside an answer, `poison` the whole request that holds it, `silent` leaves half the records out of the
+        answer, `reset_after` applies and then resets every other request, `throttle` answers every other one with 429."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is synced: an object, its identifier, and fields with the SQL type of the model's column."""
+
+    object: str
+    identify: str
+    text: str
+    """A text field that can be cleared."""
+    number: str
+    """A number field."""
+    keys: tuple[str, ...] = tuple(f"k{number}" for number in range(250))
+    """Identifiers, as text; more than two batches where the batch is small."""
+    awkward: tuple[str, ...] = ("o'hara", "a/b?c=d&e", "ключ", "日本 語", '"quoted"', "emoji-🚚")
+    modes: tuple[str, ...] = ("upsert", "mirror")
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More keys of the sync's file."""
+
+
+class DestinationSuite:
+    """Subclass it as `TestMine`, set `case`, and give a fixture `remote`."""
+
+    case: ClassVar[Case]
+    gaps: ClassVar[Mapping[str, str]] = {}
+    """Test name without `test_` -> why the destination cannot do it."""
+
+    @pytest.fixture
+    def remote(self) -> Any:
+        raise NotImplementedError("give a fixture `remote` that yields a running twin")
+
+    @pytest.fixture(autouse=True)
+    def _gap(self, request: pytest.FixtureRequest) -> None:
+        unknown = [name for name in self.gaps if not hasattr(self, f"test_{name}")]
+        assert not unknown, f"gaps names no test: {unknown}"
+        reason = self.gaps.get(request.node.originalname.removeprefix("test_"))
+        if reason:
+            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+    @pytest.fixture
+    def site(self, remote: Remote, tmp_path: Path) -> Site:
+        return Site(tmp_path, self.case, remote)
+
+    def test_written_records_can_be_read_back(self, site: Site) -> None:
+        site.model({key: (f"text {key}", number) for number, key in enumerate(self.case.keys)})
+        run = site.run()
+        assert (run.status, run.delivered) == ("succeeded", len(self.case.keys)), run.error
+        assert run.verified is not None
+        assert run.verified.checked > 0
+        assert not run.verified.mismatches
+        assert set(site.remote.records()) == set(self.case.keys)
+
+    def test_an_unchanged_model_sends_nothing(self, site: Site) -> None:
+        site.model(dict.fromkeys(self.case.keys[:5], ("same", 1)))
+        site.run()
+        before = site.remote.requests()
+        assert site.run().status == "succeeded"
+        assert site.remote.requests() == before
+
+    def test_only_what_changed_is_sent(self, site: Site) -> None:
+        rows = dict.fromkeys(self.case.keys[:20], ("same", 1))
+        site.model(rows)
+        site.run()
+        site.model({**rows, self.case.keys[3]: ("other", 1)})
+        run = site.run()
+        assert (run.changes, run.requests) == ({"create": 0, "update": 1, "delete": 0}, 1)
+        assert site.held(self.case.keys[3], self.case.text) == "other"
+
+    def test_a_null_clears_the_field(self, site: Site) -> None:
+        key = self.case.keys[0]
+        site.model({key: ("filled", 1)})
+        site.run()
+        site.model({key: (None, 1)})
+        assert site.run().status == "succeeded"
+        assert site.held(key, self.case.text) in (None, "")
+
+    def test_awkward_keys_and_texts_survive(self, site: Site) -> None:
+        site.model({key: (f"{key} \\ \n\t, ;", 1) for key in self.case.awkward})
+        run = site.run()
+        assert (run.status, run.delivered) == ("succeeded", len(self.case.awkward)), run.dead_letters()
+        assert not run.verified.mismatches
+
+    def test_a_record_that_left_the_model_is_deleted(self, site: Site) -> None:
+        site.model(dict.fromkeys(self.case.keys[:3], ("x", 1)), mode="mirror")
+        site.run()
+        site.model(dict.fromkeys(self.case.keys[:2], ("x", 1)), mode="mirror")
+        run = site.run()
+        assert run.changes["delete"] == 1, run.error
+        assert set(site.remote.records()) == set(self.case.keys[:2])
+
+    def test_one_bad_record_does_not_block_its_batch(self, site: Site) -> None:
+        site.remote.fault("refuse", self.case.keys[7])
+        self._all_but(site, self.case.keys[7])
+
+    def test_a_refused_batch_is_narrowed_to_the_bad_record(self, site: Site) -> None:
+        site.remote.fault("poison", self.case.keys[7])
+        self._all_but(site, self.case.keys[7])
+
+    def _all_but(self, site: Site, bad: str) -> None:
+        keys = self.case.keys[:40]
+        site.model(dict.fromkeys(keys, ("x", 1)))
+        run = site.run()
+        assert (run.status, run.delivered, run.rejected) == ("partial", len(keys) - 1, 1), run.error
+        (letter,) = run.dead_letters()
+        assert letter["error"]["message"]
+        assert letter["payload"]
+        site.remote.fault(None)
+        assert set(site.remote.records()) == set(keys) - {bad}
+
+    def test_an_outage_rejects_nobody(self, site: Site) -> None:
+        site.remote.fault("outage")
+        site.model(dict.fromkeys(self.case.keys[:10], ("x", 1)))
+        run = site.run()
+        assert run.status in ("failed", "deferred", "partial")
+        assert (run.delivered, run.rejected) == (0, 0)
+        site.remote.fault(None)
+        assert site.run().status == "succeeded"
+        assert set(site.remote.records()) == set(self.case.keys[:10])
+
+    @pytest.mark.parametrize("fault", ["throttle", "reset_after", "silent"])
+    def test_a_faulty_remote_converges(self, site: Site, fault: str) -> None:
+        site.remote.fault(fault)
+        site.model({key: ("x", number) for number, key in enumerate(self.case.keys)})
+        site.run()
+        site.remote.fault(None)
+        run = site.run()
+        assert run.status == "succeeded", run.error
+        assert {key: site.held(key, self.case.number) for key in self.case.keys[:3]} == {key: n for n, key in enumerate(self.case.keys[:3])}
+        assert set(site.remote.records()) == set(self.case.keys)
+
+    def test_a_systemic_refusal_makes_no_dead_letters(self, site: Site) -> None:
+        site.remote.fault("reject_all")
+        site.model(dict.fromkeys(self.case.keys[:100], ("x", 1)))
+        run = site.run()
+        assert (run.status, run.rejected, run.dead_letters()) == ("failed", 0, [])
+        site.remote.fault(None)
+        assert site.run().delivered == 100
+
+    def test_a_field_that_does_not_exist_is_named_before_anything_is_sent(self, site: Site) -> None:
+        site.model({self.case.keys[0]: ("x", 1)}, fields={"no_such_field": "t"})
+        run = site.run()
+        assert run.status == "failed"
+        assert "no_such_field" in run.error
+        assert site.remote.requests() == 0
+
+
+class Site:
+    """One project over one remote."""
+
+    def __init__(self, folder: Path, case: Case, remote: Remote) -> None:
+        self.folder, self.case, self.remote = folder, case, remote
+        (folder / "syncs").mkdir()
+        document = {
+            "project": "conformance",
+            "warehouses": {"main": {"type": "duckdb", "path": "warehouse.duckdb"}},
+            "destinations": {"there": dict(remote.connection)},
+        }
+        (folder / "backhaul.yml").write_text(json.dumps(document))  # JSON is YAML
+
+    def model(
+        self, rows: Mapping[str, tuple[str | None, float]], *, mode: str | None = None, fields: Mapping[str, str] | None = None
+    ) -> None:
+        """Replaces the model's rows: identifier -> (text, number)."""
+        import duckdb
+
+        with duckdb.connect(str(self.folder / "warehouse.duckdb")) as db:
+            db.execute("CREATE OR REPLACE TABLE model (k VARCHAR, t VARCHAR, n BIGINT)")
+            db.executemany("INSERT INTO model VALUES (?, ?, ?)", [(key, *values) for key, values in rows.items()])
+        case = self.case
+        sync = {
+            "name": "it", "model": {"table": "model", "primary_key": "k"}, "destination": "there", "object": case.object,
+            "mode": mode or case.modes[0], "identify": {case.identify: "k"},
+            "fields": {case.text: "t", case.number: "n", **(fields or {})}, **case.extra,
+        }  # fmt: skip
+        (self.folder / "syncs" / "it.yml").write_text(json.dumps(sync))
+
+    def run(self) -> Any:
+        """One run, and what it reports."""
+        from backhaul.project import load
+
+        return load(self.folder).run("it")
+
+    def held(self, key: str, name: str) -> Any:
+        """One value at the remote; numbers as numbers."""
+        value = self.remote.records()[key].get(name)
+        try:
+            return float(value) if name == self.case.number and value is not None else value
+        except ValueError:
+            return value
+
+
+def matrix(suites: Iterable[type[DestinationSuite]]) -> str:
+    """Destination x behaviour as a Markdown table; a gap shows its reason below."""
+    names = sorted(name.removeprefix("test_") for name in dir(DestinationSuite) if name.startswith("test_"))
+    chosen = sorted(suites, key=lambda suite: suite.__name__)
+    titles = [suite.__name__.removeprefix("Test") for suite in chosen]
+    lines = [f"| behaviour | {' | '.join(titles)} |", f"| --- |{' --- |' * len(titles)}"]
+    for name in names:
+        marks = ["gap" if name in suite.gaps else "yes" for suite in chosen]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(marks)} |")
+    reasons = [f"- {title}, {name.replace('_', ' ')}: {reason}" for title, suite in zip(titles, chosen, strict=True) for name, reason in suite.gaps.items()]
+    return "\n".join([*lines, "", *reasons]) + "\n"
