@@ -17,8 +17,8 @@ VALUES = [
 @pytest.mark.parametrize(
     "text",
     [
-        "a", "a.b", "@", "a == 'x'", "a != 'x'", "a.b == 'x'", "a == `true`", "a == `false`", "a == `null`", "a != `null`",
-        "!a", "a || c", "a && c", "a == 'x' || c == 'y'", "!(a == 'x')", "a.b.c", "@.a",
+        "a", "a.b", "@", "a == 'x'", "a != 'x'", "a.b == 'x'", "a == `true`", "a == `false`", "a == `null`",
+        "a != `null`",        "!a", "a || c", "a && c", "a == 'x' || c == 'y'", "!(a == 'x')", "a.b.c", "@.a",
     ],
 )  # fmt: skip
 def test_common_forms_are_plain_python_and_mean_the_same(text):

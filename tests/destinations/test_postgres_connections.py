@@ -101,9 +101,12 @@ async def test_describe_reads_the_catalog(postgres_db, sql):
     sql("create type tier as enum ('b', 'a')")
     sql("create domain short as varchar(3) not null default 'x'")
     sql(
-        "create table t (id bigint generated always as identity primary key, email varchar(50) not null unique,"
-        " name text not null default '', tier tier, d short, tags text[], at timestamptz, local timestamp(3), price numeric(8,2),"
-        " joined text generated always as (name || 'x') stored, a int, b int, meta jsonb, unique (a, b), dropped int)"
+        "create table t (id bigint generated always as identity primary key,"
+        " email varchar(50) not null unique,"
+        " name text not null default '', tier tier, d short, tags text[], at timestamptz,"
+        " local timestamp(3), price numeric(8,2),"
+        " joined text generated always as (name || 'x') stored, a int, b int, meta jsonb,"
+        " unique (a, b), dropped int)"
     )
     sql("alter table t drop column dropped")
     app = to(postgres_db)

@@ -21,7 +21,7 @@ from backhaul.types import Delivered, Field, Op, Outcomes, Rejected
 
 @dataclass
 class Lines:
-    """A batch of rows as the mapping writes CSV: text quoted, NULL an empty cell, arrays and objects as JSON text."""
+    """Rows as the mapping writes CSV: text quoted, NULL an empty cell, arrays and objects as JSON text."""
 
     object: str
     fields: tuple[Field, ...]
@@ -139,7 +139,8 @@ async def test_a_deferred_constraint_that_fails_at_commit_refuses_too(app, sql):
 async def test_odd_names(app, sql):
     sql('create schema "Größe"')
     sql(
-        'create table "Größe"."Weird ""Table.x%" ("select" int primary key, "a b" text, "ü%s" text, position text)'
+        'create table "Größe"."Weird ""Table.x%" '
+        '("select" int primary key, "a b" text, "ü%s" text, position text)'
     )
     name = '"Größe"."Weird ""Table.x%"'
     names = ("select", "a b", "ü%s", "position")
@@ -177,16 +178,19 @@ async def test_every_type_arrives_and_reads_back_the_same(app, sql):
     sql("create type mood as enum ('sad', 'it''s ok')")
     sql("create domain score as numeric(6,2) check (value >= 0)")
     sql(
-        "create table t (id bigint primary key, flag boolean, big numeric, price numeric(10,2), ratio real, day date,"
+        "create table t (id bigint primary key, flag boolean, big numeric, price numeric(10,2), ratio real,"
+        " day date,"
         " at timestamptz, local timestamp, m mood, s score, j jsonb, raw json, tags text[], nums int[],"
         " amounts numeric(8,2)[], u uuid, fixed char(4), wait interval, empty text, nothing text)"
     )
     row = {
         "id": 9007199254740993, "flag": True, "big": Decimal("123456789012345678901234567890.123456789"),
         "price": Decimal("12.345"), "ratio": 0.1, "day": "0001-02-03", "at": "2026-03-29T01:30:00.123456Z",
-        "local": "2026-03-29T02:30:00", "m": "it's ok", "s": Decimal("7.50"), "j": {"a": [1, None, "ü"], "b": 1.0},
+        "local": "2026-03-29T02:30:00", "m": "it's ok", "s": Decimal("7.50"),
+        "j": {"a": [1, None, "ü"], "b": 1.0},
         "raw": {"z": 1}, "tags": ['a"b', "c,d", None, "", "{x}", "NULL"], "nums": [1, None, -3],
-        "amounts": [1.5, 2], "u": "0B5A6F1C-5F6C-4D3A-8A33-3C9AD1A0C001", "fixed": "ab", "wait": "1 day 02:00:00",
+        "amounts": [1.5, 2], "u": "0B5A6F1C-5F6C-4D3A-8A33-3C9AD1A0C001", "fixed": "ab",
+        "wait": "1 day 02:00:00",
         "empty": "", "nothing": None,
     }  # fmt: skip
     await app.write(batch("t", " ".join(row), tuple(row.values())))
@@ -202,7 +206,9 @@ async def test_every_type_arrives_and_reads_back_the_same(app, sql):
     for name in set(row) - {"wait"}:
         assert app.same(schema.fields[name], row[name], back[name]), name
     assert not app.same(schema.fields["empty"], None, "")
-    assert not app.same(schema.fields["big"], Decimal("123456789012345678901234567890.123456788"), back["big"])
+    assert not app.same(
+        schema.fields["big"], Decimal("123456789012345678901234567890.123456788"), back["big"]
+    )
     assert not app.same(schema.fields["at"], "2026-03-29T01:30:00Z", back["at"])
     assert not app.same(schema.fields["tags"], ["a"], back["tags"])
     before = sql("select xmin::text from t")
@@ -226,7 +232,8 @@ async def test_insert_refuses_rows_that_exist_with_other_values(app, sql):
 async def test_insert_past_a_trigger_that_changes_values_is_delivered(app, sql):
     sql("create table t (id int primary key, a text)")
     sql(
-        "create function up() returns trigger language plpgsql as $$begin new.a = upper(new.a); return new; end$$"
+        "create function up() returns trigger language plpgsql as "
+        "$$begin new.a = upper(new.a); return new; end$$"
     )
     sql("create trigger up before insert on t for each row execute function up()")
     sql("insert into t values (1, 'a')")

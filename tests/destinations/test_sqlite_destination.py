@@ -162,7 +162,8 @@ async def test_null_and_empty_text_differ_and_a_field_left_out_keeps_its_value(a
 
 async def test_odd_names_and_composite_identifiers(app, sql):
     sql(
-        'create table "Weird ""Table" ("select" text, "a ""b" int, "ü$." text, "n.m" text, primary key ("select", "a ""b"))'
+        'create table "Weird ""Table" ("select" text, "a ""b" int, "ü$." text, "n.m" text, '
+        'primary key ("select", "a ""b"))'
     )
     name, two = 'Weird "Table', {"identifiers": ("select", 'a "b')}
     await app.write(
@@ -210,8 +211,10 @@ async def test_deleting_what_is_gone_is_fine_and_identifiers_alone_work(app, sql
 
 async def test_describe_reads_the_table(app, sql):
     sql(
-        "create table t (id integer primary key, email varchar(50) not null unique, name text not null default '',"
-        " both text generated always as (name || 'x'), at datetime, day date, ok boolean, meta json, n decimal(8,2),"
+        "create table t (id integer primary key, email varchar(50) not null unique,"
+        " name text not null default '',"
+        " both text generated always as (name || 'x'), at datetime, day date, ok boolean, meta json,"
+        " n decimal(8,2),"
         " r real, a int, b int, anything, unique (a, b))"
     )
     sql("create unique index part on t (name) where name > ''")

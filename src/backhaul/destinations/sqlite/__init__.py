@@ -32,8 +32,8 @@ class SqliteConfig(DestinationConfig):
 
 
 class Sqlite(Destination[SqliteConfig]):
-    """Tables of one SQLite file. Booleans are 0 and 1, objects and arrays their JSON text. A number that SQLite
-    would round (an integer beyond 64 bits, a decimal beyond a double) is refused: it needs a TEXT column."""
+    """Tables of one SQLite file. Booleans are 0 and 1, objects and arrays their JSON text. A number that
+    SQLite would round (beyond 64 bits, beyond a double) is refused: it needs a TEXT column."""
 
     spec: ClassVar[Spec] = Spec(
         name="sqlite",
