@@ -57,24 +57,23 @@ def next_step(health: dict[str, Any]) -> str:
 def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
     from backhaul.cli.show import ago, status_text, table, text
 
-    shown = table("sync", "to", "last run", "status", "records", "next")
+    shown = table("sync", "to", "last run", "status", "records")
     for health in found:
         last = health["last_run"] or {}
         state = "running" if health["running"] else last.get("status", "never ran")
-        records = " · ".join(f"{count:,} {name}" for name, count in health["records"].items() if count)
+        counts = " · ".join(f"{count:,} {name}" for name, count in health["records"].items() if count)
+        to, when = f"{health['destination']} {health['object']}", ago(last.get("started_at"))
         shown.add_row(
-            text(health["sync"], "bold"),
-            text(f"{health['destination']} {health['object']}"),
-            ago(last.get("started_at")),
-            status_text(state),
-            records or "none",
-            text(health["next"], "cyan"),
+            text(health["sync"], "bold"), text(to), when, status_text(state), text(counts or "none")
         )
     session.console().print(shown)
     for health in found:
         last = health["last_run"] or {}
-        if last.get("status") in ("failed", "held") and last.get("error"):
+        if last.get("error"):
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
+        if health["next"]:
+            between = "" if last.get("error") else "\n"
+            session.say(f"{between}next: {click.style(health['next'], fg='cyan')}")
 
 
 @click.command(cls=Command)
@@ -108,31 +107,24 @@ def runs(session: Session, sync: str | None, limit: int) -> None:
 
 
 def _show_runs(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import duration, status_text, table, text
+    from backhaul.cli.show import ago, status_text, table, text
 
-    numbers = ("rows", "changes", "delivered", "rejected", "requests", "took")
-    shown = table("run", "sync", "started", "status", *numbers, "why", right=numbers)
+    shown = table("run", "sync", "started", "status", "what")
     for run in found:
-        seconds = run.get("seconds", {}).get("total")
-        shown.add_row(
-            text(run["id"]),
-            text(run["sync"]),
-            run["started_at"][:19].replace("T", " "),
-            status_text(run["status"]),
-            *(
-                f"{count:,}"
-                for count in (
-                    run.get("rows", 0),
-                    sum(run.get("changes", {}).values()),
-                    run.get("delivered", 0),
-                    run.get("rejected", 0),
-                    run.get("requests", 0),
-                )
-            ),
-            duration(seconds) if seconds is not None else "",
-            text(session.redact(run["error"] or "")),
-        )
+        status, started = status_text(run["status"]), ago(run["started_at"])
+        shown.add_row(text(run["id"]), text(run["sync"]), started, status, text(session.redact(_what(run))))
     session.console().print(shown)
+
+
+def _what(run: dict[str, Any]) -> str:
+    """What a run did, in a few words; of one that did not end well, why."""
+    from backhaul.cli.show import duration
+
+    counts = {"changed": sum(run.get("changes", {}).values())}
+    counts |= {name: run.get(name, 0) for name in ("delivered", "rejected", "deferred", "unknown")}
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    took = duration(run["seconds"]["total"]) if "seconds" in run else ""
+    return " · ".join(part for part in (run["error"], *parts, took) if part)
 
 
 @click.command(cls=Command)

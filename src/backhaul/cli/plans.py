@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 _FIELDS = 8
 """Fields of one record in the sample."""
+_RECORDS = {"create": 3, "update": 5, "delete": 3}
+"""Records of the sample."""
 
 
 def draw(session: Session, plan: PlanReport) -> None:
@@ -31,12 +33,18 @@ def draw(session: Session, plan: PlanReport) -> None:
         session.say(f"  {reason}")
     if plan.sample:
         session.say()
-        session.console().print(_sample(plan.sample))
-        shown = len(plan.sample)
-        session.say(f"  … {total - shown:,} more like these" if total > shown else "")
+        chosen = [change for op, most in _RECORDS.items() for change in _of(plan.sample, op)[:most]]
+        console = session.console()
+        console.print(_sample(chosen, max(12, min(show.LONGEST, (console.width - 40) // 2))))
+        if total > len(chosen):
+            session.say(f"  … {total - len(chosen):,} more like these")
     _refusals(session, plan)
     _guards(session, plan)
     _cost(session, plan, total)
+
+
+def _of(sample: list[dict[str, Any]], op: str) -> list[dict[str, Any]]:
+    return [change for change in sample if change["op"] == op]
 
 
 def _counts(plan: PlanReport) -> str:
@@ -50,7 +58,8 @@ def _counts(plan: PlanReport) -> str:
     return "   ".join(parts) if parts else "nothing to do: the destination has acknowledged every row"
 
 
-def _sample(changes: list[dict[str, Any]]) -> Table:
+def _sample(changes: list[dict[str, Any]], longest: int) -> Table:
+    """Old and new values, each at most so many characters long."""
     drawn = show.table("", "key", "field", "old", "", "new")
     for change in changes:
         mark, colour = _MARKS[change["op"]]
@@ -61,7 +70,7 @@ def _sample(changes: list[dict[str, Any]]) -> Table:
                 show.text(f"  {mark}" if first else "", colour),
                 key if first else "",
                 show.text(name),
-                *_values(change["op"], old, new),
+                *_values(change["op"], show.value_text(old, longest), show.value_text(new, longest)),
             )
         if len(fields) > _FIELDS:
             drawn.add_row("", "", show.text(f"… {len(fields) - _FIELDS} more fields", "dim"), "", "", "")
@@ -70,10 +79,10 @@ def _sample(changes: list[dict[str, Any]]) -> Table:
     return drawn
 
 
-def _values(op: str, old: Any, new: Any) -> tuple[Any, Any, Any]:
+def _values(op: str, old: str, new: str) -> tuple[Any, Any, Any]:
     """The cells old, arrow, new: a create has no old value, a delete no new one."""
-    before = "" if op == "create" else show.text(show.value_text(old), "red" if op == "delete" else "dim")
-    after = "" if op == "delete" else show.text(show.value_text(new), "green")
+    before = "" if op == "create" else show.text(old, "red" if op == "delete" else "dim")
+    after = "" if op == "delete" else show.text(new, "green")
     return before, "→" if op == "update" else "", after
 
 

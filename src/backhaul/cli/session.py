@@ -84,12 +84,12 @@ class Session:
         return node
 
     def console(self) -> Console:
-        """Where tables go: stdout; a pipe gets 120 columns, unless COLUMNS says otherwise."""
+        """Where tables go: stdout; a pipe gets wide lines, unless COLUMNS says otherwise."""
         import os
 
         from rich.console import Console
 
-        width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
+        width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 240
         return Console(file=sys.stdout, width=width, highlight=False, quiet=self.quiet)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from backhaul.cli.session import printable
 
@@ -28,42 +28,36 @@ STATUS_COLOURS = {
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An open table; the last column takes what room is left."""
+    """An open table; where room is short, the last column gives way."""
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in columns:
-        last = name == columns[-1]
-        drawn.add_column(
-            name,
-            justify="right" if name in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if last else None,
-        )
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        drawn.add_column(name, justify=justify, no_wrap=name != columns[-1], overflow="ellipsis")
     return drawn
 
 
 def text(value: str, style: str = "") -> Text:
-    """Plain text: nothing in it is taken for markup or for a command to the terminal."""
+    """One line of plain text: nothing in it is taken for markup or for a command to the terminal."""
     from rich.text import Text
 
-    return Text(printable(value).replace("\n", "⏎"), style=style)
+    return Text(printable(value).replace("\n", "⏎"), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def status_text(status: str) -> Text:
     return text(status, STATUS_COLOURS.get(status, ""))
 
 
-def value_text(value: Any) -> str:
-    """One value in one line, texts in quotes, cut in the middle of nowhere rather than wrapped."""
+def value_text(value: Any, longest: int = LONGEST) -> str:
+    """One value in one line, texts in quotes, cut rather than wrapped."""
     import orjson
 
     if value is None:
         return "null"
     shown = f"'{value}'" if isinstance(value, str) else orjson.dumps(value, default=str).decode()
     shown = printable(shown).replace("\n", "⏎")
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 2]}…{shown[-1]}"
+    return shown if len(shown) <= longest else f"{shown[: longest - 2]}…{shown[-1]}"
 
 
 def key_text(key: Any) -> Text:
@@ -106,7 +100,7 @@ def records(count: int) -> str:
 
 REASONS = {
     "mapping": "because the mapping changed",
-    "unknown": "because nobody knows whether they arrived",
+    "unknown": "because the destination may not hold them",
     "reset": "because they were reset",
 }
 
