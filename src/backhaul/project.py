@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from backhaul.config import Project as Config
-from backhaul.config import SyncConfig, find_root, load as load_config
+from backhaul.config import SyncConfig, find_root
+from backhaul.config import load as load_config
 from backhaul.delivery.tally import Totals
 from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.fold import Settled, Settlement, fold, forget_values
@@ -25,7 +26,7 @@ from backhaul.planning.prepare import Prepared
 from backhaul.records import counts, records
 from backhaul.recovery import settle_earlier
 from backhaul.report import PlanReport, RunReport
-from backhaul.run import Run, RunOptions, keep_plan, new_id
+from backhaul.run import Run, RunOptions, keep_plan
 from backhaul.schemas import Schemas
 from backhaul.state.lease import is_leased, lease
 from backhaul.verification.verify import Verified, compare, mark_doubtful, sample_ledger
@@ -128,12 +129,18 @@ class Project:
         """A plan tells the truth only when what an earlier run left is settled; a run that is going on settles itself."""
         if self.workspace.folder.exists() and not is_leased(self.workspace.locks, sync.name):
             with lease(self.workspace.locks, sync.name):
-                settle_earlier(engine, self.workspace.state, self.workspace.ledger(sync), sync.name, self.workspace.plan_path)
+                settle_earlier(
+                    engine,
+                    self.workspace.state,
+                    self.workspace.ledger(sync),
+                    sync.name,
+                    self.workspace.plan_path,
+                )
 
     def _describe(self, engine: Any, sync: SyncConfig, prepared: Prepared) -> PlanReport:
         plan = prepared.plan
         kind = self.workspace.destination_class(sync.destination)
-        destination = kind(self.config.destinations[sync.destination], None)  # type: ignore[arg-type] - only declarations are read
+        destination = kind(self.workspace.destination_config(sync.destination), None)  # type: ignore[arg-type] - only declarations are read
         cost = estimate(plan, lambda op: destination.batch_limits(sync.object, op), destination.limits, destination.concurrency,
                         remote=bool(destination.base_url))  # fmt: skip
         return PlanReport(
@@ -145,10 +152,14 @@ class Project:
             reasons=plan.reasons, first=plan.first, incremental=plan.incremental, destination=sync.destination, object=sync.object,
         )  # fmt: skip
 
-    def run(self, name: str, *, full: bool = False, limit: int | None = None, plan: str | None = None) -> FinishedRun:
+    def run(
+        self, name: str, *, full: bool = False, limit: int | None = None, plan: str | None = None
+    ) -> FinishedRun:
         """Runs one sync. A failure is in the report's `status` and `error`, not raised."""
         sync = self.sync(name)
-        options = RunOptions(full=full, limit=limit, reviewed=self.reviewed(plan, sync.name) if plan else None)
+        options = RunOptions(
+            full=full, limit=limit, reviewed=self.reviewed(plan, sync.name) if plan else None
+        )
         return FinishedRun(asyncio.run(Run(self.workspace, sync, options).execute()), self)
 
     def reviewed(self, reference: str, sync: str) -> tuple[str, str]:
@@ -171,19 +182,32 @@ class Project:
         if path.is_file():
             try:
                 document = orjson.loads(path.read_bytes())
-                return {plan["sync"]: (plan["digest"], plan["id"]) for plan in document.get("plans", [document])}
+                return {
+                    plan["sync"]: (plan["digest"], plan["id"]) for plan in document.get("plans", [document])
+                }
             except (OSError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-                raise UsageError(f"{reference} is not a plan file", hint="write one with `backhaul plan SYNC --out FILE`") from None
+                raise UsageError(
+                    f"{reference} is not a plan file", hint="write one with `backhaul plan SYNC --out FILE`"
+                ) from None
         rows = self.workspace.state.do("plan", {"id": reference})
         if not rows:
-            raise UsageError(f"there is no plan {reference}", hint="plan again with `backhaul plan`; it prints the id")
+            raise UsageError(
+                f"there is no plan {reference}", hint="plan again with `backhaul plan`; it prints the id"
+            )
         return {rows[0]["sync"]: (plan_from(rows[0]["header"], path).digest, reference)}
 
     def records(self, name: str, status: str | None = None) -> Iterator[dict[str, Any]]:
         """Every record a sync knows: `{key, status, fields, remote_id}`."""
         sync = self.sync(name)
         with self.workspace.engine() as engine:
-            yield from records(engine, self.workspace.state, self.workspace.ledger(sync), sync.name, self.workspace.plan_path, status)
+            yield from records(
+                engine,
+                self.workspace.state,
+                self.workspace.ledger(sync),
+                sync.name,
+                self.workspace.plan_path,
+                status,
+            )
 
     def status(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Health of each sync: its records by status, its last run, whether it is running now."""
@@ -204,7 +228,15 @@ class Project:
         found = []
         for row in self.workspace.state.do("runs", {"sync": sync, "limit": limit}):
             report = orjson.loads(row["report"]) if row["report"] else {}
-            found.append({**report, **{name: row[name] for name in ("id", "sync", "status", "error", "started_at", "finished_at")}})
+            found.append(
+                {
+                    **report,
+                    **{
+                        name: row[name]
+                        for name in ("id", "sync", "status", "error", "started_at", "finished_at")
+                    },
+                }
+            )
         return found
 
     def dead_letters(self, sync: str | None = None, letter: int | None = None) -> list[dict[str, Any]]:
@@ -236,7 +268,9 @@ class Project:
 
     def verify(self, name: str, *, count: int | None = 10, seed: int | None = None) -> Verified:
         """Reads acknowledged records back and compares; what differs is sent again by the next run. `count` None: all."""
-        return asyncio.run(self._verify(self.sync(name), count, random.randrange(1 << 31) if seed is None else seed))  # noqa: S311
+        return asyncio.run(
+            self._verify(self.sync(name), count, random.randrange(1 << 31) if seed is None else seed)
+        )  # noqa: S311
 
     async def _verify(self, sync: SyncConfig, count: int | None, seed: int) -> Verified:
         async with AsyncExitStack() as stack:
@@ -252,7 +286,11 @@ class Project:
             verified = await compare(connection.destination, sync.object, mapping, expected)
             if verified.mismatches and not is_leased(self.workspace.locks, sync.name):
                 with lease(self.workspace.locks, sync.name), ledger.writing(engine):
-                    mark_doubtful(engine, mapping, [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches])
+                    mark_doubtful(
+                        engine,
+                        mapping,
+                        [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches],
+                    )
             return verified
 
     async def _mapping(self, engine: Any, sync: SyncConfig, stack: AsyncExitStack) -> Mapping:
@@ -277,7 +315,9 @@ class Project:
             settle_earlier(engine, self.workspace.state, ledger, sync.name, self.workspace.plan_path)
             schema, _ = await Schemas(self.workspace, sync, stack).remembered()
             prepared = await run._plan(engine, schema)
-            rows = [Settlement(Settled.DELIVERED, segment.low, segment.high) for segment in prepared.plan.segments]
+            rows = [
+                Settlement(Settled.DELIVERED, segment.low, segment.high) for segment in prepared.plan.segments
+            ]
             fold(engine, ledger, prepared.mapping, prepared.plan, rows, complete=True)
             prepared.plan.path.unlink(missing_ok=True)
             return prepared.plan.total
@@ -300,14 +340,33 @@ class Project:
                 connection = await schemas.connect()
                 schema = await schemas.fresh()
                 where = connection.destination.base_url or sync.destination
-                found.append(Check(sync.name, "destination", True, f"{sync.destination}: {sync.object} at {where}, {len(schema.fields)} fields"))
+                found.append(
+                    Check(
+                        sync.name,
+                        "destination",
+                        True,
+                        f"{sync.destination}: {sync.object} at {where}, {len(schema.fields)} fields",
+                    )
+                )
                 prepared = await Run(self.workspace, sync, RunOptions(full=True))._plan(engine, schema)
                 prepared.plan.path.unlink(missing_ok=True)
-                found.append(Check(sync.name, "model", True, f"{prepared.plan.rows:,} rows, key unique and never null"))
-                found.append(Check(sync.name, "fields", True, f"{len(prepared.mapping.fields)} mapped fields fit {sync.object}"))
+                found.append(
+                    Check(sync.name, "model", True, f"{prepared.plan.rows:,} rows, key unique and never null")
+                )
+                found.append(
+                    Check(
+                        sync.name,
+                        "fields",
+                        True,
+                        f"{len(prepared.mapping.fields)} mapped fields fit {sync.object}",
+                    )
+                )
                 for segment in prepared.plan.segments:
                     if connection.destination.batch_limits(sync.object, segment.op) is None:
-                        raise UsageError(f"{sync.destination} has no {segment.op} of {sync.object}", hint="choose another mode")
+                        raise UsageError(
+                            f"{sync.destination} has no {segment.op} of {sync.object}",
+                            hint="choose another mode",
+                        )
             except UsageError as error:
                 problems = error.problems or (Problem(str(error), hint=error.hint),)
                 found += [Check(sync.name, "fields", False, str(problem), usage=True) for problem in problems]

@@ -17,7 +17,11 @@ from backhaul.state.store import State
 
 
 def settle_earlier(
-    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str, plan_path: Callable[[str], Path]
+    engine: duckdb.DuckDBPyConnection,
+    state: State,
+    ledger: Ledger,
+    sync: str,
+    plan_path: Callable[[str], Path],
 ) -> int:
     """The first act of every run: folds the plans that earlier runs were delivering. Returns how many.
 
@@ -46,16 +50,28 @@ def settlements(state: State, plan_id: str) -> list[Settlement]:
     """What the journal says of a plan's rows; adjacent ranges that were delivered plainly are one."""
     found: list[Settlement] = []
     for row in state.do("outcomes", {"plan": plan_id}):
-        rejected, unknown, pending = (orjson.loads(row[name]) if row[name] else [] for name in ("rejected", "unknown", "pending"))
+        rejected, unknown, pending = (
+            orjson.loads(row[name]) if row[name] else [] for name in ("rejected", "unknown", "pending")
+        )
         ids = orjson.loads(row["remote_ids"]) if row["remote_ids"] else None
         excepted = frozenset([*rejected, *unknown, *pending])
         last = found[-1] if found else None
-        if last and not excepted and not ids and last.high == row["low"] and last.status is Settled.DELIVERED and not last.except_rows and not last.remote_ids:
+        if (
+            last
+            and not excepted
+            and not ids
+            and last.high == row["low"]
+            and last.status is Settled.DELIVERED
+            and not last.except_rows
+            and not last.remote_ids
+        ):
             found[-1] = Settlement(Settled.DELIVERED, last.low, row["high"])
         else:
             found.append(Settlement(Settled.DELIVERED, row["low"], row["high"], excepted, ids))
         found += [Settlement(Settled.UNKNOWN, number, number + 1) for number in unknown]
-    found += [Settlement(Settled.UNKNOWN, row["low"], row["high"]) for row in state.do("intents", {"plan": plan_id})]
+    found += [
+        Settlement(Settled.UNKNOWN, row["low"], row["high"]) for row in state.do("intents", {"plan": plan_id})
+    ]
     return found
 
 

@@ -101,7 +101,14 @@ class Run:
     async def _work(self) -> None:
         async with AsyncExitStack() as stack:
             engine = self._engine = stack.enter_context(self.workspace.engine())
-            await asyncio.to_thread(settle_earlier, engine, self.workspace.state, self.workspace.ledger(self.sync), self.sync.name, self.workspace.plan_path)
+            await asyncio.to_thread(
+                settle_earlier,
+                engine,
+                self.workspace.state,
+                self.workspace.ledger(self.sync),
+                self.sync.name,
+                self.workspace.plan_path,
+            )
             schemas = Schemas(self.workspace, self.sync, stack)
             prepared = await self._prepare(engine, schemas)
             self._describe(prepared)
@@ -113,7 +120,9 @@ class Run:
                 report = self.report
                 report.plan, report.status = None, "succeeded"
                 if prepared.plan.watermark:
-                    await asyncio.to_thread(fold_plan, engine, self.workspace.ledger(self.sync), prepared.plan, [], complete=True)
+                    await asyncio.to_thread(
+                        fold_plan, engine, self.workspace.ledger(self.sync), prepared.plan, [], complete=True
+                    )
 
     async def _prepare(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Prepared:
         """Plans with the remembered description of the object; a plan that sends something is made with a fresh one."""
@@ -130,11 +139,20 @@ class Run:
         workspace, sync, plan_id = self.workspace, self.sync, new_id("p")
         kind = workspace.destination_class(sync.destination)
         with workspace.warehouse(sync) as warehouse:
-            sources = Sources(sync, warehouse, workspace.project.root, workspace.ledger(sync), workspace.state)
+            sources = Sources(
+                sync, warehouse, workspace.project.root, workspace.ledger(sync), workspace.state
+            )
             full = self.options.full or self.options.reviewed is not None
             try:
                 return await asyncio.to_thread(
-                    prepare, engine, sources, schema, plan_id, workspace.plan_path(plan_id), full=full, moves=kind.spec.moves
+                    prepare,
+                    engine,
+                    sources,
+                    schema,
+                    plan_id,
+                    workspace.plan_path(plan_id),
+                    full=full,
+                    moves=kind.spec.moves,
                 )
             except BackhaulError:
                 if self.stopping:
@@ -145,7 +163,9 @@ class Run:
         plan, report = prepared.plan, self.report
         report.plan, report.rows, report.changes = plan.id, plan.rows, plan.changes
         report.first, report.incremental, report.reasons = plan.first, plan.incremental, plan.reasons
-        report.guards = [{"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards]
+        report.guards = [
+            {"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards
+        ]
         report.seconds.update(prepared.seconds)
 
     def _guard(self, prepared: Prepared) -> None:
@@ -159,7 +179,11 @@ class Run:
             return
         why = "; ".join(f"{guard.name}: {guard.message}" for guard in prepared.tripped)
         approve = self.sync.approve
-        if not why and plan.total and (approve == "always" or approve == "first" and (plan.first or "mapping" in plan.reasons)):
+        if (
+            not why
+            and plan.total
+            and (approve == "always" or (approve == "first" and (plan.first or "mapping" in plan.reasons)))
+        ):
             why = f"approve: {approve} asks for a review"
         if why:
             keep_plan(self.workspace, plan, "held")
@@ -180,19 +204,35 @@ class Run:
         settling = perf_counter()
         report.seconds["deliver"] = round(settling - began, 3)
         found = settlements(state, plan.id)
-        sampled = sample_plan(engine, plan, found, self.sync.freshness.sample, plan.rows) if delivery and not delivery.failure else []
-        complete = report.deferred == 0 and report.pending == 0 and report.unknown == 0 and not (delivery and delivery.failure)
-        await asyncio.to_thread(fold_plan, engine, self.workspace.ledger(self.sync), plan, found, complete=complete)
+        sampled = (
+            sample_plan(engine, plan, found, self.sync.freshness.sample, plan.rows)
+            if delivery and not delivery.failure
+            else []
+        )
+        complete = (
+            report.deferred == 0
+            and report.pending == 0
+            and report.unknown == 0
+            and not (delivery and delivery.failure)
+        )
+        await asyncio.to_thread(
+            fold_plan, engine, self.workspace.ledger(self.sync), plan, found, complete=complete
+        )
         state.drop_plan(plan.id, plan.path)
         report.seconds["settle"] = round(perf_counter() - settling, 3)
         if connection is not None and sampled and not self.stopping:
             await self._verify(engine, connection, prepared, sampled)
         self._judge(delivery)
 
-    async def _send(self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared) -> Delivery:
+    async def _send(
+        self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared
+    ) -> Delivery:
         plan, sync, report, destination = prepared.plan, self.sync, self.report, connection.destination
         dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": sync.name}))
-        requests, left = connection.door.requests, self.options.limit if self.options.limit is not None else plan.total
+        requests, left = (
+            connection.door.requests,
+            self.options.limit if self.options.limit is not None else plan.total,
+        )
         report.pending = max(plan.total - left, 0)
         engine.execute("SET preserve_insertion_order = true")
         async with Journal(self.workspace.state, sync.name, plan.id) as journal:
@@ -205,8 +245,13 @@ class Run:
                     break
                 limits = destination.batch_limits(sync.object, segment.op)
                 if limits is None:
-                    raise UsageError(f"{destination.spec.name} has no {segment.op} of {sync.object}", hint="choose another mode")
-                chunks = read_chunks(engine, plan, segment, prepared.mapping, sync.object, destination.spec.wire, limits)
+                    raise UsageError(
+                        f"{destination.spec.name} has no {segment.op} of {sync.object}",
+                        hint="choose another mode",
+                    )
+                chunks = read_chunks(
+                    engine, plan, segment, prepared.mapping, sync.object, destination.spec.wire, limits
+                )
                 await delivery.deliver(chunks, limits, left)
                 left -= segment.high - segment.low
         totals = delivery.totals
@@ -215,11 +260,21 @@ class Run:
         if isinstance(delivery.failure, Systemic):
             self.workspace.state.do("void_refusals", {"plan": plan.id, "code": delivery.failure.code})
             report.rejected -= totals.codes[delivery.failure.code]
-        report.deferred = plan.total - report.pending - totals.delivered - totals.unknown - (report.rejected - plan.refused)
-        report.requests = max(connection.door.requests - requests, delivery.totals.writes if not destination.base_url else 0)
+        report.deferred = (
+            plan.total - report.pending - totals.delivered - totals.unknown - (report.rejected - plan.refused)
+        )
+        report.requests = max(
+            connection.door.requests - requests, delivery.totals.writes if not destination.base_url else 0
+        )
         return delivery
 
-    async def _verify(self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared, sampled: list[Any]) -> None:
+    async def _verify(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        connection: Connection,
+        prepared: Prepared,
+        sampled: list[Any],
+    ) -> None:
         """Reads a sample back; what differs is sent again by the next run."""
         with suppress(Unsupported):
             read = lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled)  # noqa: E731
@@ -235,7 +290,11 @@ class Run:
             raise delivery.failure
         if report.deferred:
             report.status = "deferred"
-            report.error = "stopped; the rest is sent by the next run" if self.stopping else "the rest is sent by the next run"
+            report.error = (
+                "stopped; the rest is sent by the next run"
+                if self.stopping
+                else "the rest is sent by the next run"
+            )
         elif report.rejected or report.unknown or (report.verified and report.verified.mismatches):
             report.status = "partial"
         else:
@@ -259,5 +318,3 @@ def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: 
         for letter in refused
     ])  # fmt: skip
     return len(refused)
-
-

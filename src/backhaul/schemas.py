@@ -26,7 +26,7 @@ class Schemas:
         if self._connection is None:
             name = self.sync.destination
             kind = self.workspace.destination_class(name)
-            opening = connected(name, kind, self.workspace.project.destinations[name], self.workspace.state)
+            opening = connected(name, kind, self.workspace.destination_config(name), self.workspace.state)
             self._connection = await self.stack.enter_async_context(opening)
         return self._connection
 
@@ -43,7 +43,9 @@ class Schemas:
     async def fresh(self) -> ObjectSchema:
         """Asks the destination, and remembers what it says."""
         connection = await self.connect()
-        schema: ObjectSchema = await insist(lambda: connection.destination.describe(self.sync.object), connection.budget)
+        schema: ObjectSchema = await insist(
+            lambda: connection.destination.describe(self.sync.object), connection.budget
+        )
         body = {"of": self._of(), "name": schema.name, "open": schema.open,
                 "fields": {name: asdict(field) for name, field in schema.fields.items()}}  # fmt: skip
         self.workspace.state.do("keep_schema", {"sync": self.sync.name, "body": orjson.dumps(body).decode()})
@@ -55,4 +57,6 @@ class Schemas:
 
 def _field(item: dict[str, Any]) -> Field:
     choices = item.pop("choices")
-    return Field(**{**item, "type": FieldType(item["type"])}, choices=None if choices is None else tuple(choices))
+    return Field(
+        **{**item, "type": FieldType(item["type"])}, choices=None if choices is None else tuple(choices)
+    )

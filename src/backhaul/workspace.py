@@ -62,11 +62,19 @@ class Workspace:
     @contextmanager
     def warehouse(self, sync: SyncConfig) -> Iterator[Warehouse]:
         name = str(sync.model.warehouse)
-        warehouse = plugin("backhaul.warehouses", self.project.warehouse_type(name))(self.project.warehouses[name], self.project.root)
+        warehouse = plugin("backhaul.warehouses", self.project.warehouse_type(name))(
+            self.project.warehouses[name], self.project.root
+        )
         try:
             yield warehouse
         finally:
             warehouse.close()
+
+    def destination_config(self, name: str) -> Any:
+        """A destination's configuration; its paths are relative to the project."""
+        config = self.project.destinations[name]
+        paths = {key: self.project.root / value for key, value in config if isinstance(value, Path)}
+        return config.model_copy(update=paths)
 
     def destination_class(self, name: str) -> type[Destination[Any]]:
         return plugin("backhaul.destinations", self.project.destination_type(name))
@@ -90,5 +98,3 @@ def plugin(group: str, name: str) -> Any:
         except ImportError as error:
             raise UsageError(f"{name} needs {error.name}", hint=f"pip install 'backhaul[{name}]'") from None
     raise UsageError(f"there is no {name} among the installed {group.split('.')[-1]}")
-
-

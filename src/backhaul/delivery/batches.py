@@ -18,7 +18,7 @@ import pyarrow as pa
 from backhaul.destinations.kit import Wire
 from backhaul.ledger.diff import key_json
 from backhaul.ledger.plan import Plan, Segment
-from backhaul.mapping.mapping import Mapping, MappedField
+from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.mapping.wire import delete_fields, key_text, record_text
 from backhaul.sql import literal
 from backhaul.types import BatchLimits, Field, Op
@@ -55,7 +55,9 @@ class Chunk:
         while low < count:
             high = min(low + limits.records, count)
             if self.offsets[high] - self.offsets[low] > limits.bytes:
-                high = max(bisect_right(self.offsets, self.offsets[low] + limits.bytes, low, high) - 1, low + 1)
+                high = max(
+                    bisect_right(self.offsets, self.offsets[low] + limits.bytes, low, high) - 1, low + 1
+                )
             yield PlanBatch(self, range(low, high))
             low = high
 
@@ -98,7 +100,10 @@ class PlanBatch:
     @cached_property
     def idempotency_key(self) -> str:
         rows = f"{self.low}-{self.high}" if isinstance(self.rows, range) else ",".join(map(str, self.rows))
-        return blake2b(f"{self.chunk.plan.id}/{self.chunk.plan.digest}/{self.chunk.first}/{rows}".encode(), digest_size=16).hexdigest()
+        return blake2b(
+            f"{self.chunk.plan.id}/{self.chunk.plan.digest}/{self.chunk.first}/{rows}".encode(),
+            digest_size=16,
+        ).hexdigest()
 
     @cached_property
     def keys(self) -> Sequence[str]:
@@ -147,7 +152,9 @@ class PlanBatch:
         if self.chunk.wire is not Wire.CSV:
             return text.decode()
         cells = next(csv.reader(io.StringIO(text.decode(), newline="")), [])
-        return orjson.dumps({field.name: cell for field, cell in zip(self.chunk.fields, cells, strict=False)}).decode()
+        return orjson.dumps(
+            {field.name: cell for field, cell in zip(self.chunk.fields, cells, strict=False)}
+        ).decode()
 
 
 def read_chunks(
@@ -171,7 +178,16 @@ def read_chunks(
     )
     first = segment.low
     for table in engine.sql(query).to_arrow_reader(rows):
-        yield Chunk(table, first, plan, segment, object, fields, tuple(field.name for field in mapping.identifiers), wire)
+        yield Chunk(
+            table,
+            first,
+            plan,
+            segment,
+            object,
+            fields,
+            tuple(field.name for field in mapping.identifiers),
+            wire,
+        )
         first += table.num_rows
     if first - segment.low != count:
         raise RuntimeError(f"plan {plan.id} gave {first - segment.low} of {count} rows")

@@ -95,7 +95,9 @@ class Budget:
         async with self._turn:
             while True:
                 clock = self._clock()
-                wait = max([self._held_until - clock, *(window.wait(clock) for window in self.windows)], default=0.0)
+                wait = max(
+                    [self._held_until - clock, *(window.wait(clock) for window in self.windows)], default=0.0
+                )
                 if wait <= 0:
                     break
                 if wait > PATIENCE:
@@ -112,7 +114,9 @@ class Budget:
 
     def statements(self) -> list[tuple[str, tuple[Any, ...]]]:
         """What the state does not know yet, as journal statements."""
-        saved: list[tuple[str, tuple[Any, ...]]] = [("spend", (*slot, used)) for slot, used in self._unsaved.items()]
+        saved: list[tuple[str, tuple[Any, ...]]] = [
+            ("spend", (*slot, used)) for slot, used in self._unsaved.items()
+        ]
         self._unsaved.clear()
         if self._hold_unsaved:
             saved.append(("hold", (self.name, self._wall() + self._held_until - self._clock())))

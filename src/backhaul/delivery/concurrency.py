@@ -21,7 +21,9 @@ _NOISE = 0.05
 class Concurrency:
     """A limit between 1 and `most` that finds its own level, starting at `start`."""
 
-    def __init__(self, most: int, start: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, start: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.most = most
         self.limit = float(min(start or max(most // 2, 1), most))
         self.in_flight = 0

@@ -29,7 +29,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(name: str, kind: type[Destination[Any]], config: Any, state: State) -> AsyncIterator[Connection]:
+async def connected(
+    name: str, kind: type[Destination[Any]], config: Any, state: State
+) -> AsyncIterator[Connection]:
     """The destination under its name in backhaul.yml; what it spent is stored when it is closed.
 
     Raises:
@@ -40,7 +42,9 @@ async def connected(name: str, kind: type[Destination[Any]], config: Any, state:
     door.owner = destination
     budget = door.budget = Budget(name, destination.limits)
     budget.load(
-        lambda bucket, since: [(row["slot"], row["used"]) for row in state.do("spent", {"bucket": bucket, "since": since})],
+        lambda bucket, since: [
+            (row["slot"], row["used"]) for row in state.do("spent", {"bucket": bucket, "since": since})
+        ],
         next((row["until"] for row in state.do("held_until", {"destination": name})), None),
     )
     connection = Connection(destination, door, budget)
@@ -66,9 +70,10 @@ async def insist(act: Callable[[], Awaitable[T]], budget: Budget) -> T:
             return await act()
         except SendError as error:
             if attempt == _ATTEMPTS or not isinstance(error, NotApplied | Unsettled):
-                raise Halt(str(error), hint="nothing was sent; is the destination up, and its address right?") from None
+                raise Halt(
+                    str(error), hint="nothing was sent; is the destination up, and its address right?"
+                ) from None
             if isinstance(error, Throttled) and error.after is not None:
                 budget.hold(error.after)
             await asyncio.sleep(random.uniform(0, 0.25 * 2**attempt))  # noqa: S311 - jitter
     raise Halt("the destination stays away")
-

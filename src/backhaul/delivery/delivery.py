@@ -18,7 +18,16 @@ from backhaul.delivery.budget import Budget
 from backhaul.delivery.concurrency import Concurrency
 from backhaul.delivery.tally import Tally, Totals
 from backhaul.destinations.kit import Destination
-from backhaul.errors import Exhausted, Halt, NotApplied, Refused, RunError, SendError, StateError, Throttled, Unsettled
+from backhaul.errors import (
+    Exhausted,
+    Halt,
+    Refused,
+    RunError,
+    SendError,
+    StateError,
+    Throttled,
+    Unsettled,
+)
 from backhaul.state.journal import Journal
 from backhaul.types import BatchLimits
 
@@ -82,7 +91,9 @@ class Delivery:
         if isinstance(self.failure, StateError):
             raise self.failure
 
-    async def _batches(self, chunks: Iterator[Chunk], limits: BatchLimits, most: int) -> AsyncIterator[PlanBatch]:
+    async def _batches(
+        self, chunks: Iterator[Chunk], limits: BatchLimits, most: int
+    ) -> AsyncIterator[PlanBatch]:
         """Cuts chunks into batches; the next chunk is made in a thread while this one is sent."""
         left = most
         upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
@@ -177,9 +188,11 @@ class Delivery:
             self._unanswered = 0
         return error, batch.rows
 
-    def _keep_doubt(self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int]) -> Sequence[int]:
+    def _keep_doubt(
+        self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int]
+    ) -> Sequence[int]:
         """Marks rows in doubt; of an operation that must not be repeated they are unknown at once."""
-        if not doubted or batch.op in self.destination.spec.repeatable:
+        if not doubted or batch.op in self.destination.repeatable:
             tally.doubted |= doubted
             return left
         tally.unknown |= doubted
@@ -191,7 +204,9 @@ class Delivery:
             return
         longest = min(_LONGEST_WAIT, _BASE_WAIT * 2**attempt)
         if isinstance(error, Throttled):
-            self.budget.hold(error.after if error.after is not None else longest / 2 + self._rng.uniform(0, longest / 2))
+            self.budget.hold(
+                error.after if error.after is not None else longest / 2 + self._rng.uniform(0, longest / 2)
+            )
             return
         try:
             await asyncio.wait_for(self.budget.stop.wait(), self._rng.uniform(0, longest))
@@ -208,7 +223,10 @@ class Delivery:
             return
         self._unanswered += 1
         if self._unanswered >= _DEAF or (error.code == "connect" and not self.totals.settled):
-            raise Halt(f"the destination does not answer: {error}", hint="nothing is lost: the rest is sent by the next run")
+            raise Halt(
+                f"the destination does not answer: {error}",
+                hint="nothing is lost: the rest is sent by the next run",
+            )
 
     async def _narrow(self, batch: PlanBatch, tally: Tally, error: Refused) -> None:
         """Halves a refused batch. When the left half was clean the fault is in the right one, so that is halved unsent."""
@@ -230,7 +248,9 @@ class Delivery:
             return
         self._alone.append(error.code)
         if len(self._alone) >= _SINGLES and len(set(self._alone[-_SINGLES:])) == 1:
-            raise Systemic(error.code, f"the first {_SINGLES} records tried one by one were all refused: {error}")
+            raise Systemic(
+                error.code, f"the first {_SINGLES} records tried one by one were all refused: {error}"
+            )
 
     def _check_breaker(self) -> None:
         for code, count in self.totals.codes.items():

@@ -80,13 +80,21 @@ class Door:
         except (aiohttp.ClientConnectorSSLError, ssl.SSLError) as error:
             raise Halt(f"{place}: no TLS connection ({error})", hint="is base_url's scheme right?") from None
         except aiohttp.ClientConnectorError as error:
-            raise NotApplied(f"cannot connect to {place}: {error.os_error.strerror or error.os_error}", code="connect") from None
+            raise NotApplied(
+                f"cannot connect to {place}: {error.os_error.strerror or error.os_error}", code="connect"
+            ) from None
         except aiohttp.ConnectionTimeoutError:
-            raise NotApplied(f"cannot connect to {place}: no answer to the connection attempt", code="connect") from None
+            raise NotApplied(
+                f"cannot connect to {place}: no answer to the connection attempt", code="connect"
+            ) from None
         except TimeoutError:
-            raise Unsettled(f"{place} gave no complete answer within {self.timeout:g} s", code="timeout") from None
+            raise Unsettled(
+                f"{place} gave no complete answer within {self.timeout:g} s", code="timeout"
+            ) from None
         except aiohttp.InvalidURL:
-            raise Halt(f"{place} is not a URL that can be called", hint="check base_url and the request's path") from None
+            raise Halt(
+                f"{place} is not a URL that can be called", hint="check base_url and the request's path"
+            ) from None
         except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
             raise Unsettled(f"{place}: the connection broke ({type(error).__name__})", code="reset") from None
 

@@ -75,7 +75,11 @@ class Tally:
             (self.unknown if row in self.doubted else self.pending).add(row)
 
     def delivered(self) -> list[int]:
-        return [row for row in self.batch.rows if row not in self.refusals and row not in self.unknown and row not in self.pending]
+        return [
+            row
+            for row in self.batch.rows
+            if row not in self.refusals and row not in self.unknown and row not in self.pending
+        ]
 
     def outcome(self) -> BatchOutcome:
         """For the journal; row numbers are the plan's."""

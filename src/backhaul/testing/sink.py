@@ -82,10 +82,17 @@ class Sink:
 
     def refused(self, key: str) -> bool:
         """Whether a record of this key is refused by `faults.refuse`."""
-        return key == self.faults.refuse_key or zlib.crc32(f"{self.seed}/{key}".encode()) % 10_000 < self.faults.refuse * 10_000
+        return (
+            key == self.faults.refuse_key
+            or zlib.crc32(f"{self.seed}/{key}".encode()) % 10_000 < self.faults.refuse * 10_000
+        )
 
     async def _state(self, _: web.Request) -> web.Response:
-        body = {"records": self.records, "seen": [asdict(item) for item in self.seen], "creates": self.creates}
+        body = {
+            "records": self.records,
+            "seen": [asdict(item) for item in self.seen],
+            "creates": self.creates,
+        }
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _set_faults(self, request: web.Request) -> web.Response:
@@ -139,7 +146,9 @@ class Sink:
         if self.rng.random() < self.faults.reset_after:
             return self._reset(request, self.seen[-1])
         status = 207 if any(item["status"] == "error" for item in results) else 200
-        return web.Response(body=orjson.dumps({"results": results}), status=status, content_type="application/json")
+        return web.Response(
+            body=orjson.dumps({"results": results}), status=status, content_type="application/json"
+        )
 
     def _store(self, path: str, key: str, record: dict[str, Any]) -> None:
         if path == "/delete":

@@ -69,8 +69,14 @@ def sample_plan(
     mapping = Mapping.from_shape(plan.shape)
     ranges = [item for item in settled if item.status is Settled.DELIVERED]
     rng = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    drawn = rng.choices(ranges, [item.high - item.low for item in ranges], k=count * 2) if ranges and count else []
-    rows = {rng.randrange(item.low, item.high) for item in drawn} - {row for item in ranges for row in item.except_rows}
+    drawn = (
+        rng.choices(ranges, [item.high - item.low for item in ranges], k=count * 2)
+        if ranges and count
+        else []
+    )
+    rows = {rng.randrange(item.low, item.high) for item in drawn} - {
+        row for item in ranges for row in item.except_rows
+    }
     if not rows:
         return []
     source = (
@@ -82,11 +88,17 @@ def sample_plan(
 
 def _expected(engine: duckdb.DuckDBPyConnection, mapping: Mapping, select: str) -> list[Expected]:
     names = [field.name for field in mapping.fields]
-    return [Expected(pk, key, dict(zip(names, values, strict=True))) for pk, key, values in engine.execute(select).fetchall()]
+    return [
+        Expected(pk, key, dict(zip(names, values, strict=True)))
+        for pk, key, values in engine.execute(select).fetchall()
+    ]
 
 
 async def compare(
-    destination: Destination[Any], object: str, mapping: Mapping, expected: list[Expected]  # noqa: A002
+    destination: Destination[Any],
+    object: str,
+    mapping: Mapping,
+    expected: list[Expected],  # noqa: A002
 ) -> Verified:
     """Reads the records back and compares them field by field, as the destination compares.
 
