@@ -253,7 +253,9 @@ def _field(
         problems.append(sync.problem(path, f"{name}: {expr} {error}", f"{name} is {known.native_type or target} at the destination"))
         return None
     final = target if target is not FieldType.ANY else natural(sql_type)
-    return MappedField(replace(known, type=final), expr, coercion, nulls or sync.nulls, identifier)
+    policy = nulls or sync.nulls
+    field = replace(known, type=final, skip_null=policy is Nulls.SKIP and not identifier)
+    return MappedField(field, expr, coercion, policy, identifier)
 
 
 def _binder(error: duckdb.Error) -> str:
