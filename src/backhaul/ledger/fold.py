@@ -89,7 +89,9 @@ def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, settlements: I
     excepted = pa.table({"row": pa.array([row for item in found for row in item.except_rows], pa.int64())})
     if excepted.num_rows:
         engine.register("excepted_now", excepted)
-        engine.execute("DELETE FROM temp.settled WHERE row IN (SELECT row FROM excepted_now)")
+        engine.execute(
+            f"DELETE FROM temp.settled WHERE status = {Settled.DELIVERED} AND row IN (SELECT row FROM excepted_now)"
+        )
         engine.unregister("excepted_now")
     return False
 
