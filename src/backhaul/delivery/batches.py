@@ -132,7 +132,9 @@ class PlanBatch:
         return parsed
 
     def only(self, rows: Sequence[int]) -> PlanBatch:
-        """The same batch with some of its rows."""
+        """The same batch with some of its rows; the same rows give the same idempotency key."""
+        if not isinstance(rows, range) and rows[-1] - rows[0] == len(rows) - 1:
+            rows = range(rows[0], rows[-1] + 1)
         return PlanBatch(self.chunk, rows)
 
     def halves(self) -> tuple[PlanBatch, PlanBatch]:
