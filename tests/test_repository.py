@@ -27,7 +27,7 @@ SOURCES = sorted(path for room in ("src", "scripts", "benchmarks") for path in (
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-BROAD_EXCEPTS: dict[str, int] = {}
+BROAD_EXCEPTS: dict[str, int] = {"src/backhaul/cli/__init__.py": 1}
 """How many handlers of a file may swallow any exception; each needs a reason beside it."""
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from backhaul.cli import main
 
+_TERMINAL = ("COLUMNS", "FORCE_COLOR", "NO_COLOR")
 START = [sys.executable, "-c", "from backhaul.cli import main; main()"]
 
 
@@ -36,7 +37,7 @@ Call = Callable[..., Said]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")}
+    kept = {name: value for name, value in os.environ.items() if name not in _TERMINAL}
     return {**kept, **variables}
 
 
@@ -64,6 +65,8 @@ def process(tmp_path: Path) -> Call:
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     """`call("plan")` in this process, in the folder tmp_path."""
     monkeypatch.chdir(tmp_path)
+    for name in _TERMINAL:
+        monkeypatch.delenv(name, raising=False)
 
     def run(*words: str, stdin: str = "") -> Said:
         done = CliRunner().invoke(main, list(words), input=stdin, prog_name="backhaul")

@@ -55,6 +55,7 @@ class Backhaul(Group):
         """Runs one command and exits. Always ends in SystemExit."""
         given = list(sys.argv[1:] if args is None else args)
         session = Session(json="--json" in given, verbose="--verbose" in given)
+        extra.setdefault("color", session.colour)
         _write_anything()
         code: Any
         try:

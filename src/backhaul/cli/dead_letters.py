@@ -62,13 +62,15 @@ def list_(session: Session, sync: str | None) -> None:
 
 
 def _show(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import ago, key_text, table, text
+    from backhaul.cli.show import ago, key_text, prose, table, text
 
     groups = table("records", "sync", "code", "for instance", right=("records",))
     kinds = [(letter["sync"], letter["error"]["code"], letter["error"]["message"]) for letter in found]
     example = {(name, code): message for name, code, message in reversed(kinds)}
     for (name, code), count in Counter((name, code) for name, code, _ in kinds).most_common():
-        groups.add_row(f"{count:,}", text(name), text(code, "red"), text(session.redact(example[name, code])))
+        groups.add_row(
+            f"{count:,}", text(name), text(code, "red"), prose(session.redact(example[name, code]))
+        )
     console = session.console()
     console.print(groups)
     console.print()

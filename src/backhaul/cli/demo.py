@@ -24,7 +24,6 @@ def demo(session: Session, folder: Path | None) -> int:
     Example:
       backhaul demo
     """
-    from importlib import import_module
+    from backhaul.demo import run
 
-    code: int = import_module("backhaul.demo").run(folder, json=session.json, quiet=session.quiet)
-    return code
+    return run(folder, json=session.json, quiet=session.quiet)

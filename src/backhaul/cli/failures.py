@@ -47,7 +47,7 @@ def complain(session: Session, error: BackhaulError, about: str = "") -> None:
     problems = error.problems if isinstance(error, UsageError) else ()
     if problems:
         for problem in problems:
-            click.echo(session.redact(str(problem)), err=True)
+            click.echo(session.redact(str(problem)), err=True, color=session.colour)
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         line(session, f"{about}{count}, nothing was run", error.hint)
     else:
@@ -56,9 +56,13 @@ def complain(session: Session, error: BackhaulError, about: str = "") -> None:
 
 def line(session: Session, message: str, hint: str | None = None) -> None:
     """`error: …` in red and a dim hint below it, on stderr."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}", err=True)
+    click.echo(
+        f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}",
+        err=True,
+        color=session.colour,
+    )
     if hint:
-        click.echo(click.style(f"  {session.redact(hint)}", dim=True), err=True)
+        click.echo(click.style(f"  {session.redact(hint)}", dim=True), err=True, color=session.colour)
 
 
 def report(session: Session, error: BaseException) -> int:
@@ -88,7 +92,7 @@ def _wrong_command(session: Session, error: click.ClickException) -> int:
 
 def _unexpected(session: Session, error: BaseException) -> int:
     if session.verbose:
-        click.echo(session.redact("".join(traceback.format_exception(error))), err=True)
+        click.echo(session.redact("".join(traceback.format_exception(error))), err=True, color=session.colour)
     said = str(error).strip().split("\n")[0]
     name = type(error).__name__
     again = "" if session.verbose else "; run again with --verbose"
@@ -99,7 +103,7 @@ def _plain(session: Session, message: str, hint: str | None, code: int) -> int:
     if session.json:
         session.emit({"error": {"message": message, "hint": hint, "problems": []}})
     elif message.startswith("unexpected error"):
-        click.echo(session.redact(message), err=True)
+        click.echo(session.redact(message), err=True, color=session.colour)
     else:
         line(session, message, hint)
     return code

@@ -90,7 +90,9 @@ def _refusals(session: Session, plan: PlanReport) -> None:
     if not plan.refused:
         return
     session.say(
-        click.style(f"\n  {show.records(plan.refused)} will not be sent, and become dead letters:", fg="red")
+        click.style(
+            f"\n  {show.records(plan.refused)} refused by the mapping, kept as dead letters:", fg="red"
+        )
     )
     for one in plan.refusals:
         session.say(f"  ! {show.key_text(one['key']).plain}  {session.redact(one['message'])}")

@@ -31,6 +31,13 @@ class Session:
     verbose: bool = False
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
+    @property
+    def colour(self) -> bool | None:
+        """Whether to colour, as NO_COLOR and FORCE_COLOR say (https://no-color.org); None: on a terminal."""
+        import os
+
+        return False if os.environ.get("NO_COLOR") else bool(os.environ.get("FORCE_COLOR")) or None
+
     def project(self) -> Project:
         """The project, read once and closed when the command ends. Raises: UsageError."""
         from backhaul.project import load

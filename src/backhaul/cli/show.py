@@ -45,6 +45,13 @@ def text(value: str, style: str = "") -> Text:
     return Text(printable(value).replace("\n", "⏎"), style=style, no_wrap=True, overflow="ellipsis")
 
 
+def prose(value: str) -> Text:
+    """Plain text that may take several lines."""
+    from rich.text import Text
+
+    return Text(printable(value))
+
+
 def status_text(status: str) -> Text:
     return text(status, STATUS_COLOURS.get(status, ""))
 
