@@ -24,7 +24,9 @@ _EXPECTED = (0, 3)
 """A run that ends with rejected records is what the demo is about."""
 
 
-def run(folder: Path | None = None, *, json: bool = False, quiet: bool = False, accounts: int = ACCOUNTS) -> int:
+def run(
+    folder: Path | None = None, *, json: bool = False, quiet: bool = False, accounts: int = ACCOUNTS
+) -> int:
     """Runs the demo in a folder (default: a new temporary one). Returns 0 when every step ended as told.
 
     Raises:
@@ -44,7 +46,11 @@ def run(folder: Path | None = None, *, json: bool = False, quiet: bool = False, 
         story.look_back()
         told = story.end(time.monotonic() - began)
     if json:
-        print(json_text.dumps({"folder": str(folder), "seconds": round(time.monotonic() - began, 1), "steps": told}))  # noqa: T201
+        print(
+            json_text.dumps(
+                {"folder": str(folder), "seconds": round(time.monotonic() - began, 1), "steps": told}
+            )
+        )
     return 0
 
 
@@ -69,7 +75,9 @@ class Story:
         if self.loud:
             sys.stdout.flush()
         output = None if self.loud else subprocess.DEVNULL
-        ended = subprocess.run([sys.executable, "-m", "backhaul", *command], cwd=self.folder, stdout=output, check=False)  # noqa: S603
+        ended = subprocess.run(
+            [sys.executable, "-m", "backhaul", *command], cwd=self.folder, stdout=output, check=False
+        )
         self.steps.append({"command": f"backhaul {' '.join(command)}", "exit": ended.returncode})
         if ended.returncode not in expected:
             raise RunError(f"the demo's `backhaul {' '.join(command)}` ended with {ended.returncode}",
@@ -86,22 +94,30 @@ class Story:
                 "name": name, "label": name, "type": kind, "fieldType": widget, "groupName": "contactinformation",
                 "options": [{"label": option.title(), "value": option} for option in options],
             })  # fmt: skip
-        self.tell("Two syncs: contacts to a CRM (HubSpot, simulated with its real limits), scores to the product's own database.")
+        self.tell(
+            "Two syncs: contacts to a CRM (HubSpot, simulated with its real limits), scores to the product's own database."
+        )
         self.do("check")
 
     def first_sync(self) -> None:
-        self.tell("First sync. The CRM takes 100 records a request and 100 requests in 10 seconds; nothing is sent twice or too fast.")
+        self.tell(
+            "First sync. The CRM takes 100 records a request and 100 requests in 10 seconds; nothing is sent twice or too fast."
+        )
         self.do("run", expected=_EXPECTED)
 
     def a_day_later(self) -> None:
-        self.tell("A day later 1% of the accounts changed, three left, and someone mended one e-mail. What would a run do?")
+        self.tell(
+            "A day later 1% of the accounts changed, three left, and someone mended one e-mail. What would a run do?"
+        )
         change(self.folder / "warehouse.duckdb")
         self.do("plan")
         self.tell("Only that is sent.")
         self.do("run", expected=_EXPECTED)
 
     def look_back(self) -> None:
-        self.tell("Nothing is lost: what was refused is kept, with its reason, and is sent again when its row changes.")
+        self.tell(
+            "Nothing is lost: what was refused is kept, with its reason, and is sent again when its row changes."
+        )
         self.do("dead-letters", "list")
         self.tell("Does the CRM hold what it acknowledged? Read back, and compare.")
         self.do("verify", "contacts", "--sample", "50")
@@ -117,7 +133,9 @@ class Story:
             "backhaul init my-project": "your own",
         }.items():
             self.console.print(f"  {command:<48} [dim]{why}[/]")
-        self.console.print("[dim]  The simulated CRM ends with the demo; `backhaul sandbox hubspot` starts a new one.[/]\n")
+        self.console.print(
+            "[dim]  The simulated CRM ends with the demo; `backhaul sandbox hubspot` starts a new one.[/]\n"
+        )
         return self.steps
 
 
@@ -126,7 +144,7 @@ def _crm(folder: Path) -> Iterator[str]:
     """The simulated CRM, in a process of its own."""
     log = folder / "sandbox.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "backhaul", "sandbox", "hubspot", "--port", "0"],
             stdout=output, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
@@ -150,7 +168,9 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 def _post(url: str, body: object) -> None:
     request = urllib.request.Request(  # noqa: S310 - 127.0.0.1
-        url, json_text.dumps(body).encode(), {"Content-Type": "application/json", "Authorization": "Bearer local-sandbox-token"}
+        url,
+        json_text.dumps(body).encode(),
+        {"Content-Type": "application/json", "Authorization": "Bearer local-sandbox-token"},
     )
     with urllib.request.urlopen(request, timeout=10):  # noqa: S310
         return

@@ -8,10 +8,10 @@ import duckdb
 
 ACCOUNTS = 20_000
 
-_FIRST = "Ada Alan Barbara Chen Dana Edsger Fatima Grace Hana Ivan Joan Katherine Linus Margaret Niklaus Olga Priya Radia Sofia Tim Uma Vint Wangari Yuki".split()
-_LAST = "Abara Berg Costa Dubois Eriksen Fischer Garcia Haddad Ito Jensen Kowalski Lopez Moreau Novak Okafor Patel Quinn Rossi Silva Tanaka Ueda Vogel Weber Young".split()
-_HEADS = "Blue Bright Clear Copper Delta Eager Far Green Harbor Iron Juniper Kind Lumen Maple North Open Prime Quiet River Silver Tidal Upper Vivid Wild".split()
-_TAILS = "Analytics Bank Clinic Dental Energy Foods Freight Games Health Insurance Jobs Labs Legal Media Motors Networks Optics Power Retail Robotics Schools Supply Travel Works".split()
+_FIRST = ["Ada", "Alan", "Barbara", "Chen", "Dana", "Edsger", "Fatima", "Grace", "Hana", "Ivan", "Joan", "Katherine", "Linus", "Margaret", "Niklaus", "Olga", "Priya", "Radia", "Sofia", "Tim", "Uma", "Vint", "Wangari", "Yuki"]
+_LAST = ["Abara", "Berg", "Costa", "Dubois", "Eriksen", "Fischer", "Garcia", "Haddad", "Ito", "Jensen", "Kowalski", "Lopez", "Moreau", "Novak", "Okafor", "Patel", "Quinn", "Rossi", "Silva", "Tanaka", "Ueda", "Vogel", "Weber", "Young"]
+_HEADS = ["Blue", "Bright", "Clear", "Copper", "Delta", "Eager", "Far", "Green", "Harbor", "Iron", "Juniper", "Kind", "Lumen", "Maple", "North", "Open", "Prime", "Quiet", "River", "Silver", "Tidal", "Upper", "Vivid", "Wild"]
+_TAILS = ["Analytics", "Bank", "Clinic", "Dental", "Energy", "Foods", "Freight", "Games", "Health", "Insurance", "Jobs", "Labs", "Legal", "Media", "Motors", "Networks", "Optics", "Power", "Retail", "Robotics", "Schools", "Supply", "Travel", "Works"]
 
 
 def _pick(names: list[str], salt: int) -> str:
@@ -45,10 +45,16 @@ def build(path: Path, accounts: int = ACCOUNTS) -> None:
 
 def _spoil(db: duckdb.DuckDBPyConnection) -> None:
     """What every real warehouse has."""
-    db.execute("UPDATE marts.contacts SET email = replace(email, '@', ' at ') WHERE contact_id IN (17, 4242, 9001)")
+    db.execute(
+        "UPDATE marts.contacts SET email = replace(email, '@', ' at ') WHERE contact_id IN (17, 4242, 9001)"
+    )
     db.execute("UPDATE marts.contacts SET email = NULL WHERE contact_id IN (404, 13337)")
-    db.execute("UPDATE marts.contacts SET job_title = repeat('Senior ', 10000) || 'Manager' WHERE contact_id = 777")
-    db.execute("UPDATE marts.contacts SET email = (SELECT email FROM marts.contacts WHERE contact_id = 100) WHERE contact_id = 101")
+    db.execute(
+        "UPDATE marts.contacts SET job_title = repeat('Senior ', 10000) || 'Manager' WHERE contact_id = 777"
+    )
+    db.execute(
+        "UPDATE marts.contacts SET email = (SELECT email FROM marts.contacts WHERE contact_id = 100) WHERE contact_id = 101"
+    )
 
 
 def change(path: Path, percent: int = 1) -> None:

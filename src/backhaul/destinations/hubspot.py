@@ -26,7 +26,19 @@ from backhaul.destinations.kit import (
     said_by,
 )
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled
-from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcome, Outcomes, Rate, Rejected, Retry
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    FieldType,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    Rate,
+    Rejected,
+    Retry,
+)
 
 _TYPES = {
     "string": FieldType.STRING, "phone_number": FieldType.STRING, "enumeration": FieldType.STRING, "number": FieldType.NUMBER,
@@ -57,7 +69,9 @@ class HubSpot(Destination[HubSpotConfig]):
         name="hubspot",
         config=HubSpotConfig,
         docs="CRM objects: contacts, companies, deals, tickets, products, and custom objects by their type id or full name.",
-        batch=dict.fromkeys((Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)),
+        batch=dict.fromkeys(
+            (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)
+        ),
         limits=(Rate("burst", 100, 10), Rate("day", 250_000, 86_400)),
         concurrency=10,
         wire=Wire.TEXT,
@@ -72,17 +86,23 @@ class HubSpot(Destination[HubSpotConfig]):
     def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.config.access_token.get_secret_value()}"}
 
-    def _path(self, object: str, action: str) -> str:  # noqa: A002
+    def _path(self, object: str, action: str) -> str:
         version, name = self.config.api_version, quote(object, safe="")
-        return f"/crm/v3/objects/{name}/{action}" if version == "v3" else f"/crm/objects/{version}/{name}/{action}"
+        return (
+            f"/crm/v3/objects/{name}/{action}"
+            if version == "v3"
+            else f"/crm/objects/{version}/{name}/{action}"
+        )
 
-    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+    async def describe(self, object: str) -> ObjectSchema:
         version, name = self.config.api_version, quote(object, safe="")
         path = f"/crm/v3/properties/{name}" if version == "v3" else f"/crm/properties/{version}/{name}"
         try:
             answer = await self.http.request("GET", path)
         except Refused as error:
-            raise Halt(f"HubSpot has no object {object}: {error}", hint="custom objects go by 2-… or their full name") from None
+            raise Halt(
+                f"HubSpot has no object {object}: {error}", hint="custom objects go by 2-… or their full name"
+            ) from None
         found = [_field(item) for item in answer.json()["results"] if not item.get("archived")]
         record_id = Field("hs_object_id", FieldType.STRING, writable=False, unique=True)
         return ObjectSchema(object, {"hs_object_id": record_id} | {field.name: field for field in found})
@@ -92,7 +112,9 @@ class HubSpot(Destination[HubSpotConfig]):
             return await self._archive(batch)
         action = {Op.UPSERT: "upsert", Op.UPDATE: "update", Op.INSERT: "create"}[batch.op]
         inputs = [self._input(batch, number, record) for number, record in enumerate(batch.records())]
-        answer = await self.http.request("POST", self._path(batch.object, f"batch/{action}"), json={"inputs": inputs})
+        answer = await self.http.request(
+            "POST", self._path(batch.object, f"batch/{action}"), json={"inputs": inputs}
+        )
         return Outcomes(tuple(_outcomes(answer, batch)))
 
     def _input(self, batch: Batch, number: int, record: dict[str, str]) -> dict[str, Any]:
@@ -115,21 +137,32 @@ class HubSpot(Destination[HubSpotConfig]):
             ids |= {key: held[key]["id"] for key in unknown if key in held}
         inputs = [{"id": remote_id} for remote_id in ids.values() if remote_id is not None]
         if inputs:
-            await self.http.request("POST", self._path(batch.object, "batch/archive"), json={"inputs": inputs})
+            await self.http.request(
+                "POST", self._path(batch.object, "batch/archive"), json={"inputs": inputs}
+            )
         return Outcomes(everything=True)
 
     async def read(
-        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]  # noqa: A002
+        self,
+        object: str,
+        identifiers: tuple[str, ...],
+        keys: Sequence[str],
+        fields: Sequence[str],
     ) -> dict[str, dict[str, Any]]:
         held = await self._read(object, identifiers[0], keys, fields)
         return {key: item["properties"] for key, item in held.items()}
 
-    async def _read(self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]) -> dict[str, dict[str, Any]]:  # noqa: A002
+    async def _read(
+        self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
         """batch/read by key as it was sent; HubSpot gives e-mails back in lower case."""
         body = {"idProperty": name, "inputs": [{"id": key} for key in keys], "properties": [name, *fields]}
         answer = await self.http.request("POST", self._path(object, "batch/read"), json=body)
         asked = {_folded(name, key): key for key in keys}
-        found = {_folded(name, str(item["properties"].get(name) or item["id"])): item for item in answer.json().get("results", [])}
+        found = {
+            _folded(name, str(item["properties"].get(name) or item["id"])): item
+            for item in answer.json().get("results", [])
+        }
         return {asked[key]: item for key, item in found.items() if key in asked}
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
@@ -146,13 +179,21 @@ class HubSpot(Destination[HubSpotConfig]):
         if answer.status == 429:
             return Throttled(said or "HTTP 429", code="RATE_LIMITS", after=_wait(answer, body))
         if answer.status == 401:
-            return Halt(f"HubSpot does not accept the access token: {said}", hint="is it current, and of this account?")
+            return Halt(
+                f"HubSpot does not accept the access token: {said}",
+                hint="is it current, and of this account?",
+            )
         if answer.status == 403:
-            return Halt(f"HubSpot refuses this: {said}", hint="give the private app the scopes in docs/destinations/hubspot.md")
+            return Halt(
+                f"HubSpot refuses this: {said}",
+                hint="give the private app the scopes in docs/destinations/hubspot.md",
+            )
         if answer.status in (423, 477):
             return NotApplied(said, code=str(answer.status))
         error = classify_status(answer, said)
-        return Refused(said or str(error), code=category or error.code) if isinstance(error, Refused) else error
+        return (
+            Refused(said or str(error), code=category or error.code) if isinstance(error, Refused) else error
+        )
 
 
 def _field(item: Mapping[str, Any]) -> Field:
@@ -160,7 +201,13 @@ def _field(item: Mapping[str, Any]) -> Field:
     kind, modification = str(item["type"]), item.get("modificationMetadata") or {}
     options = [str(option["value"]) for option in item.get("options") or ()]
     multiple = item.get("fieldType") == "checkbox"
-    choices = ("true", "false") if kind == "bool" else tuple(options) if kind == "enumeration" and not multiple and options else None
+    choices = (
+        ("true", "false")
+        if kind == "bool"
+        else tuple(options)
+        if kind == "enumeration" and not multiple and options
+        else None
+    )
     email = item["name"] == "email"
     return Field(
         str(item["name"]), _TYPES.get(kind, FieldType.STRING),
@@ -179,11 +226,20 @@ def _outcomes(answer: Answer, batch: Batch) -> Iterable[Outcome]:
     for error in body.get("errors") or ():
         context = error.get("context") or {}
         traces = context.get("objectWriteTraceId") or ()
-        places = [_place(trace, len(keys)) for trace in traces] or [_index(keys, key) for key in context.get("ids") or ()]
-        category, message = str(error.get("category") or "ERROR"), str(error.get("message") or "refused without a message")
+        places = [_place(trace, len(keys)) for trace in traces] or [
+            _index(keys, key) for key in context.get("ids") or ()
+        ]
+        category, message = (
+            str(error.get("category") or "ERROR"),
+            str(error.get("message") or "refused without a message"),
+        )
         for place in places:
             if place is not None:
-                yield Retry(keys[place], message) if category == "RATE_LIMITS" else Rejected(keys[place], category, message)
+                yield (
+                    Retry(keys[place], message)
+                    if category == "RATE_LIMITS"
+                    else Rejected(keys[place], category, message)
+                )
 
 
 def _place(trace: Any, count: int) -> int | None:
@@ -210,7 +266,9 @@ def _wait(answer: Answer, body: Mapping[str, Any]) -> float:
         return after
     if body.get("policyName") == "DAILY" or "daily" in str(body.get("message", "")).lower():
         now = datetime.now(UTC)
-        return (now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1) - now).total_seconds()
+        return (
+            now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1) - now
+        ).total_seconds()
     return float(answer.headers.get("x-hubspot-ratelimit-interval-milliseconds", _INTERVAL * 1000)) / 1000
 
 

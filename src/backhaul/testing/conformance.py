@@ -160,7 +160,9 @@ class DestinationSuite:
         site.remote.fault(None)
         run = site.run()
         assert run.status == "succeeded", run.error
-        assert {key: site.held(key, self.case.number) for key in self.case.keys[:3]} == {key: n for n, key in enumerate(self.case.keys[:3])}
+        assert {key: site.held(key, self.case.number) for key in self.case.keys[:3]} == {
+            key: n for n, key in enumerate(self.case.keys[:3])
+        }
         assert set(site.remote.records()) == set(self.case.keys)
 
     def test_a_systemic_refusal_makes_no_dead_letters(self, site: Site) -> None:
@@ -193,14 +195,20 @@ class Site:
         (folder / "backhaul.yml").write_text(json.dumps(document))  # JSON is YAML
 
     def model(
-        self, rows: Mapping[str, tuple[str | None, float]], *, mode: str | None = None, fields: Mapping[str, str] | None = None
+        self,
+        rows: Mapping[str, tuple[str | None, float]],
+        *,
+        mode: str | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         """Replaces the model's rows: identifier -> (text, number)."""
         import duckdb
 
         with duckdb.connect(str(self.folder / "warehouse.duckdb")) as db:
             db.execute("CREATE OR REPLACE TABLE model (k VARCHAR, t VARCHAR, n BIGINT)")
-            db.executemany("INSERT INTO model VALUES (?, ?, ?)", [(key, *values) for key, values in rows.items()])
+            db.executemany(
+                "INSERT INTO model VALUES (?, ?, ?)", [(key, *values) for key, values in rows.items()]
+            )
         case = self.case
         sync = {
             "name": "it", "model": {"table": "model", "primary_key": "k"}, "destination": "there", "object": case.object,
@@ -233,5 +241,9 @@ def matrix(suites: Iterable[type[DestinationSuite]]) -> str:
     for name in names:
         marks = ["gap" if name in suite.gaps else "yes" for suite in chosen]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(marks)} |")
-    reasons = [f"- {title}, {name.replace('_', ' ')}: {reason}" for title, suite in zip(titles, chosen, strict=True) for name, reason in suite.gaps.items()]
+    reasons = [
+        f"- {title}, {name.replace('_', ' ')}: {reason}"
+        for title, suite in zip(titles, chosen, strict=True)
+        for name, reason in suite.gaps.items()
+    ]
     return "\n".join([*lines, "", *reasons]) + "\n"

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from backhaul.sandbox.hubspot import HubSpotSandbox
+from backhaul.sandbox.hubspot.store import Property
+from backhaul.sandbox.kit import Faults
+from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.serving import serving
+
+
+class HubSpotRemote:
+    """The simulated account, with wide limits: they have tests of their own."""
+
+    def __init__(self, sandbox: HubSpotSandbox, url: str) -> None:
+        self.sandbox = sandbox
+        self.connection: Mapping[str, Any] = {
+            "type": "hubspot", "base_url": url, "access_token": "local-sandbox", "rate_limits": ["10000/10s"],
+        }  # fmt: skip
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        live = (record for record in self.sandbox.types["2-1001"].records.values() if not record.archived)
+        return {str(record.properties["external_id"]): record.properties for record in live}
+
+    def requests(self) -> int:
+        return sum("batch" in item.path and not item.path.endswith("read") for item in self.sandbox.requests)
+
+    def fault(self, name: str | None, key: str = "") -> None:
+        switches: dict[str | None, dict[str, Any]] = {
+            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5}, "reset_after": {"reset_after": 0.5},
+            "silent": {"omit": 0.5, "shuffle": True}, "refuse": {"refuse_key": key}, "poison": {"poison_key": key},
+            "reject_all": {"refuse_all": "VALIDATION_ERROR"},
+        }  # fmt: skip
+        self.sandbox.faults = Faults(**switches[name])
+
+
+class TestHubSpot(DestinationSuite):
+    case = Case(object="2-1001", identify="external_id", text="name", number="size")
+
+    @pytest.fixture
+    def remote(self) -> Iterator[HubSpotRemote]:
+        sandbox = HubSpotSandbox(burst=10_000)
+        sandbox.types["2-1001"].properties["size"] = Property("size", "number", "number")
+        with serving(sandbox.app()) as url:
+            yield HubSpotRemote(sandbox, url)
