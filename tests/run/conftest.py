@@ -20,6 +20,7 @@ from aiohttp import web
 
 import backhaul
 from backhaul.project import FinishedRun, Project
+from backhaul.report import RunReport
 from backhaul.testing.sink import Faults, Sink
 
 RESULTS = {"each": "results", "key": "id", "delivered": "status == 'ok'", "error": "error"}
@@ -207,8 +208,7 @@ def answering(site: Site) -> Callable[..., list[str]]:
     return serve
 
 
-def outcome(run: FinishedRun) -> Mapping[str, int]:
+def outcome(report: RunReport) -> Mapping[str, int]:
     """A run's counts that add up to its changes."""
-    report = run.report
     names = ("delivered", "rejected", "deferred", "unknown", "pending")
     return {name: getattr(report, name) for name in names if getattr(report, name)}

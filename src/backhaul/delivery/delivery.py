@@ -29,7 +29,7 @@ from backhaul.errors import (
     Unsettled,
 )
 from backhaul.state.journal import Journal
-from backhaul.types import BatchLimits
+from backhaul.types import BatchLimits, Outcomes
 
 ATTEMPTS = 5
 _BASE_WAIT, _LONGEST_WAIT = 0.25, 60.0
@@ -58,7 +58,8 @@ class Delivery:
         self._dead_keys = dead_keys
         self._progress = progress
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._alone: list[str] = []  # codes of single records refused before anything was delivered
+        self._taken = False  # whether the destination took any record at all
+        self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
         # batches whose intent or outcome is being stored hold no place among the requests in flight
         self._room = asyncio.Semaphore(destination.concurrency * _AHEAD)
@@ -142,32 +143,37 @@ class Delivery:
     async def _send(self, batch: PlanBatch, tally: Tally) -> None:
         """Attempts a batch until every row has a fate."""
         open_rows: Sequence[int] = batch.rows
-        try:
-            for attempt in range(1, ATTEMPTS + 1):
-                if self.stopping:
-                    tally.give_up([*open_rows])
-                    return
-                error, open_rows = await self._attempt(batch.only(open_rows), tally)
-                if isinstance(error, Refused):
-                    await self._narrow(batch.only(open_rows), tally, error)
-                    return
-                if not open_rows:
-                    return
-                if isinstance(error, Exhausted) or attempt == ATTEMPTS:
-                    break
-                self.totals.retries += 1
+        error: SendError | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            if self.stopping:
+                break
+            try:
+                error, open_rows = await self._attempt(batch.only(open_rows), tally, again=attempt > 1)
+            except RunError:
+                tally.give_up(open_rows)
+                raise
+            if isinstance(error, Refused):
+                await self._narrow(batch.only(open_rows), tally, error)
+                return
+            if not open_rows or isinstance(error, Exhausted):
+                break
+            if attempt < ATTEMPTS:
                 await self._pause(error, attempt)
-            self._give_up(batch.only(open_rows), tally, error)
-        except RunError:
-            tally.give_up([row for row in open_rows if row not in tally.refusals])
-            raise
+        tally.give_up(open_rows)
+        self._end_of_attempts(error)
 
-    async def _attempt(self, batch: PlanBatch, tally: Tally) -> tuple[SendError | None, Sequence[int]]:
+    async def _attempt(
+        self, batch: PlanBatch, tally: Tally, *, again: bool
+    ) -> tuple[SendError | None, Sequence[int]]:
         """One request. Returns what went wrong with it as a whole, and the rows still open."""
         error: SendError | None = None
         await self.concurrency.acquire()
+        if self.stopping:
+            self.concurrency.release()
+            return Exhausted("the run is stopping"), batch.rows
         tally.requests += 1
         self.totals.writes += 1
+        self.totals.retries += again
         began = time.monotonic()
         try:
             outcomes = await self.destination.write(batch)
@@ -178,15 +184,20 @@ class Delivery:
         self.concurrency.seen(time.monotonic() - began, throttled=isinstance(error, Throttled))
         if error is None:
             self._unanswered = 0
-            left, unnamed = tally.take(batch, outcomes)
-            if len(left) < len(batch):
-                self._alone.clear()
-            return None, self._keep_doubt(batch, tally, left, unnamed)
+            return None, self._take(batch, tally, outcomes)
         if isinstance(error, Unsettled):
             return error, self._keep_doubt(batch, tally, batch.rows, set(batch.rows))
         if isinstance(error, Refused | Throttled):
             self._unanswered = 0
         return error, batch.rows
+
+    def _take(self, batch: PlanBatch, tally: Tally, outcomes: Outcomes) -> Sequence[int]:
+        """Takes an answer in; returns the rows still open."""
+        refused = len(tally.refusals)
+        left, unnamed = tally.take(batch, outcomes)
+        if len(left) + len(tally.refusals) - refused < len(batch):
+            self._taken = True
+        return self._keep_doubt(batch, tally, left, unnamed)
 
     def _keep_doubt(
         self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int]
@@ -213,12 +224,10 @@ class Delivery:
         except TimeoutError:
             return
 
-    def _give_up(self, batch: PlanBatch, tally: Tally, error: SendError | None) -> None:
-        """The attempts are used up: the rest waits for the next run."""
-        tally.give_up([*batch.rows])
+    def _end_of_attempts(self, error: SendError | None) -> None:
+        """A batch leaves with rows that wait for the next run, or in doubt."""
         if isinstance(error, Exhausted):
             self.stop()
-            return
         if self.stopping or error is None or isinstance(error, Throttled):
             return
         self._unanswered += 1
@@ -229,22 +238,26 @@ class Delivery:
             )
 
     async def _narrow(self, batch: PlanBatch, tally: Tally, error: Refused) -> None:
-        """Halves a refused batch. When the left half was clean the fault is in the right one, so that is halved unsent."""
+        """Halves a refused batch. When the left half was clean the fault is in the right one: it is halved unsent."""
         if len(batch) == 1:
             tally.refuse(batch.rows[0], error.code, str(error))
             self._count_single(error)
             return
         left, right = batch.halves()
-        await self._send(left, tally)
+        try:
+            await self._send(left, tally)
+        except RunError:
+            tally.give_up(right.rows)
+            raise
         if self.stopping:
-            tally.give_up([*right.rows])
+            tally.give_up(right.rows)
         elif len(right) > 1 and not any(row in tally.refusals for row in left.rows):
             await self._narrow(right, tally, error)
         else:
             await self._send(right, tally)
 
     def _count_single(self, error: Refused) -> None:
-        if self.totals.delivered:
+        if self._taken:
             return
         self._alone.append(error.code)
         if len(self._alone) >= _SINGLES and len(set(self._alone[-_SINGLES:])) == 1:

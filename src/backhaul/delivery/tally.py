@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backhaul.delivery.batches import PlanBatch
@@ -69,7 +70,7 @@ class Tally:
         self.refusals[row] = (code, message)
         self.doubted.discard(row)
 
-    def give_up(self, rows: list[int] | range) -> None:
+    def give_up(self, rows: Sequence[int]) -> None:
         """Ends the run's attempts at these rows: unknown where a request was in doubt, pending where none was."""
         for row in rows:
             (self.unknown if row in self.doubted else self.pending).add(row)
