@@ -37,22 +37,26 @@ class Concurrency:
 
     async def acquire(self) -> None:
         """Waits for a place, first come first served."""
-        if self.in_flight >= int(self.limit) or self._waiting:
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            self._full = True
-            await place
+        if self.in_flight < int(self.limit) and not self._waiting:
+            self._grant()
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._full = True
+        await place
+
+    def _grant(self) -> None:
+        """A place counts from here on, not from when its taker wakes up: until then others must not take it."""
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
 
     def release(self) -> None:
         self.in_flight -= 1
-        room = int(self.limit) - self.in_flight
-        while room > 0 and self._waiting:
+        while self._waiting and self.in_flight < int(self.limit):
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)
-                room -= 1
+                self._grant()
 
     def seen(self, latency: float, *, throttled: bool = False) -> None:
         """Takes one answer into account: its latency in seconds, and whether it asked for less."""
