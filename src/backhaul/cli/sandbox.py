@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from backhaul.cli.session import Command, Session, pass_session
@@ -28,3 +30,27 @@ def sandbox(session: Session, name: str, port: int) -> None:
     known = {entry.name: entry for entry in entry_points(group="backhaul.sandboxes")}
     if name not in known:
         raise UsageError(f"there is no sandbox {name}", hint=f"there is {', '.join(sorted(known))}")
+    import asyncio
+    from contextlib import suppress
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(session, known[name].load()(), port))
+
+
+async def _serve(session: Session, simulated: Any, port: int) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    import asyncio
+    import signal
+
+    from backhaul.errors import UsageError
+    from backhaul.sandbox.kit import serve
+
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    try:
+        async with serve(simulated, port=port) as url:
+            session.say(f"{simulated.name} sandbox at {url}  (open it in a browser; Ctrl-C ends it)")
+            await ended.wait()
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be used: {error.strerror}", hint="choose another with --port") from None
