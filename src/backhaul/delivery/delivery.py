@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from backhaul.delivery.batches import Chunk, PlanBatch
@@ -55,6 +56,7 @@ class Delivery:
         self.totals = Totals()
         self.failure: RunError | None = None
         self.stopping = False
+        self._broken: BaseException | None = None
         self._dead_keys = dead_keys
         self._progress = progress
         self._rng = rng or random.Random()  # noqa: S311 - jitter
@@ -74,39 +76,50 @@ class Delivery:
 
         Raises:
             StateError: the journal cannot be written, so nothing more was sent.
+            BaseException: what a connector raised beside the errors of its contract.
         """
         tasks: set[asyncio.Task[None]] = set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None and self._broken is None:
+                self._broken = error
+                self.stop()
+
         try:
-            async for batch in self._batches(chunks, limits, most):
-                await self._room.acquire()
-                if self.stopping:
-                    break
-                task = asyncio.create_task(self._one(batch))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            async with aclosing(self._batches(chunks, limits, most)) as batches:
+                async for batch in batches:
+                    await self._room.acquire()
+                    if self.stopping:
+                        break
+                    task = asyncio.create_task(self._one(batch))
+                    tasks.add(task)
+                    task.add_done_callback(ended)
         finally:
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._broken is not None:
+            raise self._broken
         if isinstance(self.failure, StateError):
             raise self.failure
 
     async def _batches(
         self, chunks: Iterator[Chunk], limits: BatchLimits, most: int
-    ) -> AsyncIterator[PlanBatch]:
+    ) -> AsyncGenerator[PlanBatch, None]:
         """Cuts chunks into batches; the next chunk is made in a thread while this one is sent."""
         left = most
         upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-        while (chunk := await upcoming) is not None and left > 0 and not self.stopping:
-            upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-            for batch in chunk.batches(limits):
-                if left <= 0:
-                    break
-                cut = batch if len(batch) <= left else batch.only(batch.rows[:left])
-                left -= len(cut)
-                yield cut
-        await upcoming
+        try:
+            while (chunk := await upcoming) is not None and left > 0 and not self.stopping:
+                upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
+                for batch in chunk.batches(limits):
+                    if left <= 0:
+                        break
+                    cut = batch if len(batch) <= left else batch.only(batch.rows[:left])
+                    left -= len(cut)
+                    yield cut
+        finally:
+            # the engine that makes the chunks serves one thread at a time
+            await asyncio.gather(upcoming, return_exceptions=True)
 
     async def _one(self, batch: PlanBatch) -> None:
         """The whole life of one batch."""
