@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import duckdb
 
 from backhaul.errors import StateError
 from backhaul.sql import ident, literal
 
+T = TypeVar("T")
 _OWN_SHARE = 256 << 20
 """What the rest of the process needs of the limit, in bytes (measured: interpreter, Arrow, HTTP client, buffers)."""
 
@@ -33,9 +36,30 @@ def open_engine(memory_limit: int, spill: Path) -> duckdb.DuckDBPyConnection:
     return engine
 
 
+async def in_thread(
+    engine: duckdb.DuckDBPyConnection, step: Callable[..., T], *args: Any, **options: Any
+) -> T:
+    """What a step gives that works with the engine, in a thread. Cancelled, it interrupts the engine, and returns only
+    when the thread has ended: an engine cannot be closed while it works."""
+    work = asyncio.ensure_future(asyncio.to_thread(step, *args, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            engine.interrupt()
+            await asyncio.wait([work], timeout=0.1)
+        work.exception()
+        raise
+
+
 @contextlib.contextmanager
 def attached(
-    engine: duckdb.DuckDBPyConnection, path: Path, alias: str, *, writable: bool = False, patience: float = 30.0
+    engine: duckdb.DuckDBPyConnection,
+    path: Path,
+    alias: str,
+    *,
+    writable: bool = False,
+    patience: float = 30.0,
 ) -> Iterator[None]:
     """Attaches a DuckDB file of ours; waits up to `patience` seconds while another process has it open the other way.
 
@@ -52,9 +76,13 @@ def attached(
             if "lock" in str(error).lower() and time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
-            raise StateError(_why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state") from None
+            raise StateError(
+                _why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state"
+            ) from None
         except duckdb.Error as error:
-            raise StateError(_why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state") from None
+            raise StateError(
+                _why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state"
+            ) from None
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from backhaul.delivery.connect import Connection, insist
 from backhaul.delivery.delivery import Delivery, Systemic
 from backhaul.delivery.tally import Totals
 from backhaul.destinations.kit import Unsupported
+from backhaul.engine import in_thread
 from backhaul.errors import BackhaulError, Held, PlanMoved, RunError, UsageError
 from backhaul.ledger.plan import Plan
 from backhaul.planning.explain import refusals
@@ -144,7 +145,8 @@ class Run:
             )
             full = self.options.full or self.options.reviewed is not None
             try:
-                return await asyncio.to_thread(
+                return await in_thread(
+                    engine,
                     prepare,
                     engine,
                     sources,

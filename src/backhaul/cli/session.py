@@ -116,7 +116,7 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
         setattr(context.ensure_object(Session), option.name, value)
 
 
-def _flag(name: str, help: str) -> click.Option:  # noqa: A002 - click's word
+def _flag(name: str, help: str) -> click.Option:
     return click.Option([name], is_flag=True, help=help, expose_value=False, callback=_keep, is_eager=True)
 
 
@@ -199,6 +199,6 @@ def syncs_argument() -> Callable[[Any], Any]:
     return click.argument("names", nargs=-1, metavar="[SYNC]...", shell_complete=_sync_names)
 
 
-def sync_option(help: str) -> Callable[[Any], Any]:  # noqa: A002 - click's word
+def sync_option(help: str) -> Callable[[Any], Any]:
     """--sync NAME."""
     return click.option("--sync", metavar="SYNC", shell_complete=_sync_names, help=help)
