@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -178,18 +178,22 @@ def read_chunks(
         f"FROM read_parquet({literal(str(plan.path))}, file_row_number = true) "
         f"WHERE file_row_number >= {segment.low} AND file_row_number < {segment.high}"
     )
-    first = segment.low
-    for table in engine.sql(query).to_arrow_reader(rows):
-        yield Chunk(
-            table,
-            first,
-            plan,
-            segment,
-            object,
-            fields,
-            tuple(field.name for field in mapping.identifiers),
-            wire,
-        )
+    first, names = segment.low, tuple(field.name for field in mapping.identifiers)
+    for table in _whole_batches(engine.sql(query).to_arrow_reader(rows), limits.records):
+        yield Chunk(table, first, plan, segment, object, fields, names, wire)
         first += table.num_rows
     if first - segment.low != count:
         raise RuntimeError(f"plan {plan.id} gave {first - segment.low} of {count} rows")
+
+
+def _whole_batches(tables: Iterable[pa.RecordBatch], records: int) -> Iterator[pa.RecordBatch]:
+    """The same rows, cut where a batch ends: the engine cuts at row groups, which would leave a small batch at each."""
+    rest: pa.RecordBatch | None = None
+    for table in tables:
+        joined = table if rest is None else pa.Table.from_batches([rest, table]).combine_chunks().to_batches()[0]
+        whole = joined.num_rows - joined.num_rows % records
+        if whole:
+            yield joined.slice(0, whole)
+        rest = joined.slice(whole) if whole < joined.num_rows else None
+    if rest is not None:
+        yield rest
