@@ -78,6 +78,7 @@ class Run:
             state.do("start_run", {"id": report.id, "sync": report.sync, "started_at": report.started_at})
             state.do("interrupted_runs", {"sync": report.sync, "id": report.id, "at": report.started_at})
             try:
+                self.workspace.tidy()
                 await self._work()
             except BackhaulError as error:
                 report.status = "held" if isinstance(error, Held) else "failed"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 
     from backhaul.destinations.kit import Destination
     from backhaul.warehouses.protocol import Warehouse
+
+_SPILL = "spill-"
+_REVIEW_KEPT = timedelta(days=30)
+_ORPHAN_AGE = 3600.0
+"""Seconds. What is younger may be another process's that is about to record or mark it."""
 
 
 @dataclass
@@ -48,16 +58,31 @@ class Workspace:
 
     @contextmanager
     def engine(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A fresh engine; what it spills goes when it does."""
+        """A fresh engine; what it spills goes when it does, or with the next `tidy` where the process was killed."""
         from backhaul.engine import open_engine
 
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="spill-", dir=self.folder) as spill:
+        with tempfile.TemporaryDirectory(prefix=_SPILL, dir=self.folder) as spill, owned(Path(spill)):
             engine = open_engine(self.project.memory_limit, Path(spill))
             try:
                 yield engine
             finally:
                 engine.close()
+
+    def tidy(self) -> None:
+        """Removes what killed processes left: spilled files, plan files nobody recorded, and reviews nobody wants any more."""
+        for spill in self.folder.glob(f"{_SPILL}*"):
+            with suppress(OSError):
+                if _age(spill) > _ORPHAN_AGE:
+                    with owned(spill):
+                        shutil.rmtree(spill)
+        before = (datetime.now(UTC) - _REVIEW_KEPT).isoformat()
+        for row in self.state.do("old_plans", {"before": before}):
+            self.state.drop_plan(row["id"], self.plan_path(row["id"]))
+        for file in (self.folder / "plans").glob("p-*"):
+            with suppress(OSError):
+                if _age(file) > _ORPHAN_AGE and not self.state.do("plan", {"id": file.stem}):
+                    file.unlink()
 
     @contextmanager
     def warehouse(self, sync: SyncConfig) -> Iterator[Warehouse]:
@@ -82,6 +107,25 @@ class Workspace:
     def close(self) -> None:
         if "state" in self.__dict__:
             self.state.close()
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Marks a folder as a living process's; the mark goes with the process.
+
+    Raises:
+        BlockingIOError: it is another living process's.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def plugin(group: str, name: str) -> Any:
