@@ -142,7 +142,9 @@ def test_plan_shows_what_the_mapping_refuses(shop: Shop, call: Call) -> None:
     said = call("plan", "customers")
     assert "! 1 refused" in said.out
     assert "1 record refused by the mapping, kept as dead letters:\n  ! 3  health: " in said.out
-    assert call("run", "customers").code == 3
+    said = call("run", "customers")
+    assert said.code == 3
+    assert "3 changed: 3 created · 3 delivered, 1 rejected (1 before sending) · " in said.out
 
 
 def test_run_says_what_was_done(shop: Shop, call: Call) -> None:
@@ -165,9 +167,25 @@ def test_run_json_is_the_contract_and_alone_on_stdout(shop: Shop, process: Call)
     assert (run["sync"], run["status"], run["delivered"]) == ("leads", "succeeded", 4)
 
 
-def test_quiet_says_nothing_when_all_is_well(shop: Shop, process: Call) -> None:
-    assert process("run", "--quiet") == process("--quiet", "status")
-    assert process("run", "--quiet").out == ""
+def test_quiet_says_only_what_is_wrong(shop: Shop, process: Call) -> None:
+    for words in (
+        ["check"],
+        ["plan"],
+        ["run"],
+        ["status"],
+        ["runs"],
+        ["records", "leads"],
+        ["verify", "leads"],
+    ):
+        said = process("--quiet", *words)
+        assert (said.code, said.out, said.err) == (0, "", ""), words
+    shop.app("DELETE FROM leads")
+    said = process("--quiet", "verify", "leads")
+    assert (said.code, said.out, said.err) == (3, "", "leads: 4 records read back, 4 differ\n")
+    shop.query("UPDATE customers SET email = NULL WHERE id = 2")
+    said = process("--quiet", "run", "customers")
+    assert (said.code, said.out) == (3, "")
+    assert "1 record was refused" in said.err
 
 
 def test_a_reviewed_plan_is_delivered_or_refused(delivered: Shop, call: Call) -> None:

@@ -54,8 +54,8 @@ def _show(session: Session, name: str, checks: list[Check]) -> None:
         text = session.redact(one.message)
         if one.ok:
             session.say(f"  {click.style('✓', fg='green')} {one.name:<12} {text}")
-        elif not session.json:
-            click.echo(f"  {click.style('✗', fg='red')} {one.name:<12} {text}", err=session.quiet)
+        else:
+            session.warn(f"  {click.style('✗', fg='red')} {one.name:<12} {text}")
 
 
 @click.command(cls=Command)

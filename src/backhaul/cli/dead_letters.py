@@ -71,9 +71,8 @@ def _show(session: Session, found: list[dict[str, Any]]) -> None:
         groups.add_row(
             f"{count:,}", text(name), text(code, "red"), prose(session.redact(example[name, code]))
         )
-    console = session.console()
-    console.print(groups)
-    console.print()
+    session.draw(groups)
+    session.say()
     rows = table("id", "sync", "key", "code", "attempts", "last failed", "message", right=("id", "attempts"))
     for letter in found[:_SHOWN]:
         error, when = (
@@ -83,7 +82,7 @@ def _show(session: Session, found: list[dict[str, Any]]) -> None:
         message = text(session.redact(error["message"]))
         named = (str(letter["id"]), text(letter["sync"]), key_text(letter["key"]), text(error["code"], "red"))
         rows.add_row(*named, str(letter["attempts"]), when, message)
-    console.print(rows)
+    session.draw(rows)
     if len(found) > _SHOWN:
         session.say(f"… {len(found) - _SHOWN:,} more: backhaul dead-letters list --json")
     session.say(f"\none in full: backhaul dead-letters show {found[0]['id']}")

@@ -92,15 +92,16 @@ class Execution:
 
 def tell(session: Session, report: RunReport) -> None:
     """One run in one to three lines: what was done, why, and what to do next. What failed goes to stderr."""
-    if report.status in ("failed", "held") or (report.error and session.quiet):
+    if report.status in ("failed", "held"):
         failures.line(session, f"{report.sync}: {report.error}", report.hint)
     if report.status == "failed" and not report.requests:
         return
+    say = session.warn if report.exit_code else session.say
     colour = show.STATUS_COLOURS.get(report.status)
     name, status = click.style(report.sync, bold=True), click.style(report.status, fg=colour)
-    session.say(f"{name}  {status}  {' · '.join(_parts(report))}")
+    say(f"{name}  {status}  {' · '.join(_parts(report))}")
     for line in _notes(report):
-        session.say(f"  {line}")
+        say(f"  {line}")
 
 
 def _parts(report: RunReport) -> list[str]:
@@ -119,6 +120,9 @@ def _parts(report: RunReport) -> list[str]:
         "pending": report.pending,
     }
     said = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count or fate == "delivered")
+    before = report.rejected - max(total - sum(fates.values()) + report.rejected, 0)
+    if before > 0:
+        said += f" ({before:,} before sending)"
     requests = f"{report.requests:,} request{'' if report.requests == 1 else 's'}"
     return [changed, said, f"{requests} in {show.duration(report.seconds['total'])}"]
 

@@ -66,7 +66,7 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         shown.add_row(
             text(health["sync"], "bold"), text(to), when, status_text(state), text(counts or "none")
         )
-    session.console().print(shown)
+    session.draw(shown)
     for health in found:
         last = health["last_run"] or {}
         if last.get("error"):
@@ -113,7 +113,7 @@ def _show_runs(session: Session, found: list[dict[str, Any]]) -> None:
     for run in found:
         status, started = status_text(run["status"]), ago(run["started_at"])
         shown.add_row(text(run["id"]), text(run["sync"]), started, status, text(session.redact(_what(run))))
-    session.console().print(shown)
+    session.draw(shown)
 
 
 def _what(run: dict[str, Any]) -> str:
@@ -182,8 +182,9 @@ def _show_verified(session: Session, name: str, verified: Verified) -> None:
         if wrong
         else click.style("all as acknowledged", fg="green")
     )
-    session.say(f"{name}: {records(verified.checked)} read back, {verdict}")
-    if not wrong:
+    say = session.warn if wrong else session.say
+    say(f"{name}: {records(verified.checked)} read back, {verdict}")
+    if not wrong or session.quiet:
         return
     shown = table("key", "field", "acknowledged", "held now")
     for one in verified.mismatches[:50]:
@@ -193,5 +194,5 @@ def _show_verified(session: Session, name: str, verified: Verified) -> None:
             shown.add_row(
                 key_text(one.key), text(field), value_text(acknowledged), text(value_text(held), "red")
             )
-    session.console().print(shown)
+    session.draw(shown)
     session.say(f"the next run sends them again: backhaul run {name}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backhaul.report import PlanReport
 
 _MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
-_FIELDS = 8
+_FIELDS = {"create": 8, "update": 12, "delete": 2}
 """Fields of one record in the sample."""
 _RECORDS = {"create": 3, "update": 5, "delete": 3}
 """Records of the sample."""
@@ -34,8 +34,8 @@ def draw(session: Session, plan: PlanReport) -> None:
     if plan.sample:
         session.say()
         chosen = [change for op, most in _RECORDS.items() for change in _of(plan.sample, op)[:most]]
-        console = session.console()
-        console.print(_sample(chosen, max(12, min(show.LONGEST, (console.width - 40) // 2))))
+        width = session.console().width
+        session.draw(_sample(chosen, max(12, min(show.LONGEST, (width - 40) // 2))))
         if total > len(chosen):
             session.say(f"  … {total - len(chosen):,} more like these")
     _refusals(session, plan)
@@ -64,7 +64,8 @@ def _sample(changes: list[dict[str, Any]], longest: int) -> Table:
     for change in changes:
         mark, colour = _MARKS[change["op"]]
         key, fields = show.key_text(change["key"]), list(change["fields"].items())
-        for number, (name, (old, new)) in enumerate(fields[:_FIELDS]):
+        most = _FIELDS[change["op"]]
+        for number, (name, (old, new)) in enumerate(fields[:most]):
             first = number == 0
             drawn.add_row(
                 show.text(f"  {mark}" if first else "", colour),
@@ -72,8 +73,8 @@ def _sample(changes: list[dict[str, Any]], longest: int) -> Table:
                 show.text(name),
                 *_values(change["op"], show.value_text(old, longest), show.value_text(new, longest)),
             )
-        if len(fields) > _FIELDS:
-            drawn.add_row("", "", show.text(f"… {len(fields) - _FIELDS} more fields", "dim"), "", "", "")
+        if len(fields) > most:
+            drawn.add_row("", "", show.text(f"… {len(fields) - most} more", "dim"), "", "", "")
         if not fields:
             drawn.add_row(show.text(f"  {mark}", colour), key, "", "", "", "")
     return drawn

@@ -65,6 +65,6 @@ def _table(session: Session, rows: Iterator[dict[str, Any]], sync: str, status: 
     if not first:
         session.say(f"{sync} knows no {status + ' ' if status else ''}records")
         return
-    session.console().print(shown)
+    session.draw(shown)
     if next(rows, None) is not None:
         session.say(f"… the first {_SHOWN}; all of them: backhaul records {sync} --json")

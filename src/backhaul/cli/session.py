@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from backhaul.config import SyncConfig
     from backhaul.project import Project
@@ -68,6 +69,11 @@ class Session:
         if not self.quiet and not self.json:
             click.echo(text)
 
+    def warn(self, text: str) -> None:
+        """A result that is not all well: as `say`, and with --quiet on stderr."""
+        if not self.json:
+            click.echo(text, err=self.quiet)
+
     def note(self, text: str) -> None:
         """One remark beside the result, on stderr; nothing with --quiet."""
         if not self.quiet:
@@ -97,7 +103,14 @@ class Session:
         from rich.console import Console
 
         width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 240
-        return Console(file=sys.stdout, width=width, highlight=False, quiet=self.quiet)
+        return Console(file=sys.stdout, width=width, highlight=False)
+
+    def draw(self, drawn: Table) -> None:
+        """A table, without the spaces that fill its last column."""
+        console = self.console()
+        with console.capture() as captured:
+            console.print(drawn)
+        self.say("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def printable(text: str) -> str:

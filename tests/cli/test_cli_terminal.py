@@ -1,0 +1,124 @@
+"""What only happens on a terminal: questions, progress and colours."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from conftest import START, Call, environment
+
+
+@pytest.fixture
+def shop(tmp_path: Path, process: Call) -> Path:
+    assert process("init", "shop", "--yes").code == 0
+    return tmp_path / "shop"
+
+
+def read_all(terminal: int) -> str:
+    said = b""
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:
+            return said.decode()
+        if not part:
+            return said.decode()
+        said += part
+
+
+def on_a_terminal(folder: Path, *words: str, answer: str = "", piped: bool = False) -> tuple[int, str, str]:
+    """(exit code, what the terminal showed, what went into a pipe in place of the terminal's stdout)."""
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [*START, *words],
+        cwd=folder,
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE if piped else theirs,
+        env=environment(TERM="xterm", COLUMNS="100"),
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    shown = read_all(ours)
+    out = running.communicate(timeout=60)[0]
+    os.close(ours)
+    return running.returncode, shown, (out or b"").decode()
+
+
+def test_reset_asks(shop: Path, process: Call) -> None:
+    assert process("run", cwd=shop).code == 0
+    code, shown, _ = on_a_terminal(shop, "reset", "customers", answer="n\n")
+    assert code != 0
+    assert "Forget what was acknowledged of customers?" in shown
+    assert "nothing to do" in process("plan", cwd=shop).out
+    code, shown, _ = on_a_terminal(shop, "reset", "customers", answer="y\n")
+    assert code == 0
+    assert "the values of 1,000 records are forgotten" in shown
+
+
+def test_progress_is_on_the_terminal_and_never_in_the_pipe(shop: Path) -> None:
+    code, shown, out = on_a_terminal(shop, "run", piped=True)
+    assert code == 0
+    assert "reading the model" in shown
+    assert out.startswith("customers  succeeded  1,000 changed")
+    assert "\x1b" not in out
+    for option in ("--quiet", "--json"):
+        assert on_a_terminal(shop, "run", option, piped=True)[1] == ""
+
+
+def test_colours_on_a_terminal_and_as_the_environment_says(shop: Path, process: Call) -> None:
+    assert "\x1b[32m+ 1,000 create" in on_a_terminal(shop, "plan")[1]
+    assert "\x1b" not in process("plan", cwd=shop).out
+    assert "\x1b[32m+ 1,000 create" in process("plan", cwd=shop, FORCE_COLOR="1").out
+    assert "\x1b[31m" in process("plan", "nope", cwd=shop, FORCE_COLOR="1").err
+
+
+def test_ctrl_c_ends_a_plan_at_once(shop: Path) -> None:
+    with duckdb.connect(str(shop / "warehouse.duckdb")) as warehouse:
+        columns = "i AS id, md5(i::VARCHAR) AS email, '' AS name, '' AS plan, 0 AS mrr, 0 AS health, NULL AS updated_at"
+        warehouse.execute("DROP TABLE customers")
+        warehouse.execute(f"CREATE VIEW customers AS SELECT {columns} FROM range(100000000) t(i)")
+    with subprocess.Popen(
+        [*START, "plan"],
+        cwd=shop,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as running:
+        deadline = time.monotonic() + 30
+        while not list(shop.glob(".backhaul/spill-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        began = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err.strip()) == (130, "", "error: stopped")
+    assert time.monotonic() - began < 10
+    assert list(shop.glob(".backhaul/spill-*")) == []
+
+
+def test_a_sandbox_serves_until_it_is_stopped(tmp_path: Path, process: Call) -> None:
+    with subprocess.Popen(
+        [*START, "sandbox", "hubspot", "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as running:
+        assert running.stdout is not None
+        address = running.stdout.readline().split(" at ")[1].split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=10) as page:  # noqa: S310 - 127.0.0.1
+            assert page.status == 200
+        taken = process("sandbox", "hubspot", "--port", address.rpartition(":")[2])
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=30) == 0
+    assert (taken.code, taken.out) == (2, "")
+    assert taken.err.startswith("error: port ")
+    unknown = process("sandbox", "salesforce")
+    assert (unknown.code, unknown.err) == (2, "error: there is no sandbox salesforce\n  there is hubspot\n")
