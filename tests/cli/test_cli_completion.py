@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from conftest import Call
+from cli_program import Call
 
 
 @pytest.fixture

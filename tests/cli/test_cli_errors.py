@@ -7,8 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from conftest import START, Call, environment
+from cli_program import START, Call, environment
 
 MAIN = """\
 project: shop

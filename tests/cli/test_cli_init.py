@@ -6,10 +6,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from cli_program import Call
 
 from backhaul.cli.templates import DESTINATIONS, WAREHOUSES, variables
 from backhaul.config import load
-from conftest import Call
 
 
 def test_the_defaults_make_a_project_that_runs(process: Call, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 import pytest
+from cli_program import Call
 
 from backhaul.cli import Backhaul, main
 from backhaul.cli.session import Session, pass_session
-from conftest import Call
 
 COMMANDS = ["demo", "init", "check", "plan", "run", "status", "runs", "records", "dead-letters", "verify",
             "baseline", "reset", "sandbox", "schema", "completion"]  # fmt: skip

@@ -9,8 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
-
-from conftest import Call
+from cli_program import Call
 
 MAIN = """\
 project: shop

@@ -15,8 +15,7 @@ from typing import Any
 
 import duckdb
 import pytest
-
-from conftest import START, environment
+from cli_program import START, environment
 
 MAIN = """\
 project: slow

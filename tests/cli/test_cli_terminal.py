@@ -12,8 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-
-from conftest import START, Call, environment
+from cli_program import START, Call, environment
 
 
 @pytest.fixture
