@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import random
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -42,6 +43,8 @@ class Faults:
     """200 with a page instead of an answer; nothing is applied."""
     latency: float = 0.0
     """Seconds before every answer."""
+    silence: float = 0.0
+    """Seconds between applying a write and its answer."""
     reject_all: str = ""
     """Every batch is refused with this code."""
 
@@ -54,6 +57,8 @@ class Seen:
     keys: list[str]
     status: int
     idempotency_key: str | None = None
+    at: float = 0.0
+    """When it arrived, in seconds of this machine's monotonic clock."""
 
 
 @dataclass
@@ -104,17 +109,20 @@ class Sink:
         return web.json_response({"results": [self.records[key] for key in ids if key in self.records]})
 
     async def _write(self, request: web.Request) -> web.Response:
+        arrived = time.monotonic()
         body = orjson.loads(await request.read())
         records = body["records"] if "records" in body else [{self.key: key} for key in body["ids"]]
         keys = [str(record[self.key]) for record in records]
-        seen = Seen(request.path, keys, 0, request.headers.get("Idempotency-Key"))
+        seen = Seen(request.path, keys, 0, request.headers.get("Idempotency-Key"), arrived)
         self.seen.append(seen)
         if self.faults.latency:
             await asyncio.sleep(self.faults.latency)
         answer = self._fault(request, seen, keys)
         if answer is None:
-            answer = self._apply(request, records, keys)
-        seen.status = answer.status
+            answer = self._apply(request, seen, records)
+            if self.faults.silence:
+                await asyncio.sleep(self.faults.silence)
+        seen.status = seen.status or answer.status
         return answer
 
     def _fault(self, request: web.Request, seen: Seen, keys: list[str]) -> web.Response | None:
@@ -134,9 +142,9 @@ class Sink:
             return web.json_response({"message": "one of the records is bad"}, status=400)
         return None
 
-    def _apply(self, request: web.Request, records: list[dict[str, Any]], keys: list[str]) -> web.Response:
+    def _apply(self, request: web.Request, seen: Seen, records: list[dict[str, Any]]) -> web.Response:
         results = []
-        for key, record in zip(keys, records, strict=True):
+        for key, record in zip(seen.keys, records, strict=True):
             if self.refused(key):
                 results.append({"id": record[self.key], "status": "error", "error": f"{key} is not welcome"})
                 continue
@@ -144,7 +152,7 @@ class Sink:
             if self.rng.random() >= self.faults.omit:
                 results.append({"id": record[self.key], "status": "ok"})
         if self.rng.random() < self.faults.reset_after:
-            return self._reset(request, self.seen[-1])
+            return self._reset(request, seen)
         status = 207 if any(item["status"] == "error" for item in results) else 200
         return web.Response(
             body=orjson.dumps({"results": results}), status=status, content_type="application/json"
