@@ -84,6 +84,8 @@ class Run:
                 report.status = "held" if isinstance(error, Held) else "failed"
                 report.error, report.hint = str(error), error.hint
                 report.usage = isinstance(error, UsageError)
+            except duckdb.InterruptException:
+                report.status, report.error = "failed", "stopped before anything was sent"
             except BaseException:
                 report.status, report.error = "failed", "ended by an unexpected error"
                 self._finish(began)
