@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backhaul.sandbox.hubspot import HubSpotSandbox
-from backhaul.sandbox.hubspot.store import Property
+from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Faults
 from backhaul.testing.conformance import Case, DestinationSuite
 from backhaul.testing.serving import serving
@@ -22,7 +22,7 @@ class HubSpotRemote:
         }  # fmt: skip
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
-        live = (record for record in self.sandbox.types["2-1001"].records.values() if not record.archived)
+        live = self.sandbox.types["2-1001"].records.values()
         return {str(record.properties["external_id"]): record.properties for record in live}
 
     def requests(self) -> int:

@@ -6,19 +6,22 @@ A simulation is what public documents and recorded answers say of an API. It is 
 from __future__ import annotations
 
 import asyncio
-import html
 import random
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 
+from backhaul.sandbox.page import render
+
+T = TypeVar("T")
 _LOG = 10_000
 
 
@@ -30,6 +33,8 @@ class Faults:
     """429 with Retry-After."""
     throttle_silently: float = 0.0
     """429 without."""
+    retry_after: float = 1.0
+    """Seconds that Retry-After says."""
     error: float = 0.0
     """500; nothing is applied."""
     reset_before: float = 0.0
@@ -51,12 +56,16 @@ class Faults:
     poison_key: str = ""
     """A request that holds this key is refused as a whole, naming nobody."""
     refuse_all: str = ""
-    """Every write request is refused with this category."""
+    """Every write request is refused with this code."""
+    expire_after: int = 0
+    """So many requests are served after the switches were set, then the credentials have expired; 0: they never do."""
     latency: float = 0.0
     """Seconds before every answer."""
+    reads: bool = False
+    """Requests that only read are struck too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request that came in; `at` is seconds since the simulation started, status 0 a reset connection."""
 
@@ -67,31 +76,59 @@ class Request:
     at: float
 
 
-class Sandbox:
-    """One simulated API. A subclass adds its routes in `routes` and shows itself in `page`."""
+class Sandbox(ABC):
+    """One simulated API: a subclass has its endpoints, its records and the vendor's words; the kit has the rest."""
 
     name = "sandbox"
 
     def __init__(self, seed: int = 1) -> None:
-        self.faults = Faults()
-        self.requests: deque[Request] = deque(maxlen=_LOG)
-        self.counts: Counter[str] = Counter()
         self.seed = seed
         self.rng = random.Random(seed)  # noqa: S311 - faults by chance
+        self.requests: deque[Request] = deque(maxlen=_LOG)
+        """The last ones, oldest first."""
+        self.counts: Counter[str] = Counter()
+        """`METHOD /path/{parameter} status` -> how many, since the start."""
+        self.faults = Faults()
         self.started = time.monotonic()
 
+    @property
+    def faults(self) -> Faults:
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+        self._served = 0
+
+    @abstractmethod
     def routes(self, router: web.UrlDispatcher) -> None:
-        raise NotImplementedError
+        """Adds the API's endpoints."""
 
-    def state(self) -> Mapping[str, Any]:
-        """What it holds, JSON-ready."""
-        raise NotImplementedError
+    @abstractmethod
+    def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """What it holds, JSON-ready: object -> id -> values."""
 
-    def tables(self) -> Mapping[str, list[Mapping[str, Any]]]:
-        """What the page shows: a title and some rows each."""
-        raise NotImplementedError
+    def notes(self) -> Mapping[str, str]:
+        """A few facts for the page, such as what is left of a limit."""
+        return {}
+
+    @abstractmethod
+    def writes(self, request: web.Request) -> bool:
+        """Whether the request is a write."""
+
+    @abstractmethod
+    def admit(self, request: web.Request) -> web.Response | None:
+        """The refusal of a request without credentials or over a limit."""
+
+    @abstractmethod
+    def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:
+        """An error of the whole request, as the vendor words it: 400, 401, 404, 429 or 500."""
+
+    def dress(self, request: web.Request, answer: web.Response) -> None:  # noqa: B027 - most APIs have none
+        """Adds the headers that the vendor's answers carry."""
 
     def app(self) -> web.Application:
+        """The simulation as an application; serve one at a time."""
         app = web.Application(client_max_size=1 << 28, middlewares=[self._log])
         app.router.add_get("/", self._page)
         app.router.add_get("/_sandbox/state", self._state)
@@ -99,66 +136,121 @@ class Sandbox:
         self.routes(app.router)
         return app
 
-    def refuses(self, key: str) -> bool:
-        """Whether a record of this key is refused by a switch."""
-        drawn = zlib.crc32(f"{self.seed}/{key}".encode()) % 10_000 < self.faults.refuse * 10_000
-        return drawn or (bool(self.faults.refuse_key) and key == self.faults.refuse_key)
+    def refuses(self, *keys: str) -> bool:
+        """Whether a switch refuses the record that goes by these keys; its share is drawn by the first one."""
+        drawn = bool(keys) and zlib.crc32(f"{self.seed}/{keys[0]}".encode()) < self.faults.refuse * 2**32
+        return drawn or (self.faults.refuse_key != "" and self.faults.refuse_key in keys)
 
-    def strikes(self, share: float) -> bool:
+    def spoil(self, results: list[T]) -> list[T]:
+        """The results of an answer as the switches leave them: in another order, some missing."""
+        if self.faults.shuffle:
+            self.rng.shuffle(results)
+        return [item for item in results if not self._strikes(self.faults.omit)]
+
+    def _strikes(self, share: float) -> bool:
         return share > 0 and self.rng.random() < share
 
     @web.middleware
     async def _log(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        inner = request.path.startswith("/_sandbox") or request.path == "/"
-        if self.faults.latency and not inner:
+        if request.path.startswith("/_sandbox") or request.path == "/":
+            inner: web.StreamResponse = await handler(request)
+            return inner
+        if self.faults.latency:
             await asyncio.sleep(self.faults.latency)
-        try:
-            answer: web.StreamResponse = await handler(request)
-        except web.HTTPException as error:
-            answer = error
-        if not inner:
-            status = 0 if request.get("reset") else answer.status
-            self.requests.append(
-                Request(
-                    request.method,
-                    request.path,
-                    status,
-                    request.get("records", 0),
-                    time.monotonic() - self.started,
-                )
-            )
-            self.counts[f"{request.method} {request.path} {status}"] += 1
+        answer = await self._answer(request, handler)
+        status = 0 if request.get("reset") else answer.status
+        at = time.monotonic() - self.started
+        self.requests.append(Request(request.method, request.path, status, request.get("records", 0), at))
+        self.counts[f"{request.method} {_template(request)} {status}"] += 1
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Any) -> web.Response:
+        struck = self.faults.reads or self.writes(request)
+        answer = self._expired() or self.admit(request) or (self._before(request) if struck else None)
+        if answer is None:
+            try:
+                answer = await handler(request)
+            except web.HTTPException:
+                answer = self.refusal(404)
+            answer = self._after(request, answer) if struck else answer
+        self.dress(request, answer)
+        return answer
+
+    def _expired(self) -> web.Response | None:
+        self._served += 1
+        return self.refusal(401, "expired") if 0 < self.faults.expire_after < self._served else None
+
+    def _before(self, request: web.Request) -> web.Response | None:
+        """The faults that keep a request from being applied."""
+        faults = self.faults
+        if faults.refuse_all:
+            return self.refusal(400, faults.refuse_all)
+        if self._strikes(faults.throttle):
+            return self.refusal(429, retry_after=faults.retry_after)
+        if self._strikes(faults.throttle_silently):
+            return self.refusal(429)
+        if self._strikes(faults.error):
+            return self.refusal(500)
+        if self._strikes(faults.reset_before):
+            return _reset(request)
+        if self._strikes(faults.html):
+            return web.Response(text="<html><body>Back soon</body></html>", content_type="text/html")
+        return None
+
+    def _after(self, request: web.Request, answer: web.Response) -> web.Response:
+        """The faults that strike when the request was applied."""
+        if self._strikes(self.faults.reset_after):
+            return _reset(request)
+        if self._strikes(self.faults.truncate) and isinstance(answer.body, bytes):
+            answer.body = answer.body[: len(answer.body) // 2]
         return answer
 
     async def _state(self, _: web.Request) -> web.Response:
         body = {
-            "state": self.state(),
+            "name": self.name, "records": self.records(), "counts": self.counts, "faults": asdict(self.faults),
             "requests": [asdict(item) for item in self.requests],
-            "faults": asdict(self.faults),
-        }
+        }  # fmt: skip
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         try:
-            self.faults = faults_from(await request.json())
+            self.faults = faults_from(orjson.loads(await request.read()))
         except (ValueError, TypeError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(asdict(self.faults))
 
-    async def _page(self, _: web.Request) -> web.Response:
-        return web.Response(text=render(self), content_type="text/html")
+    async def _page(self, request: web.Request) -> web.Response:
+        text = render(
+            self.name, self.records(), list(self.requests), self.counts, asdict(self.faults), self.notes()
+        )
+        return web.Response(text=text, content_type="text/html")
 
 
 def faults_from(switches: Mapping[str, Any]) -> Faults:
-    """Raises: ValueError at a switch that does not exist."""
-    known = {item.name for item in fields(Faults)}
-    unknown = set(switches) - known
+    """The given switches; the others are off.
+
+    Raises:
+        ValueError: no such switch, or a value that it cannot take.
+    """
+    if not isinstance(switches, Mapping):
+        raise ValueError('the switches are an object, such as {"error": 0.05}')
+    kinds = {item.name: type(getattr(Faults(), item.name)) for item in fields(Faults)}
+    unknown = set(switches) - set(kinds)
     if unknown:
-        raise ValueError(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        raise ValueError(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(sorted(kinds))}")
+    for name, value in switches.items():
+        takes = (int, float) if kinds[name] is float else (kinds[name],)
+        if type(value) not in takes:
+            raise ValueError(f"{name} takes a value of type {kinds[name].__name__}")
     return Faults(**switches)
 
 
-def reset(request: web.Request) -> web.Response:
+def _template(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "(none)"
+
+
+def _reset(request: web.Request) -> web.Response:
     """Breaks the connection instead of answering."""
     request["reset"] = True
     if request.transport is not None:
@@ -168,7 +260,7 @@ def reset(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def serve(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serves a simulation; gives its address."""
+    """Serves a simulation; gives its address. Raises: OSError where the port is taken."""
     runner = web.AppRunner(sandbox.app(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -176,53 +268,3 @@ async def serve(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> Asy
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
-
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8883; --soft: #8881 }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
-h1 { font-size: 1.4rem; margin-bottom: 0 } h2 { font-size: 1.05rem; margin-top: 2rem }
-p.note { opacity: .7; margin-top: .2rem } .tiles { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1.5rem }
-.tile { background: var(--soft); border-radius: .5rem; padding: .6rem 1rem } .tile b { display: block; font-size: 1.4rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .87rem }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; white-space: nowrap;
-  max-width: 18rem; overflow: hidden; text-overflow: ellipsis } th { font-weight: 600 }
-"""
-
-
-def render(sandbox: Sandbox) -> str:
-    """The page: counts, faults that are on, records, and the last requests."""
-    faults = {name: value for name, value in asdict(sandbox.faults).items() if value}
-    tables: dict[str, list[Mapping[str, Any]]] = dict(sandbox.tables())
-    tables["Last requests"] = [asdict(item) for item in list(sandbox.requests)[-15:]][::-1]
-    statuses = Counter(item.status for item in sandbox.requests)
-    tiles = {
-        "requests": len(sandbox.requests),
-        **{f"HTTP {status}" if status else "reset": n for status, n in sorted(statuses.items())},
-    }
-    parts = [f"<div class=tile><b>{count:,}</b>{html.escape(name)}</div>" for name, count in tiles.items()]
-    body = "".join(f"<h2>{html.escape(title)}</h2>{_table(rows)}" for title, rows in tables.items())
-    switched = ", ".join(f"{name} = {value}" for name, value in faults.items()) or "none"
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{sandbox.name} sandbox</title><style>{_STYLE}</style><h1>{sandbox.name} sandbox</h1>"
-        f"<p class=note>A simulation from public documents; not the vendor. Everything is forgotten when it ends.</p>"
-        f"<div class=tiles>{''.join(parts)}</div><p>Faults switched on: {html.escape(switched)}</p>{body}</html>"
-    )
-
-
-def _table(rows: list[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "<p class=note>nothing yet</p>"
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_short(row.get(name)))}</td>" for name in names) + "</tr>"
-        for row in rows
-    )
-    return f"<div class=scroll><table><tr>{head}</tr>{lines}</table></div>"
-
-
-def _short(value: Any) -> str:
-    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"

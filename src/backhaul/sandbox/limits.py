@@ -1,4 +1,4 @@
-"""Rolling limits, as vendors count them."""
+"""Limits, as vendors count them. A request that is one too many is not counted."""
 
 from __future__ import annotations
 
@@ -15,19 +15,43 @@ class RollingLimit:
         self._times: deque[float] = deque()
 
     def take(self) -> bool:
-        """Counts a request; False where it is one too many (and is not counted)."""
-        now = self._clock()
-        while self._times and self._times[0] + self.per <= now:
-            self._times.popleft()
-        if len(self._times) >= self.count:
+        """Counts a request; False where it is one too many."""
+        if self.remaining <= 0:
             return False
-        self._times.append(now)
+        self._times.append(self._clock())
         return True
 
     @property
     def remaining(self) -> int:
-        return max(self.count - len(self._times), 0)
+        now = self._clock()
+        while self._times and self._times[0] + self.per <= now:
+            self._times.popleft()
+        return self.count - len(self._times)
 
-    def wait(self) -> float:
-        """Seconds until the next request is taken."""
-        return max(self._times[0] + self.per - self._clock(), 0.0) if len(self._times) >= self.count else 0.0
+    def recent(self, seconds: float) -> int:
+        """Requests taken within the last seconds."""
+        since = self._clock() - seconds
+        return sum(1 for at in self._times if at > since)
+
+
+class DailyLimit:
+    """At most `count` requests a day (UTC); `used` may be set."""
+
+    def __init__(self, count: int, clock: Callable[[], float] = time.time) -> None:
+        self.count, self._clock = count, clock
+        self.used = 0
+        self._day = int(clock() // 86_400)
+
+    def take(self) -> bool:
+        """Counts a request; False where it is one too many."""
+        if self.remaining <= 0:
+            return False
+        self.used += 1
+        return True
+
+    @property
+    def remaining(self) -> int:
+        day = int(self._clock() // 86_400)
+        if day != self._day:
+            self._day, self.used = day, 0
+        return self.count - self.used

@@ -1,443 +1,188 @@
-"""A simulated HubSpot over real HTTP: CRM object batches, single records, search, properties, limits and errors.
+"""A simulated HubSpot account over real HTTP: endpoints, authorisation, limits.
 
-From HubSpot's OpenAPI documents and usage guidelines, and from recorded answers. What those do not say is an attribute
-of the class with a default.
+From HubSpot's OpenAPI documents and usage guidelines, recorded answers, and issue threads of its client libraries.
+What none of those says for certain is an attribute of the class.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from backhaul.sandbox.hubspot.store import ObjectType, Property, Record, Refusal, stamp, standard_types
-from backhaul.sandbox.kit import Sandbox, reset
-from backhaul.sandbox.limits import RollingLimit
+from backhaul.sandbox.hubspot import batch, metadata, single
+from backhaul.sandbox.hubspot.account import PORTAL, fresh
+from backhaul.sandbox.hubspot.answers import Refusal, not_found, problem, rate_limited, refused, secondly
+from backhaul.sandbox.hubspot.call import Call
+from backhaul.sandbox.hubspot.store import ObjectType
+from backhaul.sandbox.kit import Faults, Sandbox
+from backhaul.sandbox.limits import DailyLimit, RollingLimit
 
-Handler = Callable[[web.Request, ObjectType], Awaitable[web.Response]]
-Act = Callable[[ObjectType, Mapping[str, Any]], tuple[Record, bool | None]]
+Endpoint = Callable[[Call], web.Response]
+_LIMITS = "X-HubSpot-RateLimit-"
+_SCHEMAS = "/crm/v3/schemas"
 
 
 class HubSpotSandbox(Sandbox):
-    """One account. `token` None takes any bearer token."""
+    """One account with contacts, companies, deals and the custom object 2-1001."""
 
     name = "HubSpot"
+    version = "2026-09"
+    """The dated version beside v3."""
     batch_size = 100
-    """Inputs a request."""
+    """Inputs of a batch; from memory."""
+    unique_properties = 10
+    """Unique properties of one object type; from memory."""
+    updates_by_email = False
+    """Whether batch/update takes an e-mail for the idProperty; an issue thread says no."""
+    nothing_found = 207
+    """The status of a batch/read that finds nothing; issue threads say 207 and 404."""
+
     token: str | None = None
-    missing_scopes = False
+    """The access token; None takes any."""
+    missing_scopes: frozenset[str] = frozenset()
+    """Scopes that the token lacks, such as crm.objects.contacts.write."""
+    unknown_properties = "refuse"
+    """`refuse` the request that sets a property which does not exist or is read only, or `drop` the property silently."""
+    search_lag = 0.0
+    """Seconds that search is behind the records."""
+    retry_after: float | None = None
+    """The Retry-After of a burst 429; recorded ones have none."""
 
     def __init__(
         self, seed: int = 1, *, burst: int = 100, interval: float = 10.0, daily: int = 250_000
     ) -> None:
         super().__init__(seed)
-        self.types = standard_types()
-        self.burst, self.daily = RollingLimit(burst, interval), daily
+        self.faults = Faults(shuffle=True)
+        self.types = fresh()
+        self.burst, self.daily = RollingLimit(burst, interval), DailyLimit(daily)
         self.search_limit = RollingLimit(5, 1.0)
-        self.used_today = 0
 
-    def routes(self, router: web.UrlDispatcher) -> None:
-        for head in ("/crm/v3/objects/{type}", "/crm/objects/{version:\\d{4}-\\d{2}}/{type}"):
-            router.add_post(head + "/batch/upsert", self._door(self._upsert, write=True))
-            router.add_post(head + "/batch/update", self._door(self._update, write=True))
-            router.add_post(head + "/batch/create", self._door(self._create, write=True))
-            router.add_post(head + "/batch/archive", self._door(self._archive, write=True))
-            router.add_post(head + "/batch/read", self._door(self._read))
-            router.add_post(head + "/search", self._door(self._search))
-            router.add_post(head, self._door(self._create_one, write=True))
-            router.add_get(head + "/{id}", self._door(self._get_one))
-            router.add_patch(head + "/{id}", self._door(self._update_one, write=True))
-            router.add_delete(head + "/{id}", self._door(self._delete_one, write=True))
-        for head in ("/crm/v3/properties/{type}", "/crm/properties/{version:\\d{4}-\\d{2}}/{type}"):
-            router.add_get(head, self._door(self._properties))
-            router.add_post(head, self._door(self._add_property))
+    def type_named(self, name: str) -> ObjectType | None:
+        """The object type that a URL calls so: contacts, contact, 0-1, 2-1001, p62515_assets."""
+        if name in self.types:
+            return self.types[name]
+        return next((kind for kind in self.types.values() if name.lower() in kind.names()), None)
 
-    def state(self) -> Mapping[str, Any]:
+    def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         return {
-            name: [record.json() for record in kind.records.values() if not record.archived]
+            kind.full_name or name: {key: record.properties for key, record in kind.records.items()}
             for name, kind in self.types.items()
         }
 
-    def tables(self) -> Mapping[str, list[Mapping[str, Any]]]:
-        shown: dict[str, list[Mapping[str, Any]]] = {}
-        for name, kind in self.types.items():
-            live = [record for record in kind.records.values() if not record.archived]
-            if live:
-                newest = sorted(live, key=lambda record: record.updated_at)[-25:][::-1]
-                shown[f"{name}: {len(live):,} records"] = [
-                    {"id": item.id, **item.properties} for item in newest
-                ]
-        shown["Limits"] = [
-            {"limit": f"{self.burst.count} requests in {self.burst.per:g} s", "left": self.burst.remaining},
-            {"limit": f"{self.daily:,} requests a day", "left": self.daily - self.used_today},
-        ]
-        return shown
+    def notes(self) -> Mapping[str, str]:
+        return {
+            f"left of {self.burst.count} in {self.burst.per:g} s": f"{self.burst.remaining:,}",
+            f"left of {self.daily.count:,} today": f"{self.daily.remaining:,}",
+        }
 
-    def _door(
-        self, handler: Handler, *, write: bool = False
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """What stands before every endpoint: authorisation, limits, object type; and behind it: headers, faults."""
+    def routes(self, router: web.UrlDispatcher) -> None:
+        for head in ("/crm/v3/objects/{type}", f"/crm/objects/{self.version}/{{type}}"):
+            for name in ("upsert", "update", "create", "archive", "read"):
+                router.add_post(f"{head}/batch/{name}", self._at(getattr(batch, name)))
+            router.add_post(f"{head}/search", self._at(single.search))
+            router.add_get(head, self._at(single.page))
+            router.add_post(head, self._at(single.post))
+            router.add_get(head + "/{id}", self._at(single.get))
+            router.add_patch(head + "/{id}", self._at(single.patch))
+            router.add_delete(head + "/{id}", self._at(single.delete))
+        for head in ("/crm/v3/properties/{type}", f"/crm/properties/{self.version}/{{type}}"):
+            router.add_get(head, self._at(metadata.properties))
+            router.add_post(head, self._at(metadata.add_property))
+            router.add_get(head + "/{name}", self._at(metadata.one_property))
+        router.add_get(_SCHEMAS, self._at(metadata.schemas))
+        router.add_post(_SCHEMAS, self._at(metadata.add_schema))
+        router.add_get(_SCHEMAS + "/{type}", self._at(metadata.one_schema))
 
+    def _at(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def enter(request: web.Request) -> web.Response:
-            refused = (
-                self._unauthorised(request)
-                or self._over_limit(request)
-                or (self._fault(request) if write else None)
-            )
-            if refused is not None:
-                return self._with_limits(refused)
-            kind = self.types.get(request.match_info["type"])
-            if kind is None:
-                return self._with_limits(
-                    problem(
-                        400,
-                        "VALIDATION_ERROR",
-                        f"Unable to infer object type from: {request.match_info['type']}",
-                    )
-                )
             try:
-                answer = await handler(request, kind)
-            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-                answer = problem(400, "VALIDATION_ERROR", "Invalid input JSON on line 1, column 1")
+                return endpoint(await self._call(request))
             except Refusal as refusal:
-                answer = problem(
-                    409 if refusal.category == "CONFLICT" else 400, refusal.category, str(refusal)
-                )
-            return self._spoil(request, self._with_limits(answer)) if write else self._with_limits(answer)
+                return refused(refusal)
+            except (KeyError, TypeError, AttributeError, ValueError):
+                return problem(400, "VALIDATION_ERROR", "Invalid input JSON on line 1, column 1")
 
         return enter
 
-    def _unauthorised(self, request: web.Request) -> web.Response | None:
+    async def _call(self, request: web.Request) -> Call:
+        """Raises: Refusal, ValueError where the body is not a JSON object."""
+        name = request.match_info.get("type", "contacts")
+        kind = self.type_named(name)
+        if kind is None:
+            raise Refusal("VALIDATION_ERROR", f"Unable to infer object type from: {name}")
+        body = orjson.loads(await request.read()) if request.method in ("POST", "PATCH") else {}
+        if not isinstance(body, dict):
+            raise ValueError("not an object")
+        return Call(self, request, kind, body, dated=f"/{self.version}/" in request.path)
+
+    def writes(self, request: web.Request) -> bool:
+        reads = request.path.endswith(("/batch/read", "/search")) or "/objects/" not in request.path
+        return request.method != "GET" and not reads
+
+    def admit(self, request: web.Request) -> web.Response | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not token or (self.token is not None and token != self.token):
-            return problem(
-                401, "INVALID_AUTHENTICATION", "Authentication credentials not found or not valid."
-            )
-        if self.missing_scopes:
-            return problem(
-                403, "MISSING_SCOPES", "This app hasn't been granted all required scopes to make this call."
-            )
-        return None
+            return self.refusal(401)
+        return self._over_limit(request) or self._out_of_scope(request)
 
     def _over_limit(self, request: web.Request) -> web.Response | None:
-        """Search has a limit of its own, and its recorded 429s name no time to wait."""
-        if request.path.endswith("/search"):
-            return (
-                None
-                if self.search_limit.take()
-                else problem(429, "RATE_LIMITS", "You have reached your secondly limit.")
-            )
-        if self.used_today >= self.daily:
-            body = {"status": "error", "message": "You have reached your daily limit.", "errorType": "RATE_LIMIT", "policyName": "DAILY",
-                    "correlationId": str(uuid.uuid4())}  # fmt: skip
-            return answer_json(body, 429)
-        if not self.burst.take():
-            body = {"status": "error", "message": "You have reached your ten_secondly_rolling limit.", "errorType": "RATE_LIMIT",
-                    "policyName": "TEN_SECONDLY_ROLLING", "correlationId": str(uuid.uuid4())}  # fmt: skip
-            return answer_json(body, 429)
-        self.used_today += 1
+        """Search has a limit of its own beside the daily one."""
+        searching = request.path.endswith("/search")
+        if self.daily.remaining <= 0:
+            return rate_limited("DAILY")
+        if not (self.search_limit if searching else self.burst).take():
+            return secondly() if searching else rate_limited("TEN_SECONDLY_ROLLING", self.retry_after)
+        self.daily.take()
         return None
 
-    def _with_limits(self, answer: web.Response) -> web.Response:
-        if not answer.prepared:
-            answer.headers.update({
-                "X-HubSpot-RateLimit-Daily": str(self.daily), "X-HubSpot-RateLimit-Daily-Remaining": str(self.daily - self.used_today),
-                "X-HubSpot-RateLimit-Max": str(self.burst.count), "X-HubSpot-RateLimit-Remaining": str(self.burst.remaining),
-                "X-HubSpot-RateLimit-Interval-Milliseconds": str(int(self.burst.per * 1000)),
-            })  # fmt: skip
-        return answer
-
-    def _fault(self, request: web.Request) -> web.Response | None:
-        faults = self.faults
-        if faults.refuse_all:
-            return problem(400, faults.refuse_all, "Refused by a switch of the sandbox.")
-        if self.strikes(faults.throttle):
-            return problem(429, "RATE_LIMITS", "You have reached your secondly limit.", {"Retry-After": "1"})
-        if self.strikes(faults.throttle_silently):
-            return problem(429, "RATE_LIMITS", "You have reached your secondly limit.")
-        if self.strikes(faults.error):
-            return problem(500, "INTERNAL_ERROR", "internal error")
-        if self.strikes(faults.reset_before):
-            return reset(request)
-        return (
-            web.Response(text="<html>maintenance</html>", content_type="text/html")
-            if self.strikes(faults.html)
-            else None
-        )
-
-    def _spoil(self, request: web.Request, answer: web.Response) -> web.Response:
-        """Faults that strike after the write was applied."""
-        if self.strikes(self.faults.reset_after):
-            return reset(request)
-        if self.strikes(self.faults.truncate) and isinstance(answer.body, bytes):
-            answer.body = answer.body[: len(answer.body) // 2]
-        return answer
-
-    async def _inputs(self, request: web.Request) -> list[dict[str, Any]]:
-        """Raises: Refusal for the request as a whole."""
-        inputs: list[dict[str, Any]] = orjson.loads(await request.read())["inputs"]
-        request["records"] = len(inputs)
-        if len(inputs) > self.batch_size:
-            raise Refusal(
-                "VALIDATION_ERROR", f"Batch size is {len(inputs)}, but the maximum is {self.batch_size}"
-            )
-        ids = [str(item["id"]).strip().lower() for item in inputs if "id" in item]
-        twice = sorted({item for item in ids if ids.count(item) > 1})
-        if twice:
-            raise Refusal(
-                "VALIDATION_ERROR",
-                f"Duplicate IDs found in batch input: [{', '.join(twice)}]. IDs must be unique",
-            )
-        if self.faults.poison_key and self.faults.poison_key.lower() in ids:
-            raise Refusal("VALIDATION_ERROR", "Property values were not valid")
-        return inputs
-
-    async def _write(
-        self, request: web.Request, kind: ObjectType, act: Act, status: int = 200
-    ) -> web.Response:
-        """A batch of writes: results and errors side by side."""
-        inputs = await self._inputs(request)
-        for item in inputs:
-            unknown = kind.unknown(item.get("properties") or {})
-            if unknown and kind.unknown_properties == "refuse":
-                said = ", ".join(f'Property "{name}" does not exist or is read only' for name in unknown)
-                raise Refusal("VALIDATION_ERROR", f"Property values were not valid: [{said}]")
-        results, errors = [], []
-        for item in inputs:
-            trace = {"objectWriteTraceId": item["objectWriteTraceId"]} if "objectWriteTraceId" in item else {}
-            try:
-                if self.refuses(str(item.get("id", ""))):
-                    raise Refusal("VALIDATION_ERROR", "Refused by a switch of the sandbox.")
-                properties = {
-                    name: value
-                    for name, value in (item.get("properties") or {}).items()
-                    if not kind.unknown({name: value})
-                }
-                record, new = act(kind, {**item, "properties": properties})
-                results.append(record.json() | trace | ({} if new is None else {"new": new}))
-            except Refusal as refusal:
-                errors.append(_error(refusal, item, trace))
-        return self._batch(request, results, errors, status)
-
-    def _batch(
-        self, request: web.Request, results: list[Any], errors: list[Any], status: int
-    ) -> web.Response:
-        if self.faults.shuffle:
-            self.rng.shuffle(results)
-        results = [item for item in results if not self.strikes(self.faults.omit)]
-        body: dict[str, Any] = {
-            "status": "COMPLETE",
-            "startedAt": stamp(),
-            "completedAt": stamp(),
-            "results": results,
+    def _out_of_scope(self, request: web.Request) -> web.Response | None:
+        kind = self.type_named(request.match_info.get("type", ""))
+        area = "custom" if kind is None or kind.custom else kind.name
+        place = "objects" if "/objects/" in request.path else "schemas"
+        reading = request.method == "GET" or request.path.endswith(("/batch/read", "/search"))
+        scope = f"crm.{place}.{area}.{'read' if reading else 'write'}"
+        if scope not in self.missing_scopes:
+            return None
+        error = {
+            "message": "One or more of the following scopes are required.",
+            "context": {"requiredGranularScopes": [scope]},
         }
-        if errors:
-            body |= {"numErrors": len(errors), "errors": errors}
-            status = 207 if "version" not in request.match_info else status
-        return answer_json(body, status)
-
-    async def _upsert(self, request: web.Request, kind: ObjectType) -> web.Response:
-        def act(kind: ObjectType, item: Mapping[str, Any]) -> tuple[Record, bool | None]:
-            name, value = item.get("idProperty"), str(item["id"])
-            found = kind.find(name, value)
-            if found is not None:
-                return kind.update(found, item["properties"]), False
-            if name is None:
-                raise Refusal("OBJECT_NOT_FOUND", f"Could not get object {value}")
-            return kind.create({name: value, **item["properties"]}), True
-
-        await self._identifying(request, kind)
-        return await self._write(request, kind, act)
-
-    async def _update(self, request: web.Request, kind: ObjectType) -> web.Response:
-        def act(kind: ObjectType, item: Mapping[str, Any]) -> tuple[Record, bool | None]:
-            found = kind.find(item.get("idProperty"), str(item["id"]))
-            if found is None:
-                raise Refusal("OBJECT_NOT_FOUND", f"Could not get object {item['id']}")
-            return kind.update(found, item["properties"]), None
-
-        await self._identifying(request, kind)
-        return await self._write(request, kind, act)
-
-    async def _identifying(self, request: web.Request, kind: ObjectType) -> None:
-        """Raises: Refusal where an idProperty is not unique."""
-        for item in orjson.loads(await request.read())["inputs"]:
-            name = item.get("idProperty")
-            if name is not None and name != "hs_object_id" and name not in kind.unique_names():
-                raise Refusal(
-                    "VALIDATION_ERROR", f"Unable to perform upsert by non-unique {kind.name} property {name}"
-                )
-
-    async def _create(self, request: web.Request, kind: ObjectType) -> web.Response:
-        """A conflict refuses the whole request and names the first existing record."""
-        inputs = await self._inputs(request)
-        for item in inputs:
-            for name in kind.unique_names():
-                found = kind.find(name, str(item["properties"].get(name) or ""))
-                if found is not None:
-                    raise Refusal(
-                        "CONFLICT", f"{kind.name[:-1].title()} already exists. Existing ID: {found.id}"
-                    )
-        return await self._write(
-            request, kind, lambda kind, item: (kind.create(item["properties"]), None), 201
+        return problem(
+            403,
+            "MISSING_SCOPES",
+            "This app hasn't been granted all required scopes to make this call.",
+            errors=[error],
         )
 
-    async def _archive(self, request: web.Request, kind: ObjectType) -> web.Response:
-        for item in await self._inputs(request):
-            found = kind.find(None, str(item["id"]))
-            if found is not None:
-                kind.archive(found)
-        return web.Response(status=204)
+    def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:
+        if status == 429:
+            return secondly() if retry_after is None else rate_limited("TEN_SECONDLY_ROLLING", retry_after)
+        if status == 404:
+            return not_found()
+        if status == 401 and code:
+            return problem(401, "EXPIRED_AUTHENTICATION", "The OAuth token used to make this call expired.")
+        words = {
+            400: (code, "Refused by a switch of the sandbox"),
+            401: ("INVALID_AUTHENTICATION", "Authentication credentials not found. This API supports OAuth 2.0 authentication."),
+            500: ("INTERNAL_ERROR", "There was an internal error. Please retry."),
+        }  # fmt: skip
+        return problem(status, *words[status])
 
-    async def _read(self, request: web.Request, kind: ObjectType) -> web.Response:
-        body = orjson.loads(await request.read())
-        names = [*(body.get("properties") or []), *([body["idProperty"]] if body.get("idProperty") else [])]
-        results, missing = [], []
-        for item in await self._inputs(request):
-            found = kind.find(body.get("idProperty"), str(item["id"]))
-            if found is None:
-                missing.append(str(item["id"]))
-            else:
-                results.append(found.json(dict.fromkeys(names)))
-        errors = (
-            [
-                _error(
-                    Refusal(
-                        "OBJECT_NOT_FOUND", "Could not get some objects, they may be deleted or not exist."
-                    ),
-                    {},
-                    {"ids": missing},
-                )
-            ]
-            if missing
-            else []
-        )
-        return self._batch(request, results, errors, 200)
-
-    async def _search(self, request: web.Request, kind: ObjectType) -> web.Response:
-        body = orjson.loads(await request.read())
-        wanted = [item for group in body.get("filterGroups") or () for item in group["filters"]]
-        found = [
-            record
-            for record in kind.records.values()
-            if not record.archived and all(_matches(record, item) for item in wanted)
-        ]
-        return answer_json(
-            {
-                "total": len(found),
-                "results": [record.json(body.get("properties")) for record in found[: body.get("limit", 10)]],
-            }
-        )
-
-    async def _create_one(self, request: web.Request, kind: ObjectType) -> web.Response:
-        return answer_json(
-            kind.create(self._known(kind, orjson.loads(await request.read())["properties"])).json(), 201
-        )
-
-    async def _get_one(self, request: web.Request, kind: ObjectType) -> web.Response:
-        found = self._one(request, kind)
-        names = request.query.get("properties")
-        return answer_json(found.json(names.split(",") if names else None)) if found else _not_found()
-
-    async def _update_one(self, request: web.Request, kind: ObjectType) -> web.Response:
-        found = self._one(request, kind)
-        if found is None:
-            return _not_found()
-        return answer_json(
-            kind.update(found, self._known(kind, orjson.loads(await request.read())["properties"])).json()
-        )
-
-    async def _delete_one(self, request: web.Request, kind: ObjectType) -> web.Response:
-        found = self._one(request, kind)
-        if found is not None:
-            kind.archive(found)
-        return web.Response(status=204)
-
-    def _one(self, request: web.Request, kind: ObjectType) -> Record | None:
-        return kind.find(request.query.get("idProperty"), request.match_info["id"])
-
-    def _known(self, kind: ObjectType, properties: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Raises: Refusal at a property that cannot be written."""
-        unknown = kind.unknown(properties)
-        if unknown and kind.unknown_properties == "refuse":
-            raise Refusal("VALIDATION_ERROR", f'Property "{unknown[0]}" does not exist or is read only')
-        return {name: value for name, value in properties.items() if name not in unknown}
-
-    async def _properties(self, request: web.Request, kind: ObjectType) -> web.Response:
-        return answer_json({"results": [item.json() for item in kind.properties.values()]})
-
-    async def _add_property(self, request: web.Request, kind: ObjectType) -> web.Response:
-        body = orjson.loads(await request.read())
-        if body["name"] in kind.properties:
-            raise Refusal("CONFLICT", f"A property named {body['name']} already exists")
-        if body["type"] not in (
-            "bool",
-            "date",
-            "datetime",
-            "enumeration",
-            "number",
-            "phone_number",
-            "string",
-        ):
-            raise Refusal("VALIDATION_ERROR", f"{body['type']} is not a property type")
-        options = tuple(str(option["value"]) for option in body.get("options") or ())
-        added = Property(
-            body["name"],
-            body["type"],
-            body["fieldType"],
-            body["label"],
-            options,
-            bool(body.get("hasUniqueValue")),
-        )
-        kind.properties[added.name] = added
-        return answer_json(added.json(), 201)
+    def dress(self, request: web.Request, answer: web.Response) -> None:
+        """Search's answers carry the daily pair only (recorded); a refused token's none."""
+        if answer.status in (401, 403):
+            return
+        limits: dict[str, object] = {"Daily": self.daily.count, "Daily-Remaining": self.daily.remaining}
+        if not request.path.endswith("/search"):
+            each = max(self.burst.count // 10, 1)
+            limits |= {
+                "Interval-Milliseconds": int(self.burst.per * 1000), "Max": self.burst.count, "Remaining": self.burst.remaining,
+                "Secondly": each, "Secondly-Remaining": max(each - self.burst.recent(1.0), 0),
+            }  # fmt: skip
+        answer.headers.update({_LIMITS + name: str(value) for name, value in limits.items()})
 
 
-def _matches(record: Record, item: Mapping[str, Any]) -> bool:
-    value = record.properties.get(item["propertyName"])
-    if item["operator"] == "EQ":
-        return value == str(item["value"])
-    if item["operator"] == "IN":
-        return value in [str(one) for one in item["values"]]
-    return value is not None
-
-
-def _error(refusal: Refusal, item: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Any]:
-    """An error inside an answer; the values of its context are lists."""
-    context: dict[str, Any] = {
-        name: value if isinstance(value, list) else [value] for name, value in trace.items()
-    }
-    if "id" in item and not context:
-        context["ids"] = [str(item["id"])]
-    return {
-        "status": "error",
-        "category": refusal.category,
-        "message": str(refusal),
-        "context": context,
-        "errors": [],
-        "links": {},
-    }
-
-
-def problem(
-    status: int, category: str, message: str, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """A request refused as a whole."""
-    body = {"status": "error", "message": message, "correlationId": str(uuid.uuid4()), "category": category}
-    return answer_json(body, status, headers)
-
-
-def answer_json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(body), status=status, content_type="application/json", headers=headers
-    )
-
-
-def _not_found() -> web.Response:
-    return web.Response(
-        status=404, body=b"", headers={"Date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")}
-    )
+__all__ = ["PORTAL", "HubSpotSandbox"]
