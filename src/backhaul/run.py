@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -280,14 +280,21 @@ class Run:
         prepared: Prepared,
         sampled: list[Any],
     ) -> None:
-        """Reads a sample back; what differs is sent again by the next run."""
-        with suppress(Unsupported):
-            read = lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled)  # noqa: E731
-            verified = self.report.verified = await insist(read, connection.budget)
-            if verified.mismatches:
-                keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
-                with self.workspace.ledger(self.sync).writing(engine):
-                    mark_doubtful(engine, prepared.mapping, keys)
+        """Reads a sample back; what differs is sent again by the next run. That it cannot be read undoes no delivery."""
+        try:
+            verified = await insist(
+                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled), connection.budget
+            )
+        except Unsupported:
+            return
+        except BackhaulError as error:
+            self.report.hint = f"{len(sampled)} records could not be read back: {error}"
+            return
+        self.report.verified = verified
+        if verified.mismatches:
+            keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
+            with self.workspace.ledger(self.sync).writing(engine):
+                mark_doubtful(engine, prepared.mapping, keys)
 
     def _judge(self, delivery: Delivery | None) -> None:
         report = self.report
