@@ -25,6 +25,12 @@ T = TypeVar("T")
 _LOG = 10_000
 
 
+RECORDS = web.RequestKey("records", int)
+"""How many records a request carries, for the log."""
+RESET = web.RequestKey("reset", bool)
+"""The connection was broken instead of an answer."""
+
+
 @dataclass
 class Faults:
     """Shares between 0 and 1 are drawn anew for every write request, unless said otherwise."""
@@ -158,9 +164,9 @@ class Sandbox(ABC):
         if self.faults.latency:
             await asyncio.sleep(self.faults.latency)
         answer = await self._answer(request, handler)
-        status = 0 if request.get("reset") else answer.status
+        status = 0 if request.get(RESET, False) else answer.status
         at = time.monotonic() - self.started
-        self.requests.append(Request(request.method, request.path, status, request.get("records", 0), at))
+        self.requests.append(Request(request.method, request.path, status, request.get(RECORDS, 0), at))
         self.counts[f"{request.method} {_template(request)} {status}"] += 1
         return answer
 
@@ -252,7 +258,7 @@ def _template(request: web.Request) -> str:
 
 def _reset(request: web.Request) -> web.Response:
     """Breaks the connection instead of answering."""
-    request["reset"] = True
+    request[RESET] = True
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)

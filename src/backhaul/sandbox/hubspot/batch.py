@@ -15,6 +15,7 @@ from aiohttp import web
 from backhaul.sandbox.hubspot.answers import Refusal, answer, input_error, stamp
 from backhaul.sandbox.hubspot.call import Call
 from backhaul.sandbox.hubspot.store import Record
+from backhaul.sandbox.kit import RECORDS
 
 Input = Mapping[str, Any]
 Write = tuple[Record, dict[str, Any]]
@@ -114,7 +115,7 @@ def _inputs(call: Call, needed: str, *, twins: bool = False) -> list[Input]:
             "VALIDATION_ERROR",
             f"Invalid input JSON on line 1, column 1. Some required fields were not set: [inputs, {needed}]",
         )
-    call.request["records"] = len(inputs)
+    call.request[RECORDS] = len(inputs)
     if not 0 < len(inputs) <= call.account.batch_size:
         raise Refusal(
             "VALIDATION_ERROR", f"The batch has {len(inputs)} inputs; it takes 1 to {call.account.batch_size}"
