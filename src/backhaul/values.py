@@ -8,7 +8,7 @@ from typing import Any
 
 _UNITS = {"ms": 0.001, "s": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|[a-z]+?)s?\s*", re.IGNORECASE)
-_RATE = re.compile(r"\s*([\d_]+)\s*/\s*(\d*(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+_RATE = re.compile(r"\s*([\d_]+)\s*/\s*(\d*(?:\.\d+)?)\s*(ms|s|[a-z]+?)s?\s*", re.IGNORECASE)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", re.IGNORECASE)
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
 
@@ -64,7 +64,7 @@ class RateLimit(Parsed):
         if isinstance(value, cls):
             return value
         found = _RATE.fullmatch(str(value))
-        unit = found[3].lower().rstrip("s") or "s" if found else ""
+        unit = found[3].lower() if found else ""
         if not found or unit not in _UNITS or int(found[1]) < 1:
             raise ValueError(f"{value!r} is not a rate limit: write it as 100/1s or 250000/1d")
         per = float(found[2] or 1) * _UNITS[unit]
