@@ -33,7 +33,7 @@ class Written(Destination[DestinationConfig]):
         self.act = act
         self.flying = self.most = self.calls = 0
 
-    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+    async def describe(self, object: str) -> ObjectSchema:
         return ObjectSchema(object, open=True)
 
     async def write(self, batch: Batch) -> Outcomes:

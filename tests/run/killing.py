@@ -8,7 +8,15 @@ from pathlib import Path
 
 import backhaul
 
-PRELOAD = ["killing", "backhaul.project", "backhaul.run", "backhaul.destinations.http", "duckdb", "pyarrow.parquet", "aiohttp"]
+PRELOAD = [
+    "killing",
+    "backhaul.project",
+    "backhaul.run",
+    "backhaul.destinations.http",
+    "duckdb",
+    "pyarrow.parquet",
+    "aiohttp",
+]
 
 
 def run_users(root: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from conftest import Site
+from sites import Site
 
 Answering = Callable[..., list[str]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -212,9 +212,7 @@ def test_without_changes_no_request_is_made_and_nobody_has_to_be_there(site: Sit
     assert len(site.sink.seen) == requests
 
 
-def test_server_errors_all_the_way_end_the_run(
-    site: Site, faulty: Callable[..., None]
-) -> None:
+def test_server_errors_all_the_way_end_the_run(site: Site, faulty: Callable[..., None]) -> None:
     site.fill(10_000)
     faulty(status_500=1.0)
     report = site.run().report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from conftest import Site
+from sites import Site
 
 
 def crash(site: Site, faulty: Callable[..., None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conftest import Site
+from sites import Site
 
 MIX = {"status_429": 0.05, "status_500": 0.05, "reset_after": 0.05, "refuse": 0.01}
 

@@ -8,7 +8,7 @@ from math import log2
 
 import pytest
 from aiohttp import web
-from conftest import Site, outcome
+from sites import Site, outcome
 
 
 class Picky:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import duckdb
 import pytest
-from conftest import Site
 from killing import forks, run_users
+from sites import Site
 
 MOMENTS = 50
 ROWS = 3000
@@ -22,7 +22,9 @@ ROWS = 3000
 def in_flight(site: Site) -> set[str]:
     """Keys of the rows whose intent has no outcome, read from the state and the plan's file."""
     keys: set[str] = set()
-    intents = site.rows("SELECT i.plan, i.low, i.high FROM intents i JOIN plans p ON p.id = i.plan WHERE p.status = 'delivering'")
+    intents = site.rows(
+        "SELECT i.plan, i.low, i.high FROM intents i JOIN plans p ON p.id = i.plan WHERE p.status = 'delivering'"
+    )
     for plan, low, high in intents:
         file = site.root / ".backhaul" / "plans" / f"{plan}.parquet"
         numbered = f"read_parquet('{file}', file_row_number = true)"
@@ -121,7 +123,9 @@ def killed(site: Site, condition: str, nap: float) -> int:
     """Runs in a process that kills itself as soon as a condition on the files holds."""
     ledger = site.root / ".backhaul" / "ledgers" / "users.duckdb"
     script = WATCHED.format(condition=condition, nap=nap)
-    process = subprocess.run([sys.executable, "-c", script, site.root, ledger], capture_output=True, timeout=60)
+    process = subprocess.run(
+        [sys.executable, "-c", script, site.root, ledger], capture_output=True, timeout=60
+    )
     return process.returncode
 
 
@@ -145,7 +149,9 @@ def test_killed_while_folding(site: Site, nap: float, known: bool) -> None:
 def test_killed_between_the_fold_and_the_end(site: Site) -> None:
     """The journal says everything, the ledger has it all, and the plan is still there: it is not folded twice."""
     site.fill(1000)
-    condition = "os.path.exists(ledger) and os.path.getsize(ledger) > 100_000 and not os.path.exists(ledger + '.wal')"
+    condition = (
+        "os.path.exists(ledger) and os.path.getsize(ledger) > 100_000 and not os.path.exists(ledger + '.wal')"
+    )
     assert killed(site, condition, 0) == -signal.SIGKILL
     report = site.run().report
     assert (report.status, report.delivered) == ("succeeded", 0)
@@ -190,4 +196,8 @@ def test_what_killed_runs_leave_behind_does_not_pile_up(site: Site) -> None:
     for left in [*(folder / "plans").iterdir(), *folder.glob("spill-*")]:
         os.utime(left, (0, 0))
     site.run()
-    assert [str(path) for path in folder.rglob("*") if path.parent.name == "plans" or path.name.startswith("spill")] == []
+    assert [
+        str(path)
+        for path in folder.rglob("*")
+        if path.parent.name == "plans" or path.name.startswith("spill")
+    ] == []

@@ -30,7 +30,7 @@ CHUNK_BYTES = 32 << 20
 class Chunk:
     """Some consecutive plan rows, encoded: Arrow columns `key, pk, hash, remote_id, wire`. `first` is the first row's number."""
 
-    def __init__(self, table: pa.RecordBatch, first: int, plan: Plan, segment: Segment, object: str,  # noqa: A002
+    def __init__(self, table: pa.RecordBatch, first: int, plan: Plan, segment: Segment, object: str,
                  fields: Sequence[MappedField], identifiers: tuple[str, ...], wire: Wire) -> None:  # fmt: skip
         self.first = first
         self.plan = plan
@@ -160,7 +160,7 @@ class PlanBatch:
 
 
 def read_chunks(
-    engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, wire: Wire,  # noqa: A002
+    engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, wire: Wire,
     limits: BatchLimits,
 ) -> Iterator[Chunk]:  # fmt: skip
     """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time.

@@ -21,6 +21,8 @@ _MARGIN, _LONGEST_MARGIN = 0.03, 0.25
 """A share of the window, and seconds: what arrival may lag behind departure."""
 PATIENCE = 3600.0
 """Seconds. A longer wait ends the run `deferred`."""
+_LONGEST_HOLD = 86_400.0
+"""Seconds. Whatever the destination or a stored hold says."""
 
 
 class Window:
@@ -81,11 +83,11 @@ class Budget:
             since = int((wall - window.length) / window.slot)
             window.load(spent(self.bucket(window), since), wall, clock)
         if held_until is not None:
-            self._held_until = clock + min(max(held_until - wall, 0.0), PATIENCE)
+            self._held_until = clock + min(max(held_until - wall, 0.0), _LONGEST_HOLD)
 
     def hold(self, seconds: float) -> None:
         """Nobody sends for so long (capped)."""
-        self._held_until = max(self._held_until, self._clock() + min(seconds, PATIENCE * 24))
+        self._held_until = max(self._held_until, self._clock() + min(seconds, _LONGEST_HOLD))
         self._hold_unsaved = True
 
     async def acquire(self) -> None:
