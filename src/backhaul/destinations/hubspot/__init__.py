@@ -1,0 +1,230 @@
+"""HubSpot: contacts, companies, deals and custom objects, by its batch endpoints.
+
+Facts are from HubSpot's OpenAPI documents (CRM objects and properties, v3 and 2026-09), its usage guidelines, recorded
+answers, and issue threads of its client libraries. Every value is a string on the wire; an empty one clears. Answers
+are read by their body, never by their status: a 200 may hold errors, and an input may be in neither list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from pydantic import Field as Setting
+
+from backhaul.destinations.hubspot.answers import Sent, body_of, classify, context, listed, outcomes
+from backhaul.destinations.hubspot.fields import RECORD_ID, field_of, fold, is_email, same
+from backhaul.destinations.kit import Answer, Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
+from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    FieldType,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    Rate,
+    Rejected,
+)
+
+_OTHER_EMAILS = "hs_additional_emails"
+
+
+class HubSpotConfig(DestinationConfig):
+    """A HubSpot account, by the token of a private app (scopes: crm.objects.*.read, .write, crm.schemas.*.read)."""
+
+    access_token: Secret
+    """The private app's token."""
+    base_url: str = "https://api.hubapi.com"
+    """Another address, such as a simulation's."""
+    api_version: str = Setting(default="v3", pattern=r"^(v3|\d{4}-\d{2})$")
+    """v3, or a dated version such as 2026-09."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What batch/read says of keys: records it holds, and keys that it says are not there. Another key is neither."""
+
+    held: Mapping[str, Mapping[str, Any]]
+    gone: tuple[str, ...]
+
+
+class HubSpot(Destination[HubSpotConfig]):
+    """One HubSpot account."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="hubspot",
+        config=HubSpotConfig,
+        docs="CRM objects: contacts, companies, deals, and custom objects by their type id or full name.",
+        batch=dict.fromkeys(
+            (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)
+        ),
+        limits=(Rate("burst", 100, 10), Rate("day", 250_000, 86_400)),
+        concurrency=10,
+        wire=Wire.TEXT,
+        moves=True,
+        nulls="A cleared property is sent as an empty string; a skipped one is left out.",
+    )
+
+    def __init__(self, config: HubSpotConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url
+
+    def headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self.config.access_token.get_secret_value()}"}
+
+    def _path(self, room: str, object: str) -> str:
+        """`room` is objects or properties; dated versions come behind it."""
+        version = self.config.api_version
+        place = f"v3/{room}" if version == "v3" else f"{room}/{version}"
+        return f"/crm/{place}/{quote(object, safe='')}"
+
+    async def _post(self, object: str, action: str, body: Mapping[str, Any]) -> Answer:
+        return await self.http.request("POST", f"{self._path('objects', object)}/batch/{action}", json=body)
+
+    async def describe(self, object: str) -> ObjectSchema:
+        answer = await self.http.request("GET", self._path("properties", object))
+        if answer.status == 404:
+            raise Halt(
+                f"HubSpot has no object {object!r}", hint="custom objects go by 2-… or their full name"
+            )
+        found = [
+            field_of(item, object) for item in listed(body_of(answer), "results") if not item.get("archived")
+        ]
+        if not found:
+            raise Unsettled("HubSpot's answer has no list of properties")
+        record_id = Field(RECORD_ID, FieldType.STRING, writable=False, unique=True)
+        return ObjectSchema(object, {field.name: field for field in found} | {RECORD_ID: record_id})
+
+    async def write(self, batch: Batch) -> Outcomes:
+        """Upserts by a unique property; updates and archives by record id."""
+        name, keys = batch.identifiers[0], batch.keys
+        if batch.op is Op.INSERT:
+            return await self._send(batch, "create", [{}] * len(keys))
+        by_property = [{"idProperty": name, "id": key} for key in keys]
+        if batch.op is Op.UPSERT and name == RECORD_ID:
+            raise Halt(
+                "HubSpot gives record ids itself", hint="upsert by a unique property, or use mode: update"
+            )
+        if batch.op is Op.UPSERT:
+            return await self._send(batch, "upsert", by_property)
+        direct = name != RECORD_ID and not is_email(batch.object, name) and not any(batch.remote_ids)
+        if batch.op is Op.UPDATE and direct:
+            return await self._send(batch, "update", by_property)
+        return await self._by_record_id(batch)
+
+    async def _send(self, batch: Batch, action: str, ids: Sequence[Mapping[str, str] | None]) -> Outcomes:
+        """One request with the records that have an id in `ids` (None: left out), traced by their place in it."""
+        chosen = [
+            (key, given, record)
+            for key, given, record in zip(batch.keys, ids, batch.records(), strict=True)
+            if given is not None
+        ]
+        inputs = [
+            {**given, "objectWriteTraceId": str(place), "properties": _properties(record)}
+            for place, (_, given, record) in enumerate(chosen)
+        ]
+        answer = await self._post(batch.object, action, {"inputs": inputs})
+        name = batch.identifiers[0] if action == "create" or "idProperty" in chosen[0][1] else RECORD_ID
+        folded = partial(fold, batch.object, name)
+        values = [folded(given.get("id", key)) for key, given, _ in chosen]
+        return Outcomes(
+            tuple(outcomes(body_of(answer), Sent(name, [key for key, _, _ in chosen], values, folded)))
+        )
+
+    async def _by_record_id(self, batch: Batch) -> Outcomes:
+        """batch/archive takes nothing but record ids, batch/update no e-mail (HubSpot/hubspot-api-nodejs#548) and no
+        hs_object_id as idProperty; a record found by its own id may change its identifier."""
+        name, keys = batch.identifiers[0], batch.keys
+        ids = dict(zip(keys, keys if name == RECORD_ID else batch.remote_ids, strict=True))
+        unknown = [key for key in keys if ids[key] is None]
+        found = await self._find(batch.object, name, unknown, ()) if unknown else Found({}, ())
+        ids |= {key: str(record["id"]) for key, record in found.held.items()}
+        if batch.op is Op.DELETE:
+            archived = await self._archive(
+                batch.object, {key: known for key, known in ids.items() if known is not None}
+            )
+            return Outcomes((*archived, *(Delivered(key) for key in found.gone)))
+        missing = [
+            Rejected(key, "OBJECT_NOT_FOUND", f"HubSpot has no record with this {name}") for key in found.gone
+        ]
+        if not any(ids.values()):
+            return Outcomes(tuple(missing))
+        sent = await self._send(
+            batch, "update", [None if known is None else {"id": known} for known in ids.values()]
+        )
+        return Outcomes((*sent.items, *missing))
+
+    async def _archive(self, object: str, ids: Mapping[str, str]) -> list[Outcome]:
+        """204 is the answer for the batch as a whole, also where a record is not there."""
+        if not ids:
+            return []
+        answer = await self._post(
+            object, "archive", {"inputs": [{"id": record_id} for record_id in ids.values()]}
+        )
+        said = body_of(answer) if answer.body else {}
+        if listed(said, "errors"):
+            return outcomes(said, Sent(RECORD_ID, list(ids), list(ids.values()), str))
+        return [Delivered(key, record_id) for key, record_id in ids.items()]
+
+    async def read(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        found = await self._find(object, identifiers[0], keys, fields)
+        return {key: dict(record.get("properties") or {}) for key, record in found.held.items()}
+
+    async def _find(self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]) -> Found:
+        """Records by key through batch/read, which is up to date where search lags. A contact is held under its other
+        e-mails too.
+
+        Raises:
+            Unsettled: HubSpot could not read some of them.
+        """
+        more = [_OTHER_EMAILS] if is_email(object, name) else []
+        body: dict[str, Any] = {
+            "inputs": [{"id": key} for key in keys],
+            "properties": list(dict.fromkeys([name, *fields, *more])),
+            "propertiesWithHistory": [],
+        }
+        answer = await self._post(object, "read", body if name == RECORD_ID else {**body, "idProperty": name})
+        if answer.status == 404:
+            return Found({}, tuple(keys))
+        said, asked = body_of(answer), {fold(object, name, key): key for key in keys}
+        held = {
+            asked[spelling]: record
+            for record in listed(said, "results")
+            for spelling in (fold(object, name, value) for value in _identifiers(record, name, more))
+            if spelling in asked
+        }
+        lost: list[str] = []
+        for error in listed(said, "errors"):
+            if error.get("category") != "OBJECT_NOT_FOUND":
+                raise Unsettled(
+                    f"HubSpot could not read every record: {error.get('message')}",
+                    code=str(error.get("category")),
+                )
+            lost += [fold(object, name, value) for value in context(error, "ids")]
+        return Found(held, tuple(asked[it] for it in lost if it in asked and asked[it] not in held))
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        return same(field, sent, held)
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        return classify(answer)
+
+
+def _properties(record: dict[str, Any]) -> dict[str, Any]:
+    """What is written: everything but the record id, which only finds a record."""
+    return {name: value for name, value in record.items() if name != RECORD_ID}
+
+
+def _identifiers(record: Mapping[str, Any], name: str, more: Sequence[str]) -> list[str]:
+    """What a record answers to: its identifier, and a contact's other e-mails (joined by semicolons)."""
+    values = record.get("properties") or {}
+    own = record.get("id") if name == RECORD_ID else values.get(name)
+    return [str(own), *(one for other in more for one in str(values.get(other) or "").split(";") if one)]

@@ -1,0 +1,76 @@
+"""HubSpot's properties as fields, and when two spellings of a value are the same one to HubSpot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from backhaul.destinations.kit import plain
+from backhaul.types import Field, FieldType
+
+RECORD_ID = "hs_object_id"
+_CONTACTS = ("contacts", "contact", "0-1")
+_LONGEST = 65_536
+"""Characters of a text property; from memory, no public document says it."""
+_TYPES = {
+    "number": FieldType.NUMBER, "bool": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME,
+    "json": FieldType.JSON,
+}  # fmt: skip
+_SEVERAL = "enumeration/checkbox"
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
+
+
+def is_email(object: str, name: str) -> bool:
+    """Whether this is the e-mail that identifies a contact, without regard to case."""
+    return name == "email" and object.lower() in _CONTACTS
+
+
+def field_of(item: Mapping[str, Any], object: str) -> Field:
+    """A property, as the properties endpoint describes it. The e-mail of a contact is unique though it does not say so."""
+    name, kind = str(item["name"]), str(item.get("type"))
+    native = f"{kind}/{item['fieldType']}" if item.get("fieldType") else kind
+    fixed = item.get("calculated") or (item.get("modificationMetadata") or {}).get("readOnlyValue")
+    options = tuple(str(option["value"]) for option in item.get("options") or ())
+    closed = kind == "enumeration" and native != _SEVERAL and not item.get("externalOptions") and options
+    email = is_email(object, name)
+    return Field(
+        name,
+        _TYPES.get(kind, FieldType.STRING),
+        writable=not fixed,
+        unique=bool(item.get("hasUniqueValue")) or email,
+        max_length=_LONGEST if kind == "string" else None,
+        choices=options if closed else None,
+        case_insensitive=email,
+        native_type=native,
+    )
+
+
+def fold(object: str, name: str, value: Any) -> str:
+    """An identifier in the form in which HubSpot compares it."""
+    text = str(value)
+    return text.strip().lower() if is_email(object, name) else text
+
+
+def same(field: Field, sent: Any, held: Any) -> bool:
+    """Whether both are one value: dates are given back as ISO 8601 with milliseconds, choices in any order."""
+    one, other = plain(field, sent), plain(field, held)
+    if one == other or one is None or other is None:
+        return bool(one == other)
+    if field.type in (FieldType.DATE, FieldType.DATETIME):
+        first, second = _moment(str(one)), _moment(str(other))
+        return first is not None and second is not None and abs(first - second) < timedelta(milliseconds=1)
+    if field.native_type == _SEVERAL:
+        return set(str(one).split(";")) == set(str(other).split(";"))
+    return field.type is FieldType.BOOLEAN and str(one).lower() == str(other).lower()
+
+
+def _moment(text: str) -> datetime | None:
+    """A date or an instant: milliseconds since 1970 or ISO 8601, in UTC where it names no zone."""
+    if re.fullmatch(r"-?\d{1,14}", text):
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(text))
+    if not _MOMENT.fullmatch(text):
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
