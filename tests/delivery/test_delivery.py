@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ class Written(Destination[DestinationConfig]):
         return Outcomes(tuple(Delivered(key) for key in batch.keys))
 
 
-def chunks(rows: int) -> Iterator[Chunk]:
+def chunks(rows: int) -> Generator[Chunk, None, None]:
     """One chunk of rows `{"id": n}`."""
     plan = Plan(id="p", sync="s", path=Path("p.parquet"), rows=rows, changes={})
     names = [str(number) for number in range(rows)]

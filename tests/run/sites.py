@@ -145,12 +145,16 @@ class Site:
         return self.root / ".backhaul" / "state.db"
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Reads the state as another process would."""
-        if not self.state.exists():
+        """Reads the state as another process would; nothing where there is none yet."""
+        if not self.state.exists() or not self.state.stat().st_size:
             return []
         connection = sqlite3.connect(f"file:{self.state}?mode=ro", uri=True, timeout=10)
         try:
             return connection.execute(query).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
         finally:
             connection.close()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -162,10 +162,10 @@ class PlanBatch:
 def read_chunks(
     engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, wire: Wire,
     limits: BatchLimits,
-) -> Iterator[Chunk]:  # fmt: skip
+) -> Generator[Chunk, None, None]:  # fmt: skip
     """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time.
 
-    `engine` must keep the order of insertion and serve nothing else meanwhile.
+    `engine` must keep the order of insertion and serve nothing else until the generator ends or is closed.
     """
     fields = delete_fields(mapping) if segment.op is Op.DELETE else mapping.fields
     count = segment.high - segment.low
@@ -179,9 +179,10 @@ def read_chunks(
         f"WHERE file_row_number >= {segment.low} AND file_row_number < {segment.high}"
     )
     first, names = segment.low, tuple(field.name for field in mapping.identifiers)
-    for table in _whole_batches(engine.sql(query).to_arrow_reader(rows), limits.records):
-        yield Chunk(table, first, plan, segment, object, fields, names, wire)
-        first += table.num_rows
+    with engine.sql(query).to_arrow_reader(rows) as tables:
+        for table in _whole_batches(tables, limits.records):
+            yield Chunk(table, first, plan, segment, object, fields, names, wire)
+            first += table.num_rows
     if first - segment.low != count:
         raise RuntimeError(f"plan {plan.id} gave {first - segment.low} of {count} rows")
 

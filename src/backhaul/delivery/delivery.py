@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -71,7 +71,7 @@ class Delivery:
         self.stopping = True
         self.budget.stop.set()
 
-    async def deliver(self, chunks: Iterator[Chunk], limits: BatchLimits, most: int) -> None:
+    async def deliver(self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int) -> None:
         """Sends one segment, at most `most` of its rows; returns when every batch that left is settled.
 
         Raises:
@@ -103,7 +103,7 @@ class Delivery:
             raise self.failure
 
     async def _batches(
-        self, chunks: Iterator[Chunk], limits: BatchLimits, most: int
+        self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int
     ) -> AsyncGenerator[PlanBatch, None]:
         """Cuts chunks into batches; the next chunk is made in a thread while this one is sent."""
         left = most
@@ -120,6 +120,7 @@ class Delivery:
         finally:
             # the engine that makes the chunks serves one thread at a time
             await asyncio.gather(upcoming, return_exceptions=True)
+            chunks.close()
 
     async def _one(self, batch: PlanBatch) -> None:
         """The whole life of one batch."""

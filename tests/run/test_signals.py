@@ -1,0 +1,132 @@
+"""SIGINT and SIGTERM: what is in flight ends, nothing new starts, the next run goes on from there."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from aiohttp import web
+from sites import Site
+
+from backhaul.run import Run, RunOptions
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_finishes_what_is_in_flight(
+    site: Site, faulty: Callable[..., None], number: signal.Signals
+) -> None:
+    site.batch_size = 50
+    site.write()
+    site.fill(5000)
+    faulty(latency=0.1)
+    process = site.command("run")
+    until(lambda: len(site.sink.seen) > 8)
+    process.send_signal(number)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in said
+    sent = len(site.sink.seen)
+    assert sent < 60
+    assert site.rows("SELECT count(*) FROM intents") == [(0,)]
+    assert len(site.sink.records) == sent * 50
+    faulty()
+    report = site.run().report
+    assert report.delivered == 5000 - sent * 50
+    assert set(site.sent().values()) == {1}
+    assert site.sink.records == site.model()
+
+
+def test_a_signal_ends_a_long_hold(site: Site, answering: Callable[..., list[str]]) -> None:
+    site.fill(1000)
+    site.sync = {"freshness": {"sample": 0}}
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({}, status=429, headers={"Retry-After": "600"})
+
+    asked = answering(answer)
+    process = site.command("run")
+    until(lambda: asked)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in said
+
+
+def test_a_signal_while_the_model_is_read_sends_nothing(site: Site) -> None:
+    site.fill(100)
+    slow = "select id, name, v from t where (select count(*) from range(40000) a(i), range(40000) b(j) where a.i + b.j > id) > 0"
+    site.sync = {"model": {"warehouse": "main", "sql": slow, "primary_key": "id"}}
+    site.write()
+    process = site.command("run")
+    until(lambda: site.rows("SELECT 1 FROM runs WHERE status = 'running'"))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode in (1, 3)
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in said
+    assert "stopped" in said
+    assert site.sink.seen == []
+
+
+def test_a_second_signal_ends_at_once_and_loses_nothing(site: Site, faulty: Callable[..., None]) -> None:
+    site.fill(1000)
+    faulty(silence=30)
+    process = site.command("run")
+    until(lambda: site.sink.records)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.communicate(timeout=30)
+    assert time.monotonic() - began < 2
+    assert process.returncode not in (0, None)
+    faulty()
+    assert site.run().report.status == "succeeded"
+    assert site.sink.records == site.model()
+
+
+def test_a_stop_at_any_moment_is_polite(site: Site, faulty: Callable[..., None]) -> None:
+    """Thirty moments from before the plan to after the last batch, each upon a run that was cut short."""
+    site.batch_size = 50
+    site.write()
+    site.fill(2000)
+    faulty(latency=0.002)
+    ended = set()
+
+    async def run(after: float) -> None:
+        with site.project as project:
+            one = Run(project.workspace, project.sync("users"), RunOptions())
+            asyncio.get_running_loop().call_later(after, one.stop)
+            report = await one.execute()
+        ended.add(report.status)
+        assert report.status in ("succeeded", "deferred") or "stopped" in str(report.error), report
+
+    began = time.monotonic()
+    asyncio.run(run(60))
+    length = time.monotonic() - began
+    for number in range(30):
+        site.sql(f"update t set v = v + 1, name = 'n{number}' where id % 3 = {number % 3}")
+        asyncio.run(run(length * number / 20))
+    site.run()
+    assert site.sink.records == site.model()
+    assert ended == {"succeeded", "deferred", "failed"}
