@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,7 +71,8 @@ def _moment(text: str) -> datetime | None:
     """A date or an instant: milliseconds since 1970 or ISO 8601, in UTC where it names no zone."""
     if re.fullmatch(r"-?\d{1,14}", text):
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(text))
-    if not _MOMENT.fullmatch(text):
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if _MOMENT.fullmatch(text):
+        with suppress(ValueError):  # such as a 30th of February
+            moment = datetime.fromisoformat(text)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None
