@@ -19,7 +19,7 @@ from backhaul.delivery.connect import Connection, insist
 from backhaul.delivery.delivery import Delivery, Systemic
 from backhaul.delivery.tally import Totals
 from backhaul.destinations.kit import Unsupported
-from backhaul.engine import in_thread
+from backhaul.engine import in_order, in_thread
 from backhaul.errors import BackhaulError, Held, PlanMoved, RunError, UsageError
 from backhaul.ledger.plan import Plan
 from backhaul.planning.explain import refusals
@@ -117,6 +117,7 @@ class Run:
             prepared = await self._prepare(engine, schemas)
             self._describe(prepared)
             self._guard(prepared)
+            self.workspace.state.do_all("raise", [(self.sync.name, key) for key in prepared.stale])
             if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
                 await self._deliver(engine, schemas, prepared)
             else:
@@ -239,7 +240,6 @@ class Run:
             self.options.limit if self.options.limit is not None else plan.total,
         )
         report.pending = max(plan.total - left, 0)
-        engine.execute("SET preserve_insertion_order = true")
         async with Journal(self.workspace.state, sync.name, plan.id) as journal:
             delivery = self._delivery = Delivery(
                 destination, journal, connection.budget, dead_keys=dead,
@@ -254,10 +254,11 @@ class Run:
                         f"{destination.spec.name} has no {segment.op} of {sync.object}",
                         hint="choose another mode",
                     )
-                chunks = read_chunks(
-                    engine, plan, segment, prepared.mapping, sync.object, destination.spec.wire, limits
-                )
-                await delivery.deliver(chunks, limits, left)
+                with in_order(engine):
+                    chunks = read_chunks(
+                        engine, plan, segment, prepared.mapping, sync.object, destination.spec.wire, limits
+                    )
+                    await delivery.deliver(chunks, limits, left)
                 left -= segment.high - segment.low
         totals = delivery.totals
         report.delivered, report.unknown, report.retries = totals.delivered, totals.unknown, totals.retries

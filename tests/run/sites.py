@@ -70,18 +70,22 @@ class Site:
     api: dict[str, Any] = field(default_factory=dict)
     sync: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 100
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What the object declares of its fields; nothing: it takes any."""
 
     def write(self) -> None:
-        """Writes the project's files from `api`, `sync` and `batch_size`."""
+        """Writes the project's files from `api`, `sync`, `batch_size` and `fields`."""
         (self.root / "syncs").mkdir(exist_ok=True)
         write = {"batch_size": self.batch_size, "results": RESULTS}
-        user = {
+        user: dict[str, Any] = {
             "key": "id",
             "upsert": {"request": "POST /upsert", "body": {"records": "$records"}, **write},
             "insert": {"request": "POST /insert", "body": {"records": "$records"}, **write},
             "delete": {"request": "POST /delete", "body": {"ids": "$keys"}, **write},
             "read": {"request": "POST /read", "body": {"ids": "$keys"}, "each": "results", "key": "id"},
         }
+        if self.fields:
+            user["fields"] = self.fields
         api = {"type": "http", "base_url": f"http://127.0.0.1:{self.port}", "objects": {"user": user}}
         project = {
             "project": "t",

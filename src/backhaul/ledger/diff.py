@@ -14,7 +14,7 @@ from backhaul.engine import number
 from backhaul.errors import SourceError
 from backhaul.ledger.ledger import LedgerView, RowState
 from backhaul.ledger.plan import CHANGES, Plan, Segment, make_durable
-from backhaul.mapping.mapping import SEPARATOR, Mapping, MappedField
+from backhaul.mapping.mapping import SEPARATOR, Mapping
 from backhaul.mapping.wire import key_text
 from backhaul.sql import ident, literal
 from backhaul.types import Mode, Nulls, Op
@@ -23,6 +23,8 @@ DELETE, MOVE, SEND, FORGET, REFUSE = 0, 1, 2, 8, 9
 """`_segment`, in the order of sending: what left the model goes first, so that a unique value it held is free again."""
 
 ROW_GROUP = 61_440
+NO_HASH = "None"
+"""What stands for the hash of a delete: its record has no value."""
 
 
 class RelationLike(Protocol):
@@ -57,7 +59,11 @@ class Diff:
     """One comparison of a model with a ledger, on one engine."""
 
     def __init__(
-        self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, view: LedgerView | None, options: DiffOptions
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        mapping: Mapping,
+        view: LedgerView | None,
+        options: DiffOptions,
     ) -> None:
         self.engine = engine
         self.mapping = mapping
@@ -73,7 +79,9 @@ class Diff:
             SourceError: a key is NULL or occurs twice; names samples.
         """
         self._join(relation)
-        self.rows = self._one(f"SELECT count(*) FROM {relation.sql}") if relation.repeatable else relation.rows or 0
+        self.rows = (
+            self._one(f"SELECT count(*) FROM {relation.sql}") if relation.repeatable else relation.rows or 0
+        )
         self._check_nulls()
         self._check_duplicates(relation)
         self._check_spellings()
@@ -86,7 +94,9 @@ class Diff:
             self._make("candidates", f"SELECT m.*, {nothing}, NULL::UBIGINT AS _was FROM ({desired}) AS m")
             return
         on = " AND ".join(f"m.{key} = l.{key}" for key in self.keys)
-        kind, where = ("LEFT", "") if self.options.incremental else ("FULL", "WHERE (m._hash = l._hash) IS NOT TRUE")
+        kind, where = (
+            ("LEFT", "") if self.options.incremental else ("FULL", "WHERE (m._hash = l._hash) IS NOT TRUE")
+        )
         # the ledger's (key, hash) is the side to hold in memory; the model with all its columns only streams past
         self.engine.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
         try:
@@ -120,7 +130,9 @@ class Diff:
                 desired = self.mapping.desired(relation.again().sql)
                 twice = self._pairs(f"(SELECT {keys} FROM ({desired}))")
                 if not twice:
-                    raise SourceError("the model gave different rows when read twice, so its duplicate keys cannot be named")
+                    raise SourceError(
+                        "the model gave different rows when read twice, so its duplicate keys cannot be named"
+                    )
         if twice:
             self._refuse(f"the primary key is not unique: {twice}")
 
@@ -151,7 +163,8 @@ class Diff:
             stays = " AND ".join(f"gone.l{key} = {key}" for key in self.keys)
             rows = self.engine.execute(
                 f"SELECT [a.j, b.j] FROM (SELECT {names}, {key_json(self.mapping)} AS j FROM {new}) AS a JOIN "
-                f"(SELECT {names}, {key_json(self.mapping)} AS j FROM ({self.view.current(self.mapping)}) AS held WHERE NOT EXISTS "
+                f"(SELECT {names}, {key_json(self.mapping)} AS j FROM ({self.view.current(self.mapping)}) AS held "
+                f"WHERE NOT EXISTS "
                 f"(SELECT 1 FROM temp.candidates AS gone WHERE gone.{self.keys[0]} IS NULL AND {stays})) AS b ON {on} LIMIT 3"
             ).fetchall()
         if rows:
@@ -195,6 +208,26 @@ class Diff:
         self._make("refused", "SELECT * FROM refused_now")
         self.engine.unregister("refused_now")
 
+    def _key(self, prefix: str) -> str:
+        """The primary key of a candidate as JSON, whether it is in the model or in the ledger alone."""
+        gone, there = key_json(self.mapping, prefix + "l"), key_json(self.mapping, prefix)
+        return f"CASE WHEN {prefix}{self.keys[0]} IS NULL THEN {gone} ELSE {there} END"
+
+    def stale(self, letters: Sequence[tuple[str, str]]) -> list[str]:
+        """Of dead letters (key as JSON, hash) the keys of those that mean nothing any more: the record is as acknowledged
+        again, or has left the model. Only a read of the whole model can say so."""
+        if not letters or self.options.incremental:
+            return []
+        keys, hashes = zip(*letters, strict=True)
+        self.engine.register("letters_now", pa.table({"key": pa.array(keys, pa.string()), "hash": pa.array(hashes, pa.string())}))
+        reason = f"(c.{self.keys[0]} IS NOT NULL OR n.hash = {literal(NO_HASH)})"
+        rows = self.engine.execute(
+            f"SELECT key FROM letters_now AS n WHERE NOT EXISTS "
+            f"(SELECT 1 FROM temp.candidates AS c WHERE {self._key('c.')} = n.key AND {reason})"
+        ).fetchall()
+        self.engine.unregister("letters_now")
+        return [key for (key,) in rows]
+
     def _find_twins(self) -> None:
         """temp.twins: keys that claim an identifier which another key claims or holds; temp.claimed: every claim."""
         keys = ", ".join(self.keys)
@@ -205,7 +238,10 @@ class Diff:
             self._make("twins", f"SELECT {keys} FROM temp.claimed")
             return
         norm = self._norm()
-        self._make("claimed", f"SELECT {keys}, {norm} AS n FROM temp.candidates WHERE {self.keys[0]} IS NOT NULL AND _error IS NULL")
+        self._make(
+            "claimed",
+            f"SELECT {keys}, {norm} AS n FROM temp.candidates WHERE {self.keys[0]} IS NOT NULL AND _error IS NULL",
+        )
         twins = f"SELECT {keys} FROM temp.claimed WHERE n IN (SELECT n FROM temp.claimed GROUP BY n HAVING count(*) > 1)"
         if self.view is not None:
             mine = " AND ".join(f"h.{key} = c.{key}" for key in self.keys)
@@ -219,11 +255,23 @@ class Diff:
 
     def _norm(self) -> str:
         text = key_text(self.mapping.identifiers)
-        return f"lower(trim({text}))" if any(field.field.case_insensitive for field in self.mapping.identifiers) else text
+        return (
+            f"lower(trim({text}))"
+            if any(field.field.case_insensitive for field in self.mapping.identifiers)
+            else text
+        )
 
     def _changes(self) -> str:
         """The SELECT of a plan file's rows; `_segment` NULL is a candidate that is no change."""
-        names = [*self.keys, "_hash", *self._values("f."), *self._values("o."), "_remote_id", "_error", "_again"]
+        names = [
+            *self.keys,
+            "_hash",
+            *self._values("f."),
+            *self._values("o."),
+            "_remote_id",
+            "_error",
+            "_again",
+        ]
         return f"SELECT {self._segment()} AS _segment, {self._change()} AS _change, {', '.join(names)} FROM ({self._joined()})"
 
     def _values(self, prefix: str) -> list[str]:
@@ -243,18 +291,25 @@ class Diff:
             joins += f" LEFT JOIN ({self.view.current(self.mapping)}) AS h ON {on}"
             for field in self.mapping.fields:
                 column = ident(field.column)
-                value = f"CASE WHEN c.{both[0][0]} IS NULL THEN h.{column} ELSE c.{column} END" if field.identifier else f"c.{column}"
+                value = (
+                    f"CASE WHEN c.{both[0][0]} IS NULL THEN h.{column} ELSE c.{column} END"
+                    if field.identifier
+                    else f"c.{column}"
+                )
                 parts += [f"{value} AS {column}", f"h.{column} AS {ident('o.' + field.name)}"]
             parts += ["h._remote_id", "CASE WHEN c._was IS NULL THEN h._state END AS _again",
                       f"c.{both[0][1]} IS NOT NULL AND h._at IS NULL AS never"]  # fmt: skip
         twin = " AND ".join(f"t.{key} = c.{key}" for key in self.keys)
         name = self.mapping.identifiers[0].name
-        said = literal(f"{name}{SEPARATOR}duplicate{SEPARATOR}another record of the model has the same {name}")
+        said = literal(
+            f"{name}{SEPARATOR}duplicate{SEPARATOR}another record of the model has the same {name}"
+        )
         parts += [f"coalesce(c._error, CASE WHEN t.{self.keys[0]} IS NOT NULL THEN {said} END) AS _error"]
-        parts += ["r.key IS NOT NULL AND (r.by_mapping IS FALSE OR coalesce(c._error, CASE WHEN "
-                  f"t.{self.keys[0]} IS NOT NULL THEN '' END) IS NOT NULL) AS dead"]  # fmt: skip
+        refused_now = f"(c._error IS NOT NULL OR t.{self.keys[0]} IS NOT NULL)"
+        parts += [f"r.key IS NOT NULL AND (r.by_mapping IS FALSE OR {refused_now}) AS dead"]
         joins += f" LEFT JOIN (SELECT DISTINCT * FROM temp.twins) AS t ON {twin}"
-        joins += f" LEFT JOIN temp.refused AS r ON r.hash = CAST(c._hash AS VARCHAR) AND r.key = {key_json(self.mapping, 'c.')}"
+        hashed = f"coalesce(CAST(c._hash AS VARCHAR), {literal(NO_HASH)})"
+        joins += f" LEFT JOIN temp.refused AS r ON r.hash = {hashed} AND r.key = {self._key('c.')}"
         return f"SELECT {', '.join(parts)} FROM temp.candidates AS c{joins}"
 
     def _segment(self) -> str:
@@ -266,7 +321,7 @@ class Diff:
             f"CASE WHEN _was IS NOT NULL AND NOT ({self._differs()}) THEN NULL WHEN {self._moved()} THEN {MOVE} ELSE {SEND} END"
         )  # fmt: skip
         return (
-            f"CASE WHEN gone THEN {gone} WHEN dead THEN NULL WHEN _error IS NOT NULL THEN {REFUSE} "
+            f"CASE WHEN dead THEN NULL WHEN gone THEN {gone} WHEN _error IS NOT NULL THEN {REFUSE} "
             f"WHEN unheld THEN {SEND} ELSE {held} END"
         )
 
@@ -295,16 +350,25 @@ class Diff:
     def _describe(self, plan_id: str, sync: str, path: Path, watermark: str | None) -> Plan:
         file = f"read_parquet({literal(str(path))}, file_row_number = true)"
         rows = self.engine.execute(
-            f"SELECT _segment, _change, count(*), min(file_row_number), max(file_row_number) + 1 FROM {file} GROUP BY ALL ORDER BY 4"
+            f"SELECT _segment, _change, count(*), min(file_row_number), max(file_row_number) + 1 FROM {file} "
+            "GROUP BY ALL ORDER BY 4"
         ).fetchall()
         sent = [row for row in rows if row[0] <= SEND]
-        changes = {name: sum(row[2] for row in sent if row[1] == number) for number, name in enumerate(CHANGES)}
+        changes = {
+            name: sum(row[2] for row in sent if row[1] == number) for number, name in enumerate(CHANGES)
+        }
         segments = tuple(
             Segment(self._op(number), min(row[3] for row in sent if row[0] == number), max(row[4] for row in sent if row[0] == number))
             for number in sorted({row[0] for row in sent})
         )  # fmt: skip
-        digest = self._one(f"SELECT sum(hash(_segment, _change, {', '.join(self.keys)}, _hash)::HUGEINT) FROM {file}")
-        again = dict(self.engine.execute(f"SELECT _again, count(*) FROM {file} WHERE _again IS NOT NULL AND _segment <= {SEND} GROUP BY 1").fetchall())
+        digest = self._one(
+            f"SELECT sum(hash(_segment, _change, {', '.join(self.keys)}, _hash)::HUGEINT) FROM {file}"
+        )
+        again = dict(
+            self.engine.execute(
+                f"SELECT _again, count(*) FROM {file} WHERE _again IS NOT NULL AND _segment <= {SEND} GROUP BY 1"
+            ).fetchall()
+        )
         names = {RowState.ACKED: "mapping", RowState.UNKNOWN: "unknown", RowState.KNOWN: "reset"}
         return Plan(
             id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=segments,

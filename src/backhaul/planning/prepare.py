@@ -31,6 +31,8 @@ class Prepared:
     guards: tuple[Guard, ...]
     held: int
     seconds: dict[str, float]
+    stale: tuple[str, ...] = ()
+    """Keys (JSON) of dead letters that mean nothing any more."""
 
     @property
     def tripped(self) -> list[Guard]:
@@ -88,11 +90,12 @@ def prepare(
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
         plan = diff.write(plan_id, sync.name, path, watermark)
+        stale = diff.stale([(row["key"], row["hash"]) for row in sources.state.do("letters", {"sync": sync.name})])
         held = view.count() if view is not None else 0
     rows = sources.state.do("last_full_rows", {"sync": sync.name})
     guards = check_guards(sync.guards, plan, held, rows[0]["rows"] if rows and not plan.first else None)
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
-    return Prepared(plan, mapping, tuple(guards), held, seconds)
+    return Prepared(plan, mapping, tuple(guards), held, seconds, tuple(stale))
 
 
 def _first_line(error: duckdb.Error) -> str:
@@ -103,10 +106,18 @@ def _refused(state: State, sync: str) -> list[tuple[str, str, bool]]:
     return [(row["key"], row["hash"], bool(row["by_mapping"])) for row in state.do("refused", {"sync": sync})]
 
 
-def _since(view: LedgerView | None, sync: Any, mapping: Mapping, engine: duckdb.DuckDBPyConnection) -> str | None:
+def _since(
+    view: LedgerView | None, sync: Any, mapping: Mapping, engine: duckdb.DuckDBPyConnection
+) -> str | None:
     """Where an incremental read may start; None where only a full read tells the truth: no watermark yet, deletes to
     find, another mapping, or records whose state is in doubt."""
-    if view is None or view.empty or sync.model.cursor is None or sync.mode is Mode.MIRROR or not view.fits(mapping):
+    if (
+        view is None
+        or view.empty
+        or sync.model.cursor is None
+        or sync.mode is Mode.MIRROR
+        or not view.fits(mapping)
+    ):
         return None
     if number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE _hash IS NULL"):
         return None
@@ -117,7 +128,9 @@ def _watermark(engine: duckdb.DuckDBPyConnection, sources: Sources) -> str | Non
     """The cursor's highest value, taken before the model is read, so that no row is older and missed."""
     select = model_select(sources.sync.model, sources.warehouse, sources.root)
     column = ident(sources.sync.model.cursor)
-    relation = sources.warehouse.relation(engine, f"SELECT max({column}) AS watermark FROM ({select}) AS model")
+    relation = sources.warehouse.relation(
+        engine, f"SELECT max({column}) AS watermark FROM ({select}) AS model"
+    )
     try:
         rows = engine.execute(f"SELECT CAST(watermark AS VARCHAR) FROM {relation.sql}").fetchall()
     finally:

@@ -75,6 +75,9 @@ DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND NOT by_mapping;
 -- refused
 SELECT key, hash, by_mapping FROM dead_letters WHERE sync = :sync AND status <> 'replay';
 
+-- letters
+SELECT key, hash FROM dead_letters WHERE sync = :sync;
+
 -- dead_keys
 SELECT key FROM dead_letters WHERE sync = :sync;
 
