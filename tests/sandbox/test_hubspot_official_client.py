@@ -32,7 +32,9 @@ def client(sandbox: HubSpotSandbox) -> Iterator[Any]:
 def upsert(client: Any, *inputs: dict[str, Any]) -> Any:
     from hubspot.crm.contacts import BatchInputSimplePublicObjectBatchInputUpsert
 
-    return client.crm.contacts.batch_api.upsert(BatchInputSimplePublicObjectBatchInputUpsert(inputs=list(inputs)))
+    return client.crm.contacts.batch_api.upsert(
+        BatchInputSimplePublicObjectBatchInputUpsert(inputs=list(inputs))
+    )
 
 
 def contact(email: str, trace: str = "t", **properties: str) -> dict[str, Any]:
@@ -66,17 +68,28 @@ def test_create_read_search_archive(client: Any) -> None:
     )
 
     batch = client.crm.contacts.batch_api
-    inputs = [{"properties": {"email": f"u{number}@example.com", "city": "Oslo"}, "associations": []} for number in range(3)]
+    inputs = [
+        {"properties": {"email": f"u{number}@example.com", "city": "Oslo"}, "associations": []}
+        for number in range(3)
+    ]
     made = batch.create(BatchInputSimplePublicObjectBatchInputForCreate(inputs=inputs))
     assert len(made.results) == 3
     asked = BatchReadInputSimplePublicObjectId(
-        id_property="email", inputs=[{"id": "u1@example.com"}, {"id": "gone@example.com"}], properties=["city"], properties_with_history=[]
+        id_property="email",
+        inputs=[{"id": "u1@example.com"}, {"id": "gone@example.com"}],
+        properties=["city"],
+        properties_with_history=[],
     )
     read = batch.read(asked)
     assert read.results[0].properties["city"] == "Oslo"
     assert read.errors[0].category == "OBJECT_NOT_FOUND"
     found = client.crm.contacts.search_api.do_search(
-        PublicObjectSearchRequest(filter_groups=[{"filters": [{"propertyName": "email", "operator": "EQ", "value": "u2@example.com"}]}], limit=10)
+        PublicObjectSearchRequest(
+            filter_groups=[
+                {"filters": [{"propertyName": "email", "operator": "EQ", "value": "u2@example.com"}]}
+            ],
+            limit=10,
+        )
     )
     assert found.total == 1
     batch.archive(BatchInputSimplePublicObjectId(inputs=[{"id": item.id} for item in made.results]))
@@ -86,7 +99,9 @@ def test_create_read_search_archive(client: Any) -> None:
 def test_a_create_that_exists_is_a_conflict_naming_it(client: Any) -> None:
     from hubspot.crm.contacts import ApiException, BatchInputSimplePublicObjectBatchInputForCreate
 
-    inputs = BatchInputSimplePublicObjectBatchInputForCreate(inputs=[{"properties": {"email": "a@example.com"}, "associations": []}])
+    inputs = BatchInputSimplePublicObjectBatchInputForCreate(
+        inputs=[{"properties": {"email": "a@example.com"}, "associations": []}]
+    )
     first = client.crm.contacts.batch_api.create(inputs)
     with pytest.raises(ApiException) as caught:
         client.crm.contacts.batch_api.create(inputs)
@@ -100,7 +115,9 @@ def test_a_create_that_exists_is_a_conflict_naming_it(client: Any) -> None:
     ([contact("a@example.com", nope="x")], "nope"),
     ([{"idProperty": "city", "id": "Oslo", "properties": {}}], "non-unique"),
 ])  # fmt: skip
-def test_a_request_that_is_wrong_is_refused_whole(client: Any, sandbox: HubSpotSandbox, inputs: list[Any], said: str) -> None:
+def test_a_request_that_is_wrong_is_refused_whole(
+    client: Any, sandbox: HubSpotSandbox, inputs: list[Any], said: str
+) -> None:
     from hubspot.crm.contacts import ApiException
 
     with pytest.raises(ApiException, match=said) as caught:
@@ -132,23 +149,34 @@ def test_properties_are_listed_and_made(client: Any) -> None:
 def test_limits_answer_429_with_their_headers(sandbox: HubSpotSandbox) -> None:
     sandbox.burst.count = 3
     with serving(sandbox.app()) as url:
-        request = urllib.request.Request(f"{url}/crm/v3/properties/contacts", headers={"Authorization": "Bearer x"})
+        request = urllib.request.Request(  # noqa: S310
+            f"{url}/crm/v3/properties/contacts", headers={"Authorization": "Bearer x"}
+        )
         for left in (2, 1, 0):
-            with urllib.request.urlopen(request) as answer:
+            with urllib.request.urlopen(request) as answer:  # noqa: S310
                 assert answer.headers["X-HubSpot-RateLimit-Remaining"] == str(left)
                 assert answer.headers["X-HubSpot-RateLimit-Interval-Milliseconds"] == "10000"
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request)
+            urllib.request.urlopen(request)  # noqa: S310
         assert caught.value.code == 429
         assert b"TEN_SECONDLY_ROLLING" in caught.value.read()
 
 
 def test_no_token_is_401_and_a_missing_scope_403(sandbox: HubSpotSandbox) -> None:
     with serving(sandbox.app()) as url:
-        for headers, scopes, status in (({}, frozenset(), 401), ({"Authorization": "Bearer x"}, frozenset({"crm.objects.contacts.read", "crm.schemas.contacts.read"}), 403)):
+        for headers, scopes, status in (
+            ({}, frozenset(), 401),
+            (
+                {"Authorization": "Bearer x"},
+                frozenset({"crm.objects.contacts.read", "crm.schemas.contacts.read"}),
+                403,
+            ),
+        ):
             sandbox.missing_scopes = scopes
             with pytest.raises(urllib.error.HTTPError) as caught:
-                urllib.request.urlopen(urllib.request.Request(f"{url}/crm/v3/properties/contacts", headers=headers))
+                urllib.request.urlopen(  # noqa: S310
+                    urllib.request.Request(f"{url}/crm/v3/properties/contacts", headers=headers)  # noqa: S310
+                )
             assert caught.value.code == status
             caught.value.close()
 
@@ -157,7 +185,7 @@ def test_the_page_shows_records_and_faults(client: Any, sandbox: HubSpotSandbox)
     upsert(client, contact("<b>@example.com", firstname="<script>alert(1)</script>"))
     upsert(client, contact("ada@example.com", firstname="<script>alert(1)</script>"))
     sandbox.faults.latency = 0.01
-    with serving(sandbox.app()) as url, urllib.request.urlopen(url) as answer:
+    with serving(sandbox.app()) as url, urllib.request.urlopen(url) as answer:  # noqa: S310
         page = answer.read().decode()
     assert "ada@example.com" in page
     assert "latency" in page

@@ -49,8 +49,12 @@ class Account:
 async def account() -> AsyncIterator[Account]:
     sandbox = HubSpotSandbox(burst=1000)
     properties = sandbox.types["contacts"].properties
-    for name, kind, field_type in (("score", "number", "number"), ("born", "date", "date"), ("seen", "datetime", "date"),
-                                   ("paying", "bool", "booleancheckbox")):  # fmt: skip
+    for name, kind, field_type in (
+        ("score", "number", "number"),
+        ("born", "date", "date"),
+        ("seen", "datetime", "date"),
+        ("paying", "bool", "booleancheckbox"),
+    ):
         properties[name] = Property(name, kind, field_type, own=False)
     properties["crm_id"] = Property("crm_id", unique=True, own=False)
     async with (
@@ -62,12 +66,23 @@ async def account() -> AsyncIterator[Account]:
 
 @pytest.mark.parametrize(
     ("name", "sent", "stored"),
-    [("score", "12.50", "12.50"), ("score", "-1e3", "-1e3"), ("score", 7, "7"), ("born", "2026-02-28", "2026-02-28"),
-     ("born", "1772236800000", "2026-02-28"), ("born", "2026-02-28T00:00:00Z", "2026-02-28"),
-     ("seen", "2026-02-28T01:00:00+01:00", "2026-02-28T00:00:00.000Z"), ("seen", "1772236800123", "2026-02-28T00:00:00.123Z"),
-     ("paying", "true", "true"), ("paying", True, "true"), ("lifecyclestage", "lead", "lead"),
-     ("hs_buying_role", "CHAMPION;BLOCKER", "CHAMPION;BLOCKER"), ("city", "x" * 65_536, "x" * 65_536), ("city", "", None)],
-)  # fmt: skip
+    [
+        ("score", "12.50", "12.50"),
+        ("score", "-1e3", "-1e3"),
+        ("score", 7, "7"),
+        ("born", "2026-02-28", "2026-02-28"),
+        ("born", "1772236800000", "2026-02-28"),
+        ("born", "2026-02-28T00:00:00Z", "2026-02-28"),
+        ("seen", "2026-02-28T01:00:00+01:00", "2026-02-28T00:00:00.000Z"),
+        ("seen", "1772236800123", "2026-02-28T00:00:00.123Z"),
+        ("paying", "true", "true"),
+        ("paying", True, "true"),
+        ("lifecyclestage", "lead", "lead"),
+        ("hs_buying_role", "CHAMPION;BLOCKER", "CHAMPION;BLOCKER"),
+        ("city", "x" * 65_536, "x" * 65_536),
+        ("city", "", None),
+    ],
+)
 async def test_values_that_are_taken(account: Account, name: str, sent: Any, stored: str | None) -> None:
     await account.made("a@example.com", **{name: sent})
     assert await account.held("a@example.com", name) == {name: stored}
@@ -75,11 +90,21 @@ async def test_values_that_are_taken(account: Account, name: str, sent: Any, sto
 
 @pytest.mark.parametrize(
     ("name", "sent", "code"),
-    [("score", "1,000", "INVALID_NUMBER"), ("score", "NaN", "INVALID_NUMBER"), ("born", "2026-02-30", "INVALID_DATE"),
-     ("born", "1772236800001", "INVALID_DATE"), ("born", "28.02.2026", "INVALID_DATE"), ("born", "2026-02-28T00:00:00+01:00", "INVALID_DATE"),
-     ("seen", "yesterday", "INVALID_DATETIME"), ("paying", "yes", "INVALID_BOOL"), ("lifecyclestage", "Lead", "INVALID_OPTION"),
-     ("hs_buying_role", "CHAMPION;BOSS", "INVALID_OPTION"), ("city", "x" * 65_537, "TOO_LONG"), ("email", "b at c", "INVALID_EMAIL")],
-)  # fmt: skip
+    [
+        ("score", "1,000", "INVALID_NUMBER"),
+        ("score", "NaN", "INVALID_NUMBER"),
+        ("born", "2026-02-30", "INVALID_DATE"),
+        ("born", "1772236800001", "INVALID_DATE"),
+        ("born", "28.02.2026", "INVALID_DATE"),
+        ("born", "2026-02-28T00:00:00+01:00", "INVALID_DATE"),
+        ("seen", "yesterday", "INVALID_DATETIME"),
+        ("paying", "yes", "INVALID_BOOL"),
+        ("lifecyclestage", "Lead", "INVALID_OPTION"),
+        ("hs_buying_role", "CHAMPION;BOSS", "INVALID_OPTION"),
+        ("city", "x" * 65_537, "TOO_LONG"),
+        ("email", "b at c", "INVALID_EMAIL"),
+    ],
+)
 async def test_values_that_refuse_their_record_alone(
     account: Account, name: str, sent: str, code: str
 ) -> None:
@@ -102,9 +127,14 @@ async def test_values_that_refuse_their_record_alone(
 
 @pytest.mark.parametrize(
     ("properties", "code"),
-    [({"nope": "x"}, "PROPERTY_DOESNT_EXIST"), ({"createdate": "1"}, "READ_ONLY_VALUE"), ({"num_associated_deals": "1"}, "READ_ONLY_VALUE"),
-     ({"city": None}, "INVALID_TYPE"), ({"city": ["x"]}, "INVALID_TYPE")],
-)  # fmt: skip
+    [
+        ({"nope": "x"}, "PROPERTY_DOESNT_EXIST"),
+        ({"createdate": "1"}, "READ_ONLY_VALUE"),
+        ({"num_associated_deals": "1"}, "READ_ONLY_VALUE"),
+        ({"city": None}, "INVALID_TYPE"),
+        ({"city": ["x"]}, "INVALID_TYPE"),
+    ],
+)
 async def test_properties_that_refuse_the_request(
     account: Account, properties: dict[str, Any], code: str
 ) -> None:
@@ -191,16 +221,34 @@ async def test_create_names_the_first_that_exists_and_creates_nothing(account: A
 
 @pytest.mark.parametrize(
     ("action", "inputs", "said"),
-    [("upsert", [{"idProperty": "city", "id": "x", "properties": {}}], "non-unique 0-1 property city"),
-     ("upsert", [{"idProperty": "hs_object_id", "id": "1", "properties": {}}], "non-unique"),
-     ("update", [{"idProperty": "email", "id": "a@example.com", "properties": {}}], "non-unique 0-1 property email"),
-     ("upsert", [{"id": "1", "properties": {}}], "idProperty"),
-     ("upsert", [{"idProperty": "email", "id": "a@b.cd", "properties": {}}, {"idProperty": "crm_id", "id": "1", "properties": {}}], "one idProperty"),
-     ("upsert", [{"idProperty": "email", "id": it, "properties": {}} for it in ("a@b.cd", " A@B.cd")], "Duplicate IDs found"),
-     ("create", [{"properties": {"email": it}} for it in ("a@b.cd", "A@b.cd")], "Duplicate IDs found"),
-     ("update", [{"id": str(number), "properties": {}} for number in range(101)], "101 inputs"),
-     ("update", [], "0 inputs"), ("update", ["x"], "Invalid input JSON")],
-)  # fmt: skip
+    [
+        ("upsert", [{"idProperty": "city", "id": "x", "properties": {}}], "non-unique 0-1 property city"),
+        ("upsert", [{"idProperty": "hs_object_id", "id": "1", "properties": {}}], "non-unique"),
+        (
+            "update",
+            [{"idProperty": "email", "id": "a@example.com", "properties": {}}],
+            "non-unique 0-1 property email",
+        ),
+        ("upsert", [{"id": "1", "properties": {}}], "idProperty"),
+        (
+            "upsert",
+            [
+                {"idProperty": "email", "id": "a@b.cd", "properties": {}},
+                {"idProperty": "crm_id", "id": "1", "properties": {}},
+            ],
+            "one idProperty",
+        ),
+        (
+            "upsert",
+            [{"idProperty": "email", "id": it, "properties": {}} for it in ("a@b.cd", " A@B.cd")],
+            "Duplicate IDs found",
+        ),
+        ("create", [{"properties": {"email": it}} for it in ("a@b.cd", "A@b.cd")], "Duplicate IDs found"),
+        ("update", [{"id": str(number), "properties": {}} for number in range(101)], "101 inputs"),
+        ("update", [], "0 inputs"),
+        ("update", ["x"], "Invalid input JSON"),
+    ],
+)
 async def test_batches_that_are_refused_whole(
     account: Account, action: str, inputs: list[Any], said: str
 ) -> None:
@@ -267,10 +315,17 @@ async def test_pages_of_records(account: Account) -> None:
 
 @pytest.mark.parametrize(
     ("filters", "found"),
-    [([("score", "GT", "9")], "cd"), ([("score", "LTE", "9")], "ab"), ([("city", "EQ", "oslo")], "ab"), ([("city", "NEQ", "Oslo")], "cd"),
-     ([("city", "HAS_PROPERTY", "")], "abc"), ([("city", "NOT_HAS_PROPERTY", "")], "d"), ([("email", "CONTAINS_TOKEN", "c@*")], "c"),
-     ([("city", "EQ", "Oslo"), ("score", "GTE", "9")], "b")],
-)  # fmt: skip
+    [
+        ([("score", "GT", "9")], "cd"),
+        ([("score", "LTE", "9")], "ab"),
+        ([("city", "EQ", "oslo")], "ab"),
+        ([("city", "NEQ", "Oslo")], "cd"),
+        ([("city", "HAS_PROPERTY", "")], "abc"),
+        ([("city", "NOT_HAS_PROPERTY", "")], "d"),
+        ([("email", "CONTAINS_TOKEN", "c@*")], "c"),
+        ([("city", "EQ", "Oslo"), ("score", "GTE", "9")], "b"),
+    ],
+)
 async def test_search(account: Account, filters: list[tuple[str, str, str]], found: str) -> None:
     for name, city, score in (("a", "Oslo", "8"), ("b", "Oslo", "9"), ("c", "Rome", "10"), ("d", "", "11")):
         await account.made(f"{name}@example.com", city=city, score=score)
@@ -346,8 +401,14 @@ async def test_a_custom_object_has_several_names(account: Account, name: str) ->
 
 
 async def test_schemas_and_required_properties(account: Account) -> None:
-    made = {"name": "car", "labels": {"singular": "Car"}, "requiredProperties": ["vin"],
-            "properties": [{"name": "vin", "label": "VIN", "type": "string", "fieldType": "text", "hasUniqueValue": True}]}  # fmt: skip
+    made = {
+        "name": "car",
+        "labels": {"singular": "Car"},
+        "requiredProperties": ["vin"],
+        "properties": [
+            {"name": "vin", "label": "VIN", "type": "string", "fieldType": "text", "hasUniqueValue": True}
+        ],
+    }
     status, schema = await account.call("POST", "/crm/v3/schemas", made)
     assert (status, schema["fullyQualifiedName"]) == (201, "p62515_car")
     _, body = await account.call("GET", "/crm/v3/schemas")
