@@ -21,7 +21,7 @@ from backhaul.delivery.tally import Totals
 from backhaul.destinations.kit import Unsupported
 from backhaul.engine import in_order, in_thread
 from backhaul.errors import BackhaulError, Held, PlanMoved, RunError, UsageError
-from backhaul.ledger.plan import Plan
+from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared, Sources, prepare
 from backhaul.recovery import fold_plan, settle_earlier, settlements
@@ -30,6 +30,7 @@ from backhaul.schemas import Schemas
 from backhaul.state.journal import Journal
 from backhaul.state.lease import lease
 from backhaul.state.store import now
+from backhaul.types import BatchLimits
 from backhaul.verification.verify import compare, mark_doubtful, sample_plan
 from backhaul.workspace import Workspace
 
@@ -117,17 +118,16 @@ class Run:
             prepared = await self._prepare(engine, schemas)
             self._describe(prepared)
             self._guard(prepared)
-            self.workspace.state.do_all("raise", [(self.sync.name, key) for key in prepared.stale])
+            self._supersede(prepared)
             if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
                 await self._deliver(engine, schemas, prepared)
             else:
-                prepared.plan.path.unlink(missing_ok=True)
-                report = self.report
-                report.plan, report.status = None, "succeeded"
                 if prepared.plan.watermark:
                     await asyncio.to_thread(
                         fold_plan, engine, self.workspace.ledger(self.sync), prepared.plan, [], complete=True
                     )
+                prepared.plan.path.unlink(missing_ok=True)
+                self.report.plan, self.report.status = None, "succeeded"
 
     async def _prepare(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Prepared:
         """Plans with the remembered description of the object; a plan that sends something is made with a fresh one."""
@@ -196,9 +196,18 @@ class Run:
             raise Held(f"held, nothing was sent: {why}",
                        hint=f"review plan {plan.id}, then `backhaul run {self.sync.name} --plan {plan.id}`")  # fmt: skip
 
+    def _supersede(self, prepared: Prepared) -> None:
+        """Dead letters that mean nothing any more go, and plans that were held: this run takes their place."""
+        state = self.workspace.state
+        state.do_all("raise", [(self.sync.name, key) for key in prepared.stale])
+        for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "held"}):
+            state.drop_plan(row["id"], self.workspace.plan_path(row["id"]))
+
     async def _deliver(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas, prepared: Prepared) -> None:
         plan, report, state = prepared.plan, self.report, self.workspace.state
         connection = await schemas.connect() if plan.total else None
+        if connection is not None:
+            self._batch_limits(connection, plan)
         if self.stopping:
             raise RunError("stopped before anything was sent")
         keep_plan(self.workspace, plan, "delivering")
@@ -233,46 +242,54 @@ class Run:
     async def _send(
         self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared
     ) -> Delivery:
-        plan, sync, report, destination = prepared.plan, self.sync, self.report, connection.destination
+        plan, sync, destination = prepared.plan, self.sync, connection.destination
         dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": sync.name}))
-        requests, left = (
-            connection.door.requests,
-            self.options.limit if self.options.limit is not None else plan.total,
-        )
-        report.pending = max(plan.total - left, 0)
+        left = self.options.limit if self.options.limit is not None else plan.total
+        self.report.pending = max(plan.total - left, 0)
+        requests = connection.door.requests
         async with Journal(self.workspace.state, sync.name, plan.id) as journal:
             delivery = self._delivery = Delivery(
                 destination, journal, connection.budget, dead_keys=dead,
                 progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
             )  # fmt: skip
-            for segment in plan.segments:
-                if left <= 0 or delivery.stopping or self.stopping:
-                    break
-                limits = destination.batch_limits(sync.object, segment.op)
-                if limits is None:
-                    raise UsageError(
-                        f"{destination.spec.name} has no {segment.op} of {sync.object}",
-                        hint="choose another mode",
-                    )
-                with in_order(engine):
-                    chunks = read_chunks(
-                        engine, plan, segment, prepared.mapping, sync.object, destination.spec.wire, limits
-                    )
-                    await delivery.deliver(chunks, limits, left)
-                left -= segment.high - segment.low
-        totals = delivery.totals
+            try:
+                for segment, limits in self._batch_limits(connection, plan):
+                    if left <= 0 or delivery.stopping or self.stopping:
+                        break
+                    wire = destination.spec.wire
+                    with in_order(engine):
+                        chunks = read_chunks(engine, plan, segment, prepared.mapping, sync.object, wire, limits)
+                        await delivery.deliver(chunks, limits, left)
+                    left -= segment.high - segment.low
+            finally:
+                self.report.requests = connection.door.requests - requests if destination.base_url else delivery.totals.writes
+                self._sum_up(delivery, plan)
+        return delivery
+
+    def _batch_limits(self, connection: Connection, plan: Plan) -> list[tuple[Segment, BatchLimits]]:
+        """Each segment of a plan with its largest batch.
+
+        Raises:
+            UsageError: the destination has no such operation.
+        """
+        found = []
+        for segment in plan.segments:
+            limits = connection.destination.batch_limits(self.sync.object, segment.op)
+            if limits is None:
+                said = f"{connection.destination.spec.name} has no {segment.op} of {self.sync.object}"
+                raise UsageError(said, hint="choose another mode")
+            found.append((segment, limits))
+        return found
+
+    def _sum_up(self, delivery: Delivery, plan: Plan) -> None:
+        totals, report = delivery.totals, self.report
         report.delivered, report.unknown, report.retries = totals.delivered, totals.unknown, totals.retries
         report.rejected += totals.rejected
         if isinstance(delivery.failure, Systemic):
             self.workspace.state.do("void_refusals", {"plan": plan.id, "code": delivery.failure.code})
             report.rejected -= totals.codes[delivery.failure.code]
-        report.deferred = (
-            plan.total - report.pending - totals.delivered - totals.unknown - (report.rejected - plan.refused)
-        )
-        report.requests = max(
-            connection.door.requests - requests, delivery.totals.writes if not destination.base_url else 0
-        )
-        return delivery
+        settled = totals.delivered + totals.unknown + report.rejected - plan.refused
+        report.deferred = plan.total - report.pending - settled
 
     async def _verify(
         self,
