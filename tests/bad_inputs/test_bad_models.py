@@ -27,8 +27,12 @@ def test_a_missing_model_file(bad: BadProject) -> None:
 
 
 def test_sql_with_a_mistake_names_its_place(bad: BadProject) -> None:
-    bad.model = {"sql": "select id, name, v\nfrom t\nwhere and", "primary_key": "id"}
-    bad.write().refuses(2, "syncs/users.yml:1", "and")
+    bad.write()
+    block = "model:\n  warehouse: main\n  primary_key: id\n  sql: |\n    select id, name, v\n    from t\n    where and\n"
+    rest = "destination: api\nobject: user\nidentify: {id: id}\nfields: {name: name}\n"
+    (bad.root / "syncs" / "users.yml").write_text(f"name: users\n{block}{rest}")
+    said = bad.refuses(2, "syncs/users.yml:8:11", "not valid SQL: something is missing near 'and'")
+    assert "class" not in said.err
 
 
 def test_sql_that_only_the_warehouse_finds_wrong(bad: BadProject) -> None:

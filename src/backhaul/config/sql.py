@@ -113,13 +113,20 @@ def _parse(text: str, dialect: str) -> exp.Expr | Fault | None:
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         at = f" near {first['highlight'][:40]!r}" if first.get("highlight") else ""
-        message = f"this is not valid SQL: {str(first.get('description', 'it cannot be read')).lower()}{at}"
+        message = f"this is not valid SQL: {_said(str(first.get('description', '')))}{at}"
         column = int(first.get("col") or 1) - len(first.get("highlight") or "") + 1
         return Fault(message, int(first.get("line") or 1), max(column, 1))
     except SqlglotError as error:
         return Fault(f"this is not valid SQL: {_first_line(error)}")
     except RecursionError:
         return Fault("this SQL is nested too deeply to be read")
+
+
+def _said(description: str) -> str:
+    """The parser's description of a mistake, without the names of its classes."""
+    if "<class" in description or not description:
+        return "something is missing"
+    return description.lower()
 
 
 def _fault(message: str, token: Any, text: str) -> Fault:
