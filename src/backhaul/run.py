@@ -20,7 +20,7 @@ from backhaul.delivery.delivery import Delivery, Systemic
 from backhaul.delivery.tally import Totals
 from backhaul.destinations.kit import Unsupported
 from backhaul.engine import in_order, in_thread
-from backhaul.errors import BackhaulError, Held, PlanMoved, RunError, UsageError
+from backhaul.errors import BackhaulError, Exhausted, Held, PlanMoved, RunError, UsageError
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared, Sources, prepare
@@ -82,7 +82,7 @@ class Run:
                 self.workspace.tidy()
                 await self._work()
             except BackhaulError as error:
-                report.status = "held" if isinstance(error, Held) else "failed"
+                report.status = status_of(error)
                 report.error, report.hint = str(error), error.hint
                 report.usage = isinstance(error, UsageError)
             except duckdb.InterruptException:
@@ -132,15 +132,15 @@ class Run:
     async def _prepare(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Prepared:
         """Plans with the remembered description of the object; a plan that sends something is made with a fresh one."""
         schema, fresh = await schemas.remembered()
-        prepared = await self._plan(engine, schema)
+        prepared = await self.planned(engine, schema)
         if prepared.plan.total and not fresh:
             again = await schemas.fresh()
             if again != schema:
                 prepared.plan.path.unlink(missing_ok=True)
-                prepared = await self._plan(engine, again)
+                prepared = await self.planned(engine, again)
         return prepared
 
-    async def _plan(self, engine: duckdb.DuckDBPyConnection, schema: Any) -> Prepared:
+    async def planned(self, engine: duckdb.DuckDBPyConnection, schema: Any) -> Prepared:
         workspace, sync, plan_id = self.workspace, self.sync, new_id("p")
         kind = workspace.destination_class(sync.destination)
         with workspace.warehouse(sync) as warehouse:
@@ -329,6 +329,11 @@ class Run:
             report.status = "partial"
         else:
             report.status = "succeeded"
+
+
+def status_of(error: BackhaulError) -> str:
+    """What a run is called that this error ended."""
+    return "held" if isinstance(error, Held) else "deferred" if isinstance(error, Exhausted) else "failed"
 
 
 def keep_plan(workspace: Workspace, plan: Plan, status: str) -> None:

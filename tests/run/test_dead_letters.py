@@ -119,7 +119,9 @@ def test_when_everything_is_rejected_by_the_mapping_no_request_is_made(site: Sit
     assert site.run().report.rejected == 0
 
 
-def test_a_refused_value_that_went_back_leaves_nothing_behind(site: Site, faulty: Callable[..., None]) -> None:
+def test_a_refused_value_that_went_back_leaves_nothing_behind(
+    site: Site, faulty: Callable[..., None]
+) -> None:
     """Acknowledged, changed to something refused, changed back: what the destination holds is right again."""
     site.fill(10)
     site.run()
@@ -143,7 +145,9 @@ def test_a_refused_row_that_left_the_model_leaves_nothing_behind(
     assert site.letters() == []
 
 
-def test_a_refused_delete_is_not_sent_again_until_it_is_replayed(site: Site, faulty: Callable[..., None]) -> None:
+def test_a_refused_delete_is_not_sent_again_until_it_is_replayed(
+    site: Site, faulty: Callable[..., None]
+) -> None:
     site.fill(10)
     site.run()
     faulty(refuse_key="4")

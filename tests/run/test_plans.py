@@ -101,7 +101,9 @@ def test_an_empty_model_is_held_by_default(site: Site) -> None:
     assert len(site.sink.records) == 100
 
 
-@pytest.mark.parametrize(("approve", "statuses"), [("always", ["held", "held"]), ("first", ["held", "succeeded"])])
+@pytest.mark.parametrize(
+    ("approve", "statuses"), [("always", ["held", "held"]), ("first", ["held", "succeeded"])]
+)
 def test_approval(site: Site, approve: str, statuses: list[str]) -> None:
     site.sync = {"approve": approve}
     site.write()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from backhaul.delivery.budget import Budget
 from backhaul.delivery.door import Door
 from backhaul.destinations.kit import Destination
-from backhaul.errors import Halt, NotApplied, SendError, Throttled, Unsettled
+from backhaul.errors import Exhausted, Halt, NotApplied, SendError, Throttled, Unsettled
 from backhaul.state.store import State
 
 T = TypeVar("T")
@@ -64,10 +64,13 @@ async def insist(act: Callable[[], Awaitable[T]], budget: Budget) -> T:
 
     Raises:
         Halt: it stays away.
+        Exhausted: the budget has no room.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return await act()
+        except Exhausted:
+            raise
         except SendError as error:
             if attempt == _ATTEMPTS or not isinstance(error, NotApplied | Unsettled):
                 raise Halt(

@@ -1,0 +1,92 @@
+"""Readers answer while a run is going on in another process, and a reader does not stop a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from sites import Site
+
+import backhaul
+
+
+def test_readers_answer_while_a_run_is_going_on(site: Site, faulty: Callable[..., None]) -> None:
+    site.fill(3000)
+    site.run()
+    site.sql("update t set v = v + 1 where id < 2000", "delete from t where id >= 2990")
+    faulty(refuse_key="1", latency=0.5)
+    process = site.command("run")
+    while len(site.sink.seen) < 40:
+        assert process.poll() is None
+        time.sleep(0.01)
+    with site.project as project:
+        began = time.monotonic()
+        (status,) = project.status()
+        records = list(project.records("users"))
+        project.dead_letters("users")
+        project.runs("users")
+        took = time.monotonic() - began
+    assert process.poll() is None
+    assert took < 3
+    assert status["running"]
+    counted = Counter(record["status"] for record in records)
+    assert sum(counted.values()) == 3000
+    assert counted["unknown"] > 0  # what is in flight
+    assert counted["pending"] > 0
+    assert counted["acknowledged"] >= 1000
+    assert process.wait(60) == 3
+    with site.project as project:
+        after = Counter(record["status"] for record in project.records("users"))
+    assert after == {"acknowledged": 2989, "rejected": 1}
+
+
+def test_a_plan_can_be_made_while_a_run_is_going_on(site: Site, faulty: Callable[..., None]) -> None:
+    site.fill(500)
+    faulty(silence=2)
+    process = site.command("run")
+    while not site.sink.seen:
+        assert process.poll() is None
+    with site.project as project:
+        assert project.plan("users").report.changes["create"] == 500
+    assert process.wait(30) == 0
+    assert site.sink.records == site.model()
+
+
+def test_readers_all_along_do_not_hurt_a_run(site: Site) -> None:
+    site.fill(20_000)
+    failed: list[BaseException] = []
+    over = threading.Event()
+
+    def read() -> None:
+        try:
+            while not over.is_set():
+                with backhaul.load(site.root) as project:
+                    project.status()
+                    next(project.records("users"), None)
+                time.sleep(0.05)
+        except BaseException as error:
+            failed.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(3):
+            process = site.command("run")
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 0, said
+            site.sql("update t set v = v + 1")
+    finally:
+        over.set()
+        reader.join(30)
+    assert failed == []
+
+
+@pytest.mark.parametrize("reader", ["status", "records", "dead_letters", "runs"])
+def test_readers_answer_before_the_first_run(site: Site, reader: str) -> None:
+    site.fill(3)
+    with site.project as project:
+        arguments = () if reader in ("status",) else ("users",)
+        assert len(list(getattr(project, reader)(*arguments))) == (1 if reader == "status" else 0)
