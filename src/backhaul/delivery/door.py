@@ -6,15 +6,17 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
 from backhaul.delivery.budget import Budget
 from backhaul.destinations.kit import Answer, Destination
 from backhaul.errors import Halt, NotApplied, Unsettled
+
+if TYPE_CHECKING:
+    import aiohttp
 
 ANSWER_LIMIT = 64 << 20
 """Bytes of one answer, decompressed."""
@@ -67,6 +69,8 @@ class Door:
     async def _exchange(
         self, method: str, url: str, data: Any, params: Mapping[str, str] | None, headers: Mapping[str, str]
     ) -> Answer:
+        import aiohttp
+
         place = _place(url)
         try:
             async with self._opened().request(
@@ -99,6 +103,8 @@ class Door:
             raise Unsettled(f"{place}: the connection broke ({type(error).__name__})", code="reset") from None
 
     def _opened(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.timeout, connect=min(self.timeout, 10.0)),
