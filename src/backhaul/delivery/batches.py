@@ -42,12 +42,13 @@ class Chunk:
         self.table = table
         column = table.column("wire")
         _, offsets, data = column.buffers()
-        width = "q" if pa.types.is_large_string(column.type) else "i"
-        self.offsets = memoryview(offsets).cast(width)[column.offset : column.offset + len(column) + 1]
+        numbers = memoryview(offsets)
+        numbers = numbers.cast("q") if pa.types.is_large_string(column.type) else numbers.cast("i")
+        self.offsets: memoryview[int] = numbers[column.offset : column.offset + len(column) + 1]
         self.data = memoryview(data) if data is not None else memoryview(b"")
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def batches(self, limits: BatchLimits) -> Iterator[PlanBatch]:
         """Cuts the chunk; a batch holds at least one record, even one that is over the byte limit."""
@@ -191,7 +192,9 @@ def _whole_batches(tables: Iterable[pa.RecordBatch], records: int) -> Iterator[p
     """The same rows, cut where a batch ends: the engine cuts at row groups, which would leave a small batch at each."""
     rest: pa.RecordBatch | None = None
     for table in tables:
-        joined = table if rest is None else pa.Table.from_batches([rest, table]).combine_chunks().to_batches()[0]
+        joined = (
+            table if rest is None else pa.Table.from_batches([rest, table]).combine_chunks().to_batches()[0]
+        )
         whole = joined.num_rows - joined.num_rows % records
         if whole:
             yield joined.slice(0, whole)

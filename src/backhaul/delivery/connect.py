@@ -78,5 +78,5 @@ async def insist(act: Callable[[], Awaitable[T]], budget: Budget) -> T:
                 ) from None
             if isinstance(error, Throttled) and error.after is not None:
                 budget.hold(error.after)
-            await asyncio.sleep(random.uniform(0, 0.25 * 2**attempt))  # noqa: S311 - jitter
+            await asyncio.sleep(random.uniform(0, 0.25 * 2**attempt))
     raise Halt("the destination stays away")

@@ -59,7 +59,7 @@ class Delivery:
         self._broken: BaseException | None = None
         self._dead_keys = dead_keys
         self._progress = progress
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._rng = rng or random.Random()
         self._taken = False  # whether the destination took any record at all
         self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
@@ -290,6 +290,8 @@ class Systemic(Halt):
     """The destination refuses record after record for one reason; `code` is its own."""
 
     def __init__(self, code: str, said: str) -> None:
-        super().__init__(f"stopped, because this looks like configuration and not like data: {said}",
-                         hint="mend the mapping or the destination and run again; these records are not dead letters")  # fmt: skip
+        super().__init__(
+            f"stopped, because this looks like configuration and not like data: {said}",
+            hint="mend the mapping or the destination and run again; these records are not dead letters",
+        )
         self.code = code

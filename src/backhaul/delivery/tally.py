@@ -93,11 +93,19 @@ class Tally:
         )  # fmt: skip
 
     def dead_letters(self) -> list[DeadLetter]:
-        batch = self.batch
+        batch, attempts = self.batch, max(self.requests, 1)
         return [
-            DeadLetter(batch.primary_key(row), str(batch.op), code, message, max(self.requests, 1), batch.payload(row), batch.hash(row))
+            DeadLetter(
+                batch.primary_key(row),
+                str(batch.op),
+                code,
+                message,
+                attempts,
+                batch.payload(row),
+                batch.hash(row),
+            )
             for row, (code, message) in self.refusals.items()
-        ]  # fmt: skip
+        ]
 
     def add_to(self, totals: Totals) -> None:
         totals.rejected += len(self.refusals)

@@ -74,7 +74,7 @@ class Sink:
     """How often a key came into being."""
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)  # noqa: S311 - faults by chance
+        self.rng = random.Random(self.seed)
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30)

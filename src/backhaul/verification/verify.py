@@ -68,7 +68,7 @@ def sample_plan(
     """A seeded random sample of the records that a plan has just delivered."""
     mapping = Mapping.from_shape(plan.shape)
     ranges = [item for item in settled if item.status is Settled.DELIVERED]
-    rng = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    rng = random.Random(seed)
     drawn = (
         rng.choices(ranges, [item.high - item.low for item in ranges], k=count * 2)
         if ranges and count
@@ -98,7 +98,7 @@ async def compare(
     destination: Destination[Any],
     object: str,
     mapping: Mapping,
-    expected: list[Expected],  # noqa: A002
+    expected: list[Expected],
 ) -> Verified:
     """Reads the records back and compares them field by field, as the destination compares.
 
