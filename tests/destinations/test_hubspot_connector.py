@@ -256,6 +256,18 @@ async def test_describe(crm: HubSpot) -> None:
     assert "external_id" in (await crm.describe("p62515_assets")).fields
 
 
+async def test_options_that_live_elsewhere_are_no_choices() -> None:
+    owner = {"name": "owner", "type": "enumeration", "fieldType": "select", "options": [{"value": "1"}]}
+    archived = {"name": "old", "type": "string", "fieldType": "text", "archived": True}
+    odd = {"name": "odd", "type": "of_next_year", "modificationMetadata": None, "options": None}
+    results = [owner, {**owner, "name": "elsewhere", "externalOptions": True}, archived, odd]
+    async with answering(lambda _: web.json_response({"results": results})) as crm:
+        fields = (await crm.describe("contacts")).fields
+    assert (fields["owner"].choices, fields["elsewhere"].choices) == (("1",), None)
+    assert set(fields) == {"owner", "elsewhere", "odd", "hs_object_id"}
+    assert (fields["odd"].type, fields["odd"].writable) == (FieldType.STRING, True)
+
+
 async def test_an_object_that_is_not_there(crm: HubSpot) -> None:
     with pytest.raises(Halt, match="nope"):
         await crm.describe("nope")

@@ -18,10 +18,11 @@ from aiohttp import web
 from backhaul.delivery.budget import Budget
 from backhaul.delivery.door import Door
 from backhaul.destinations.hubspot import HubSpot, HubSpotConfig
+from backhaul.destinations.hubspot.fields import field_of
 from backhaul.destinations.kit import Wire
 from backhaul.errors import Halt, Refused, SendError, Throttled
 from backhaul.testing.batches import RecordBatch
-from backhaul.types import Delivered, Field, Op, Rejected
+from backhaul.types import Delivered, Field, FieldType, Op, Rejected
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("BACKHAUL_SHARED", ROOT.parent / "shared"))
@@ -148,3 +149,13 @@ async def test_created_records_are_told_apart_though_the_answer_has_another_orde
             outcomes = (await crm.write(sent)).items
         assert {item.key: item.remote_id for item in outcomes if isinstance(item, Delivered)} == ids
     assert recorded
+
+
+def test_recorded_properties_become_fields() -> None:
+    every = json.loads(FILE.read_text())
+    schemas = [item for item in every if "/crm/v3/schemas/" in item["expected_request"]["url"]]
+    properties = [item for recording in schemas for item in recording["response"]["body"]["properties"]]
+    fields = {item["name"]: field_of(item, "contacts") for item in properties}
+    assert len(fields) >= 3
+    assert (fields["date_field"].type, fields["date_field"].writable) == (FieldType.DATE, True)
+    assert all(field.choices is None or field.native_type != "string/text" for field in fields.values())
