@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
 from backhaul.config import Project as Config
 from backhaul.config import SyncConfig, find_root
 from backhaul.config import load as load_config
-from backhaul.delivery.tally import Totals
 from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.fold import Settled, Settlement, fold, forget_values
 from backhaul.ledger.plan import plan_from
@@ -25,7 +24,7 @@ from backhaul.planning.explain import refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.records import counts, records
 from backhaul.recovery import settle_earlier
-from backhaul.report import PlanReport, RunReport
+from backhaul.report import PlanReport, RunReport, describe_plan
 from backhaul.run import Run, RunOptions, keep_plan
 from backhaul.schemas import Schemas
 from backhaul.state.lease import is_leased, lease
@@ -35,7 +34,8 @@ from backhaul.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Progress = Callable[[str, int, Totals], None]
+_SHOWN = 5
+"""Refused records that a plan shows."""
 
 
 def load(path: str | Path = ".") -> Project:
@@ -49,7 +49,8 @@ def load(path: str | Path = ".") -> Project:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would send. `changes` is Arrow: `_change` (0 create, 1 update, 2 delete), `k0…` keys, `f.NAME` new and `o.NAME` old values."""
+    """What a run would send. `changes` is Arrow: `_change` (0 create, 1 update, 2 delete), `k0…` keys, `f.NAME` new
+    and `o.NAME` old values."""
 
     report: PlanReport
     changes: pa.Table
@@ -89,7 +90,7 @@ class Project:
         self.config = config
         self.workspace = Workspace(config)
 
-    def __enter__(self) -> Project:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +122,7 @@ class Project:
             self._settle_if_idle(engine, sync)
             schemas = Schemas(self.workspace, sync, stack)
             schema, _ = await schemas.remembered()
-            prepared = await run._plan(engine, schema)
+            prepared = await run.planned(engine, schema)
             keep_plan(self.workspace, prepared.plan, "reviewed")
             return self._describe(engine, sync, prepared)
 
@@ -138,19 +139,16 @@ class Project:
                 )
 
     def _describe(self, engine: Any, sync: SyncConfig, prepared: Prepared) -> PlanReport:
-        plan = prepared.plan
-        kind = self.workspace.destination_class(sync.destination)
-        destination = kind(self.workspace.destination_config(sync.destination), None)  # type: ignore[arg-type] - only declarations are read
-        cost = estimate(plan, lambda op: destination.batch_limits(sync.object, op), destination.limits, destination.concurrency,
-                        remote=bool(destination.base_url))  # fmt: skip
-        return PlanReport(
-            id=plan.id, sync=sync.name, rows=plan.rows, changes=plan.changes,
-            guards=[{"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards],
-            estimate={"requests": cost.requests, "seconds": cost.seconds}, sample=sample(engine, plan), digest=plan.digest,
-            refused=plan.refused,
-            refusals=[{"key": orjson.loads(item["key"]), "code": item["code"], "message": item["message"]} for item in refusals(engine, plan, 5)],
-            reasons=plan.reasons, first=plan.first, incremental=plan.incremental, destination=sync.destination, object=sync.object,
-        )  # fmt: skip
+        plan, destination = prepared.plan, self.workspace.undelivering(sync.destination)
+        cost = estimate(
+            plan,
+            lambda op: destination.batch_limits(sync.object, op),
+            destination.limits,
+            destination.concurrency,
+            remote=bool(destination.base_url),
+        )
+        report = describe_plan(prepared, cost, sample(engine, plan), refusals(engine, plan, _SHOWN))
+        return replace(report, destination=sync.destination, object=sync.object)
 
     def run(
         self, name: str, *, full: bool = False, limit: int | None = None, plan: str | None = None
@@ -216,7 +214,8 @@ class Project:
             for sync in self.config.select(names):
                 last = self.runs(sync.name, 1)
                 found.append({
-                    "sync": sync.name, "destination": sync.destination, "object": sync.object, "schedule": sync.schedule or sync.cron,
+                    "sync": sync.name, "destination": sync.destination, "object": sync.object,
+                    "schedule": sync.schedule or sync.cron,
                     "running": is_leased(self.workspace.locks, sync.name),
                     "records": counts(engine, self.workspace.state, self.workspace.ledger(sync), sync.name),
                     "last_run": last[0] if last else None,
@@ -270,7 +269,7 @@ class Project:
         """Reads acknowledged records back and compares; what differs is sent again by the next run. `count` None: all."""
         return asyncio.run(
             self._verify(self.sync(name), count, random.randrange(1 << 31) if seed is None else seed)
-        )  # noqa: S311
+        )
 
     async def _verify(self, sync: SyncConfig, count: int | None, seed: int) -> Verified:
         async with AsyncExitStack() as stack:
@@ -314,7 +313,7 @@ class Project:
             ledger = self.workspace.ledger(sync)
             settle_earlier(engine, self.workspace.state, ledger, sync.name, self.workspace.plan_path)
             schema, _ = await Schemas(self.workspace, sync, stack).remembered()
-            prepared = await run._plan(engine, schema)
+            prepared = await run.planned(engine, schema)
             rows = [
                 Settlement(Settled.DELIVERED, segment.low, segment.high) for segment in prepared.plan.segments
             ]
@@ -348,7 +347,7 @@ class Project:
                         f"{sync.destination}: {sync.object} at {where}, {len(schema.fields)} fields",
                     )
                 )
-                prepared = await Run(self.workspace, sync, RunOptions(full=True))._plan(engine, schema)
+                prepared = await Run(self.workspace, sync, RunOptions(full=True)).planned(engine, schema)
                 prepared.plan.path.unlink(missing_ok=True)
                 found.append(
                     Check(sync.name, "model", True, f"{prepared.plan.rows:,} rows, key unique and never null")

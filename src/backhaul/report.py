@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from backhaul.planning.estimate import Estimate
+from backhaul.planning.prepare import Prepared
 from backhaul.verification.verify import Verified
+
+_PHASES = ("extract", "diff", "deliver", "settle", "total")
 
 
 @dataclass
@@ -28,7 +34,7 @@ class RunReport:
     unknown: int = 0
     requests: int = 0
     retries: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("extract", "diff", "deliver", "settle", "total"), 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PHASES, 0.0))
     first: bool = False
     incremental: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
@@ -90,3 +96,28 @@ class PlanReport:
             "refusals": self.refusals, "reasons": self.reasons, "first": self.first, "incremental": self.incremental,
             "destination": self.destination, "object": self.object,
         }  # fmt: skip
+
+
+def describe_plan(
+    prepared: Prepared, cost: Estimate, sample: list[dict[str, Any]], refusals: list[dict[str, Any]]
+) -> PlanReport:
+    """A plan in its public form; where it goes is the caller's to say."""
+    plan = prepared.plan
+    return PlanReport(
+        id=plan.id,
+        sync=plan.sync,
+        rows=plan.rows,
+        changes=plan.changes,
+        guards=[{"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards],
+        estimate={"requests": cost.requests, "seconds": cost.seconds},
+        sample=sample,
+        digest=plan.digest,
+        refused=plan.refused,
+        refusals=[
+            {"key": orjson.loads(item["key"]), "code": item["code"], "message": item["message"]}
+            for item in refusals
+        ],
+        reasons=plan.reasons,
+        first=plan.first,
+        incremental=plan.incremental,
+    )

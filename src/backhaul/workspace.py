@@ -102,7 +102,12 @@ class Workspace:
         return config.model_copy(update=paths)
 
     def destination_class(self, name: str) -> type[Destination[Any]]:
-        return plugin("backhaul.destinations", self.project.destination_type(name))
+        found: type[Destination[Any]] = plugin("backhaul.destinations", self.project.destination_type(name))
+        return found
+
+    def undelivering(self, name: str) -> Destination[Any]:
+        """A destination that is never opened: only what it declares may be asked for."""
+        return self.destination_class(name)(self.destination_config(name), _NoDoor())
 
     def close(self) -> None:
         if "state" in self.__dict__:
@@ -126,6 +131,13 @@ def owned(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+class _NoDoor:
+    """A door that leads nowhere."""
+
+    async def request(self, *_: Any, **__: Any) -> Any:
+        raise UsageError("this destination was not opened")
 
 
 def plugin(group: str, name: str) -> Any:

@@ -46,11 +46,8 @@ def run(
         story.look_back()
         told = story.end(time.monotonic() - began)
     if json:
-        print(
-            json_text.dumps(
-                {"folder": str(folder), "seconds": round(time.monotonic() - began, 1), "steps": told}
-            )
-        )
+        seconds = round(time.monotonic() - began, 1)
+        sys.stdout.write(json_text.dumps({"folder": str(folder), "seconds": seconds, "steps": told}) + "\n")
     return 0
 
 
@@ -75,7 +72,7 @@ class Story:
         if self.loud:
             sys.stdout.flush()
         output = None if self.loud else subprocess.DEVNULL
-        ended = subprocess.run(
+        ended = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "backhaul", *command], cwd=self.folder, stdout=output, check=False
         )
         self.steps.append({"command": f"backhaul {' '.join(command)}", "exit": ended.returncode})
@@ -85,7 +82,8 @@ class Story:
 
     def prepare(self, accounts: int) -> None:
         self.tell(f"A company: {accounts:,} accounts and their contacts, modelled in a DuckDB warehouse.",
-                  "Some rows are dirty, as rows are: a malformed e-mail, a missing one, one used twice, a job title of 70,000 letters.")  # fmt: skip
+                  "Some rows are dirty, as rows are: a malformed e-mail, a missing one, one used twice, "
+                  "a job title of 70,000 letters.")  # fmt: skip
         build(self.folder / "warehouse.duckdb", accounts)
         write_project(self.folder, self.crm)
         create_product_database(self.folder / "product.db")

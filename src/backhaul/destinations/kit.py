@@ -78,22 +78,29 @@ class Batch(Protocol):
     @property
     def identifiers(self) -> tuple[str, ...]:
         """The destination fields that identify a record."""
+
     @property
     def fields(self) -> tuple[Field, ...]:
         """The fields of a record in wire order, identifiers first; in a delete the identifiers alone."""
+
     @property
     def idempotency_key(self) -> str:
         """The same on every attempt at the same records and values."""
+
     @property
     def keys(self) -> Sequence[str]:
         """The identifier of each record as text; a JSON list of texts where there are several identifiers."""
+
     @property
     def remote_ids(self) -> Sequence[str | None]:
         """The destination's own id of each record, where an earlier answer gave one."""
+
     def text(self) -> bytes:
         """The encoded records: JSON objects joined by commas (no brackets), or CSV lines."""
+
     def records(self) -> list[dict[str, Any]]:
         """The records as dicts; JSON wires only."""
+
     def __len__(self) -> int: ...
 
 
@@ -115,7 +122,9 @@ class Answer:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             kind = self.headers.get("content-type", "no content type")
-            raise Unsettled(f"HTTP {self.status} with a body that is not JSON ({kind}, {len(self.body)} bytes)") from None
+            raise Unsettled(
+                f"HTTP {self.status} with a body that is not JSON ({kind}, {len(self.body)} bytes)"
+            ) from None
 
 
 class Http(Protocol):
@@ -175,12 +184,12 @@ class Destination(ABC, Generic[ConfigT]):
         """Operations that may be sent again when nobody knows whether they were applied."""
         return self.spec.repeatable
 
-    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:  # noqa: A002 - the contract's noun
+    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:
         """The largest batch of this operation on this object; None where it does not exist."""
         return self.spec.batch.get(op)
 
     @abstractmethod
-    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+    async def describe(self, object: str) -> ObjectSchema:
         """The object's fields, from the destination's own metadata.
 
         Raises:
@@ -192,7 +201,7 @@ class Destination(ABC, Generic[ConfigT]):
         """Sends one batch, in as few requests as the API allows (one, where it has a batch endpoint)."""
 
     async def read(
-        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]  # noqa: A002
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
         """Reads records back by key (as in `Batch.keys`). A key that is not in the answer does not exist there.
 
@@ -220,7 +229,9 @@ def no_such_object(name: str, known: Iterable[str], where: str) -> Halt:
 
     names = list(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)[:10]
-    return Halt(f"{where} has no object {name!r}", hint=f"it has {', '.join(map(repr, near))}" if near else None)
+    return Halt(
+        f"{where} has no object {name!r}", hint=f"it has {', '.join(map(repr, near))}" if near else None
+    )
 
 
 def plain(field: Field, value: Any) -> Any:
@@ -229,7 +240,9 @@ def plain(field: Field, value: Any) -> Any:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
-    if field.type in (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL) or isinstance(value, int | float):
+    if field.type in (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL) or isinstance(
+        value, int | float
+    ):
         return plain_number(value)
     if isinstance(value, str):
         return value.strip().lower() if field.case_insensitive else value
@@ -258,8 +271,11 @@ def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
     if status in (401, 403):
         return Halt(f"the destination refuses our credentials or permission: {text}")
     if 300 <= status < 400:
-        return Halt(f"the destination redirects to {answer.headers.get('location', 'somewhere else')}, which is not followed: {text}",
-                    hint="set base_url to the final address")
+        place = answer.headers.get("location", "somewhere else")
+        return Halt(
+            f"the destination redirects to {place}, which is not followed: {text}",
+            hint="set base_url to the final address",
+        )
     if status in (408, 425) or status >= 500:
         return Unsettled(text, code=str(status))
     if status == 423:
@@ -272,7 +288,11 @@ def said_by(answer: Answer, limit: int = 300) -> str:
     try:
         body = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
-        return "" if b"<" in answer.body[:200] else " ".join(answer.body[: limit * 4].decode("utf-8", "replace").split())[:limit]
+        return (
+            ""
+            if b"<" in answer.body[:200]
+            else " ".join(answer.body[: limit * 4].decode("utf-8", "replace").split())[:limit]
+        )
     while isinstance(body, list) and body:
         body = body[0]
     if isinstance(body, dict):

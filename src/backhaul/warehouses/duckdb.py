@@ -53,7 +53,10 @@ class DuckDB(Warehouse):
 
         path = self.root / self.settings.path
         if not path.is_file():
-            raise SourceError(f"there is no DuckDB file {self.settings.path}", hint="has dbt been run? see `path` in backhaul.yml")
+            raise SourceError(
+                f"there is no DuckDB file {self.settings.path}",
+                hint="has dbt been run? see `path` in backhaul.yml",
+            )
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -61,7 +64,9 @@ class DuckDB(Warehouse):
                 break
             except duckdb.Error as error:
                 if "lock" not in str(error).lower():
-                    raise SourceError(f"{self.settings.path} cannot be opened: {in_one_line(error)}") from None
+                    raise SourceError(
+                        f"{self.settings.path} cannot be opened: {in_one_line(error)}"
+                    ) from None
                 if time.monotonic() > deadline:
                     raise SourceError(f"{self.settings.path} is being written by another process",
                                       hint="run again when the dbt build is done") from None  # fmt: skip

@@ -54,11 +54,15 @@ class Files(Warehouse):
         names = [path.stem for path in files]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise SourceError(f"{self.settings.path} has more than one file named {min(twice)}", hint="rename one of them")
+            raise SourceError(
+                f"{self.settings.path} has more than one file named {min(twice)}", hint="rename one of them"
+            )
         for path in files:
             reader = _READERS[path.suffix.lower()]
             try:
-                engine.execute(f"CREATE OR REPLACE TEMP VIEW {ident(path.stem)} AS SELECT * FROM {reader}({literal(str(path))})")
+                engine.execute(
+                    f"CREATE OR REPLACE TEMP VIEW {ident(path.stem)} AS SELECT * FROM {reader}({literal(str(path))})"
+                )
             except duckdb.Error as error:
                 raise SourceError(f"{path.name} cannot be read: {in_one_line(error)}") from None
         return names

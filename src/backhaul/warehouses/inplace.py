@@ -13,7 +13,10 @@ from backhaul.warehouses.protocol import Column, narrowed
 if TYPE_CHECKING:
     import duckdb
 
-_PLAIN = ("SEQ_SCAN", "TABLE_SCAN", "PROJECTION", "FILTER", "READ_PARQUET", "PARQUET_SCAN", "EMPTY_RESULT", "COLUMN_DATA_SCAN", "DUMMY_SCAN")
+_PLAIN = (
+    "SEQ_SCAN", "TABLE_SCAN", "PROJECTION", "FILTER", "READ_PARQUET", "PARQUET_SCAN", "EMPTY_RESULT", "COLUMN_DATA_SCAN",
+    "DUMMY_SCAN",
+)  # fmt: skip
 _NO_FUNCTIONS = frozenset(("from", "join", "in", "where", "and", "or", "not", "on", "select", "as"))
 """Words before a parenthesis that call nothing: listing the engine's functions costs 30 ms."""
 SPOOL = "temp.main.model_rows"
@@ -61,7 +64,9 @@ def _is_volatile(engine: duckdb.DuckDBPyConnection, select: str) -> bool:
         return True
     if not set(re.findall(r"(\w+)\s*\(", lower)) - _NO_FUNCTIONS:
         return False
-    names = engine.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'").fetchall()
+    names = engine.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
+    ).fetchall()
     return any(f"{name}(" in lower.replace(" ", "") for (name,) in names)
 
 
@@ -72,7 +77,9 @@ def described(engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, .
     try:
         return tuple(Column(row[0], row[1]) for row in engine.execute(f"DESCRIBE {select}").fetchall())
     except duckdb.Error as error:
-        raise SourceError(f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first") from None
+        raise SourceError(
+            f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first"
+        ) from None
 
 
 def in_one_line(error: Exception) -> str:
@@ -94,4 +101,6 @@ def read_in_place(
         return InPlace(engine, narrowed(select, columns, cursor), release)
     except duckdb.Error as error:
         release()
-        raise SourceError(f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first") from None
+        raise SourceError(
+            f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first"
+        ) from None

@@ -80,12 +80,16 @@ class Postgres(Warehouse):
 
         try:
             with psycopg.connect(self.settings.dsn.get_secret_value(), connect_timeout=10) as connection:
-                cursor = connection.execute(f"SELECT * FROM (\n{select.strip().rstrip(';')}\n) AS model LIMIT 0")
+                cursor = connection.execute(
+                    f"SELECT * FROM (\n{select.strip().rstrip(';')}\n) AS model LIMIT 0"
+                )
                 return [_column(column) for column in cursor.description or ()]
         except psycopg.OperationalError as error:
             raise SourceError(explain(error), hint="is the dsn in backhaul.yml right?") from None
         except psycopg.Error as error:
-            raise SourceError(f"the model does not run: {explain(error)}", hint="try it in the warehouse first") from None
+            raise SourceError(
+                f"the model does not run: {explain(error)}", hint="try it in the warehouse first"
+            ) from None
 
 
 def _column(column: Any) -> tuple[str, str, str]:
@@ -94,7 +98,11 @@ def _column(column: Any) -> tuple[str, str, str]:
         return column.name, f"{name}::int8" if kind == _OID else name, _NATIVE[kind]
     if kind == _NUMERIC:
         exact = column.precision is not None and column.precision <= 38
-        return column.name, f"{name}::text", f"DECIMAL({column.precision},{column.scale})" if exact else "DECIMAL(38,18)"
+        return (
+            column.name,
+            f"{name}::text",
+            f"DECIMAL({column.precision},{column.scale})" if exact else "DECIMAL(38,18)",
+        )
     if kind in (_JSON, _JSONB):
         return column.name, f"{name}::text", "JSON"
     if kind in _ARRAYS and kind not in (_OID, 1082, 1083, 1114, 1184, 1186, 1266):
@@ -122,7 +130,11 @@ def explain(error: Exception) -> str:
     for part, said in known.items():
         if part in text and said:
             return said
-    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("connection to server")]
+    lines = [
+        line.strip()
+        for line in text.split("\n")
+        if line.strip() and not line.startswith("connection to server")
+    ]
     where = next((line for line in lines if line.startswith("LINE ")), "")
     first = lines[0] if lines else type(error).__name__
     first = first.split("FATAL:  ")[-1].split("ERROR:  ")[-1]

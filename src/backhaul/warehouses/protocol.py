@@ -40,11 +40,14 @@ class Relation(Protocol):
     @property
     def rows(self) -> int | None:
         """Of a stream: the rows that went through so far; None where repeatable."""
+
     @property
     def failure(self) -> str | None:
         """Of a stream that broke: why, in words."""
+
     def again(self) -> Relation:
         """A new read of the same model, to name samples in an error message."""
+
     def close(self) -> None:
         """Lets go of the source, so that others may write to it."""
 

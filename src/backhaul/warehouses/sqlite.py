@@ -57,7 +57,8 @@ class Sqlite(Warehouse):
         arrow = {"BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BLOB": pa.binary(), "VARCHAR": pa.string()}
         schema = pa.schema([(column.name, arrow[column.type]) for column in typed])
         sent = ", ".join(
-            f"CAST({ident(column.name)} AS TEXT)" if column.type == "VARCHAR" else ident(column.name) for column in typed
+            f"CAST({ident(column.name)} AS TEXT)" if column.type == "VARCHAR" else ident(column.name)
+            for column in typed
         )
         batches = _batches(connection, f"SELECT {sent} FROM ({query}) AS model", schema)
         return Stream(engine, schema, batches, "*", lambda error: f"{self.settings.path}: {error}",
@@ -66,9 +67,12 @@ class Sqlite(Warehouse):
     def _open(self) -> sqlite3.Connection:
         path = self.root / self.settings.path
         if not path.is_file():
-            raise SourceError(f"there is no SQLite file {self.settings.path}", hint="see `path` in backhaul.yml")
+            raise SourceError(
+                f"there is no SQLite file {self.settings.path}", hint="see `path` in backhaul.yml"
+            )
         try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+            address = f"{path.absolute().as_uri()}?mode=ro"
+            connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
         except sqlite3.Error as error:
@@ -77,13 +81,20 @@ class Sqlite(Warehouse):
 
     def _typed(self, connection: sqlite3.Connection, select: str) -> tuple[Column, ...]:
         try:
-            names = [item[0] for item in connection.execute(f"SELECT * FROM ({select}) AS model LIMIT 0").description]
+            names = [
+                item[0]
+                for item in connection.execute(f"SELECT * FROM ({select}) AS model LIMIT 0").description
+            ]
             kinds = ", ".join(f"group_concat(DISTINCT typeof({ident(name)}))" for name in names)
             found = connection.execute(f"SELECT {kinds} FROM ({select}) AS model").fetchone()
         except sqlite3.Error as error:
-            raise SourceError(f"the model does not run: {error}", hint="try it in the warehouse first") from None
+            raise SourceError(
+                f"the model does not run: {error}", hint="try it in the warehouse first"
+            ) from None
         sets = [frozenset((kind or "").split(",")) - {"null", ""} for kind in found]
-        return tuple(Column(name, _TYPES.get(kind, "VARCHAR")) for name, kind in zip(names, sets, strict=True))
+        return tuple(
+            Column(name, _TYPES.get(kind, "VARCHAR")) for name, kind in zip(names, sets, strict=True)
+        )
 
 
 def _batches(connection: sqlite3.Connection, query: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -91,5 +102,5 @@ def _batches(connection: sqlite3.Connection, query: str, schema: pa.Schema) -> I
 
     cursor = connection.execute(query)
     while rows := cursor.fetchmany(_ROWS):
-        columns = zip(*rows, strict=True)
-        yield pa.record_batch([pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema)
+        columns = zip(zip(*rows, strict=True), schema, strict=True)
+        yield pa.record_batch([pa.array(values, field.type) for values, field in columns], schema=schema)

@@ -25,13 +25,13 @@ class Stream:
         self, engine: duckdb.DuckDBPyConnection, schema: pa.Schema, batches: Iterable[pa.RecordBatch], select: str,
         explain: Callable[[Exception], str], again: Callable[[], Stream], release: Callable[[], None],
     ) -> None:  # fmt: skip
-        import pyarrow
+        import pyarrow as pa
 
         self._engine, self._explain, self._again, self._release = engine, explain, again, release
         self._name = f"backhaul_stream_{next(_NUMBERS)}"
         self._count = 0
         self.failure: str | None = None
-        reader = pyarrow.RecordBatchReader.from_batches(schema, self._counted(batches))
+        reader = pa.RecordBatchReader.from_batches(schema, self._counted(batches))
         engine.register(self._name, reader)
         self.sql = f"(SELECT {select} FROM {ident(self._name)})"
 
