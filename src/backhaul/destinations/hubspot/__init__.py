@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from pydantic import Field as Setting
 
-from backhaul.destinations.hubspot.answers import Sent, body_of, classify, context, listed, outcomes
-from backhaul.destinations.hubspot.fields import RECORD_ID, field_of, fold, is_email, same
+from backhaul.destinations.hubspot.answers import Sent, body_of, classify, context, outcomes
+from backhaul.destinations.hubspot.fields import RECORD_ID, field_of, fold, inner, is_email, listed, same
 from backhaul.destinations.kit import Answer, Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
 from backhaul.errors import BackhaulError, Halt, Unsettled
 from backhaul.types import (
@@ -93,9 +93,8 @@ class HubSpot(Destination[HubSpotConfig]):
             raise Halt(
                 f"HubSpot has no object {object!r}", hint="custom objects go by 2-… or their full name"
             )
-        found = [
-            field_of(item, object) for item in listed(body_of(answer), "results") if not item.get("archived")
-        ]
+        items = [item for item in listed(body_of(answer), "results") if item.get("name") and not item.get("archived")]
+        found = [field_of(item, object) for item in items]
         if not found:
             raise Unsettled("HubSpot's answer has no list of properties")
         record_id = Field(RECORD_ID, FieldType.STRING, writable=False, unique=True)
@@ -176,7 +175,7 @@ class HubSpot(Destination[HubSpotConfig]):
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
         found = await self._find(object, identifiers[0], keys, fields)
-        return {key: dict(record.get("properties") or {}) for key, record in found.held.items()}
+        return {key: inner(record, "properties") for key, record in found.held.items()}
 
     async def _find(self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]) -> Found:
         """Records by key through batch/read, which is up to date where search lags. A contact is held under its other
@@ -198,6 +197,7 @@ class HubSpot(Destination[HubSpotConfig]):
         held = {
             asked[spelling]: record
             for record in listed(said, "results")
+            if record.get("id") is not None
             for spelling in (fold(object, name, value) for value in _identifiers(record, name, more))
             if spelling in asked
         }
@@ -209,7 +209,8 @@ class HubSpot(Destination[HubSpotConfig]):
                     code=str(error.get("category")),
                 )
             lost += [fold(object, name, value) for value in context(error, "ids")]
-        return Found(held, tuple(asked[it] for it in lost if it in asked and asked[it] not in held))
+        gone = (asked[it] for it in dict.fromkeys(lost) if it in asked)
+        return Found(held, tuple(key for key in gone if key not in held))
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         return same(field, sent, held)
@@ -225,6 +226,7 @@ def _properties(record: dict[str, Any]) -> dict[str, Any]:
 
 def _identifiers(record: Mapping[str, Any], name: str, more: Sequence[str]) -> list[str]:
     """What a record answers to: its identifier, and a contact's other e-mails (joined by semicolons)."""
-    values = record.get("properties") or {}
+    values = inner(record, "properties")
     own = record.get("id") if name == RECORD_ID else values.get(name)
-    return [str(own), *(one for other in more for one in str(values.get(other) or "").split(";") if one)]
+    others = (one for other in more for one in str(values.get(other) or "").split(";"))
+    return [one for one in ("" if own is None else str(own), *others) if one]

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from backhaul.destinations.hubspot.fields import RECORD_ID
+from backhaul.destinations.hubspot.fields import RECORD_ID, inner, listed
 from backhaul.destinations.kit import Answer, classify_status, retry_after, said_by
 from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Outcome, Rejected, Retry
@@ -44,15 +44,8 @@ def body_of(answer: Answer) -> dict[str, Any]:
     return body
 
 
-def listed(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The objects of a list; none where there is no list."""
-    found = body.get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
 def context(error: Mapping[str, Any], name: str) -> list[str]:
-    found = error.get("context")
-    value = found.get(name) if isinstance(found, dict) else None
+    value = inner(error, "context").get(name)
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
@@ -73,14 +66,14 @@ class Sent:
     def valued(self, values: Iterable[Any]) -> list[int]:
         """Places by the values they were sent under."""
         places = {value: place for place, value in enumerate(self.values)}
-        return [places[text] for text in map(self.fold, values) if text in places]
+        texts = [self.fold(value) for value in values if value is not None]
+        return [places[text] for text in texts if text in places]
 
     def of_result(self, result: Mapping[str, Any]) -> list[int]:
         trace = result.get("objectWriteTraceId")
         if trace is not None:
             return self.traced([trace])
-        properties = result.get("properties")
-        held = result.get("id") if self.by == RECORD_ID else (properties or {}).get(self.by)
+        held = result.get("id") if self.by == RECORD_ID else inner(result, "properties").get(self.by)
         return self.valued([held])
 
     def of_error(self, error: Mapping[str, Any]) -> list[int]:
@@ -98,7 +91,7 @@ def outcomes(body: Mapping[str, Any], sent: Sent) -> list[Outcome]:
     errors = {place: error for error in listed(body, "errors") for place in sent.of_error(error)}
     nameless = [error for error in listed(body, "errors") if not sent.of_error(error)]
     silent = set(range(len(sent.keys))) - set(named) - set(errors)
-    if len(nameless) == len(silent) and len({error.get("category") for error in nameless}) == 1:
+    if len(nameless) == len(silent) and len({str(error.get("category")) for error in nameless}) == 1:
         said = "; ".join(dict.fromkeys(str(error.get("message") or "") for error in nameless))
         errors |= {place: {**nameless[0], "message": said} for place in silent}
     delivered = [outcome for place, outcome in named.items() if place not in errors]

@@ -23,6 +23,18 @@ _SEVERAL = "enumeration/checkbox"
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 
 
+def listed(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects of a list; none where there is no list."""
+    found = body.get(name)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def inner(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object under a name; empty where there is none."""
+    found = body.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def is_email(object: str, name: str) -> bool:
     """Whether this is the e-mail that identifies a contact, without regard to case."""
     return name == "email" and object.lower() in _CONTACTS
@@ -32,8 +44,8 @@ def field_of(item: Mapping[str, Any], object: str) -> Field:
     """A property, as the properties endpoint describes it. The e-mail of a contact is unique though it does not say so."""
     name, kind = str(item["name"]), str(item.get("type"))
     native = f"{kind}/{item['fieldType']}" if item.get("fieldType") else kind
-    fixed = item.get("calculated") or (item.get("modificationMetadata") or {}).get("readOnlyValue")
-    options = tuple(str(option["value"]) for option in item.get("options") or ())
+    fixed = item.get("calculated") or inner(item, "modificationMetadata").get("readOnlyValue")
+    options = tuple(str(option["value"]) for option in listed(item, "options") if "value" in option)
     closed = kind == "enumeration" and native != _SEVERAL and not item.get("externalOptions") and options
     email = is_email(object, name)
     return Field(
