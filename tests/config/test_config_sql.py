@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - one case, or one line of the interface, stays one line
+
 """The shape of SQL that users write: one SELECT a model, one expression a field."""
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Row = tuple[int, str, str, str, str, int, str]
 
 
 def customers() -> Iterator[Row]:
-    chance = random.Random(7)  # noqa: S311 - sample data
+    chance = random.Random(7)
     newest = datetime(2026, 1, 31, 12)  # noqa: DTZ001 - the column has no zone
     for number in range(1, _COUNT + 1):
         first, last = chance.choice(_FIRST), chance.choice(_LAST)

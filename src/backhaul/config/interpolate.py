@@ -76,7 +76,7 @@ def _walk(value: Any, where: Where, resolver: _Resolver) -> Any:
     return resolver.text(value, where) if isinstance(value, str) else value
 
 
-class _Refused(Exception):  # noqa: N818 - it never leaves this file
+class _Refused(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint

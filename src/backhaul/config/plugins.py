@@ -22,7 +22,7 @@ class Connector:
     """A warehouse's SQL, in sqlglot's names."""
 
 
-class Missing(Exception):  # noqa: N818 - a fact, not a failure
+class Missing(Exception):
     """A connection type is installed in part only. `hint` says what to install."""
 
     def __init__(self, message: str, hint: str) -> None:

@@ -89,7 +89,7 @@ class Sandbox(ABC):
 
     def __init__(self, seed: int = 1) -> None:
         self.seed = seed
-        self.rng = random.Random(seed)  # noqa: S311 - faults by chance
+        self.rng = random.Random(seed)
         self.requests: deque[Request] = deque(maxlen=_LOG)
         """The last ones, oldest first."""
         self.counts: Counter[str] = Counter()

@@ -49,12 +49,12 @@ class HttpApi(Destination[HttpConfig]):
         """With an idempotency header the API sees a repeated insert for what it is."""
         return frozenset(Op) if self.config.idempotency_header else self.spec.repeatable
 
-    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:  # noqa: A002
+    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:
         found = self.config.objects.get(object)
         operation = found.operation(op) if found else None
         return BatchLimits(operation.batch_size, operation.max_bytes) if operation else None
 
-    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+    async def describe(self, object: str) -> ObjectSchema:
         declared = self._declared(object)
         return ObjectSchema(object, declared.known_fields(), open=declared.fields is None)
 
@@ -70,7 +70,7 @@ class HttpApi(Destination[HttpConfig]):
 
     async def read(
         self,
-        object: str,  # noqa: A002
+        object: str,
         identifiers: tuple[str, ...],
         keys: Sequence[str],
         fields: Sequence[str],

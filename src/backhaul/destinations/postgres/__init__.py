@@ -60,7 +60,7 @@ class Postgres(Destination[PostgresConfig]):
     async def close(self) -> None:
         await self._sessions.close()
 
-    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+    async def describe(self, object: str) -> ObjectSchema:
         return (await self._described(object)).schema
 
     async def write(self, batch: Batch) -> Outcomes:
@@ -75,7 +75,7 @@ class Postgres(Destination[PostgresConfig]):
 
     async def read(
         self,
-        object: str,  # noqa: A002
+        object: str,
         identifiers: tuple[str, ...],
         keys: Sequence[str],
         fields: Sequence[str],

@@ -61,7 +61,7 @@ class Sqlite(Destination[SqliteConfig]):
             self._connection = None
         self._thread.shutdown()
 
-    async def describe(self, object: str) -> ObjectSchema:  # noqa: A002
+    async def describe(self, object: str) -> ObjectSchema:
         self._tables[object] = await self._in_thread(lambda connection: catalog.table(connection, object))
         return self._tables[object].schema
 
@@ -76,7 +76,7 @@ class Sqlite(Destination[SqliteConfig]):
 
     async def read(
         self,
-        object: str,  # noqa: A002
+        object: str,
         identifiers: tuple[str, ...],
         keys: Sequence[str],
         fields: Sequence[str],

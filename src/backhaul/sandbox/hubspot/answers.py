@@ -17,7 +17,7 @@ STATUS = {"CONFLICT": 409, "OBJECT_ALREADY_EXISTS": 409, "OBJECT_NOT_FOUND": 404
 """Categories of a refused request whose status is not 400."""
 
 
-class Refusal(Exception):  # noqa: N818 - HubSpot's no to its client
+class Refusal(Exception):
     """What HubSpot says to a request, or to one input of a batch, that it does not take."""
 
     def __init__(
