@@ -23,7 +23,12 @@ STATUSES = ("acknowledged", "rejected", "pending", "unknown", "held")
 
 
 def records(
-    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str, plans: Any, status: str | None = None
+    engine: duckdb.DuckDBPyConnection,
+    state: State,
+    ledger: Ledger,
+    sync: str,
+    plans: Any,
+    status: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """`{key, status, fields, remote_id}` of every record, by key; works while a run is going on.
 
@@ -33,24 +38,36 @@ def records(
     with ledger.reading(engine) as view:
         sources = []
         if view is not None and not view.empty:
-            sources.append(_of_ledger(Mapping.from_shape(_full_shape(view.shape)), view.meta.get("values") != "no"))
+            sources.append(
+                _of_ledger(Mapping.from_shape(_full_shape(view.shape)), view.meta.get("values") != "no")
+            )
         overlay = _overlay(engine, state, sync, plans)
         if overlay:
             sources.append(overlay)
-        sources.append("SELECT key, 'rejected' AS status, NULL AS fields, NULL AS remote_id, 1 AS rank FROM temp.letters")
+        sources.append(
+            "SELECT key, 'rejected' AS status, NULL AS fields, NULL AS remote_id, 1 AS rank FROM temp.letters"
+        )
         newest = (
             "SELECT key, max_by(status, rank) AS status, coalesce(max_by(fields, rank), any_value(fields)) AS fields, "
-            f"coalesce(max_by(remote_id, rank), any_value(remote_id)) AS remote_id FROM ({' UNION ALL '.join(sources)}) GROUP BY key"
+            f"coalesce(max_by(remote_id, rank), any_value(remote_id)) AS remote_id "
+            f"FROM ({' UNION ALL '.join(sources)}) GROUP BY key"
         )
         shown = (
             "SELECT n.key, CASE WHEN l.key IS NOT NULL AND n.status <> 'pending' THEN 'rejected' ELSE n.status END AS status, "
             f"n.fields, n.remote_id FROM ({newest}) AS n LEFT JOIN temp.letters AS l ON l.key = n.key"
         )
         where = f"WHERE status = {literal(status)}" if status else ""
-        found = engine.execute(f"SELECT * FROM ({shown}) {where} ORDER BY TRY_CAST(key AS DECIMAL(38,6)), key")
+        found = engine.execute(
+            f"SELECT * FROM ({shown}) {where} ORDER BY TRY_CAST(key AS DECIMAL(38,6)), key"
+        )
         while rows := found.fetchmany(10_000):
             for key, what, fields, remote_id in rows:
-                yield {"key": orjson.loads(key), "status": what, "fields": orjson.loads(fields) if fields else None, "remote_id": remote_id}
+                yield {
+                    "key": orjson.loads(key),
+                    "status": what,
+                    "fields": orjson.loads(fields) if fields else None,
+                    "remote_id": remote_id,
+                }
 
 
 def counts(engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str) -> dict[str, int]:
@@ -66,14 +83,19 @@ def counts(engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync
         without = ""
         if found["rejected"]:
             without = f"WHERE {key_json(mapping)} NOT IN (SELECT key FROM temp.letters)"
-        for number, count in engine.execute(f"SELECT _state, count(*) FROM {ALIAS}.acked {without} GROUP BY 1").fetchall():
+        for number, count in engine.execute(
+            f"SELECT _state, count(*) FROM {ALIAS}.acked {without} GROUP BY 1"
+        ).fetchall():
             found[names[RowState(number)]] += count
     return found
 
 
 def _full_shape(shape: dict[str, Any]) -> dict[str, Any]:
     """A stored shape has storage types only; what reading needs beside them does not matter here."""
-    return {"keys": shape["keys"], "fields": {name: [parts[0], "clear", False, "any"] for name, parts in shape["fields"].items()}}
+    return {
+        "keys": shape["keys"],
+        "fields": {name: [parts[0], "clear", False, "any"] for name, parts in shape["fields"].items()},
+    }
 
 
 def _letters(engine: duckdb.DuckDBPyConnection, state: State, sync: str) -> None:
@@ -118,7 +140,12 @@ def _of_plan(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, open_s
         (row, item.status == Settled.DELIVERED)
         for item in found for row in range(item.low, item.high) if row not in item.except_rows
     ]  # fmt: skip
-    table = pa.table({"row": pa.array([row for row, _ in fates], pa.int64()), "ok": pa.array([ok for _, ok in fates], pa.bool_())})
+    table = pa.table(
+        {
+            "row": pa.array([row for row, _ in fates], pa.int64()),
+            "ok": pa.array([ok for _, ok in fates], pa.bool_()),
+        }
+    )
     engine.register("fates_now", table)
     engine.execute("CREATE OR REPLACE TEMP TABLE fates AS SELECT * FROM fates_now")
     engine.unregister("fates_now")

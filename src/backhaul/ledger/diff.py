@@ -219,7 +219,10 @@ class Diff:
         if not letters or self.options.incremental:
             return []
         keys, hashes = zip(*letters, strict=True)
-        self.engine.register("letters_now", pa.table({"key": pa.array(keys, pa.string()), "hash": pa.array(hashes, pa.string())}))
+        self.engine.register(
+            "letters_now",
+            pa.table({"key": pa.array(keys, pa.string()), "hash": pa.array(hashes, pa.string())}),
+        )
         reason = f"(c.{self.keys[0]} IS NOT NULL OR n.hash = {literal(NO_HASH)})"
         rows = self.engine.execute(
             f"SELECT key FROM letters_now AS n WHERE NOT EXISTS "
@@ -358,9 +361,10 @@ class Diff:
             name: sum(row[2] for row in sent if row[1] == number) for number, name in enumerate(CHANGES)
         }
         segments = tuple(
-            Segment(self._op(number), min(row[3] for row in sent if row[0] == number), max(row[4] for row in sent if row[0] == number))
+            Segment(self._op(number), min(row[3] for row in some), max(row[4] for row in some))
             for number in sorted({row[0] for row in sent})
-        )  # fmt: skip
+            if (some := [row for row in sent if row[0] == number])
+        )
         digest = self._one(
             f"SELECT sum(hash(_segment, _change, {', '.join(self.keys)}, _hash)::HUGEINT) FROM {file}"
         )
@@ -374,7 +378,8 @@ class Diff:
             id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=segments,
             refused=sum(row[2] for row in rows if row[0] == REFUSE), forgotten=sum(row[2] for row in rows if row[0] == FORGET),
             digest=f"{digest or 0:x}", first=self.view is None, incremental=self.options.incremental,
-            reasons={names[RowState(state)]: count for state, count in again.items()}, shape=self.mapping.shape, watermark=watermark,
+            reasons={names[RowState(state)]: count for state, count in again.items()}, shape=self.mapping.shape,
+            watermark=watermark,
         )  # fmt: skip
 
     def _op(self, segment: int) -> Op:

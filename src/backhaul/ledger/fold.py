@@ -70,8 +70,15 @@ def fold(
 def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, settlements: Iterable[Settlement]) -> bool:
     """Fills temp.settled; or answers True when every row of the plan was delivered and no ids came back."""
     found = list(settlements)
-    plain = all(item.status is Settled.DELIVERED and not item.except_rows and not item.remote_ids for item in found)
-    if plain and not plan.refused and not plan.forgotten and sum(item.high - item.low for item in found) == plan.total:
+    plain = all(
+        item.status is Settled.DELIVERED and not item.except_rows and not item.remote_ids for item in found
+    )
+    if (
+        plain
+        and not plan.refused
+        and not plan.forgotten
+        and sum(item.high - item.low for item in found) == plan.total
+    ):
         return True
     engine.execute("CREATE OR REPLACE TEMP TABLE settled (row BIGINT, status UTINYINT, new_id VARCHAR)")
     ranges = pa.table({
@@ -132,12 +139,16 @@ def _doubt(view: LedgerView, mapping: Mapping, source: str) -> None:
 def _remove(view: LedgerView, mapping: Mapping, source: str) -> None:
     keys = ", ".join(key.column for key in mapping.keys)
     left = keys if len(mapping.keys) == 1 else f"({keys})"
-    view.engine.execute(f"DELETE FROM {ALIAS}.acked WHERE {left} IN (SELECT {keys if len(mapping.keys) == 1 else f'({keys})'} FROM {source})")
+    view.engine.execute(
+        f"DELETE FROM {ALIAS}.acked WHERE {left} IN (SELECT {keys if len(mapping.keys) == 1 else f'({keys})'} FROM {source})"
+    )
 
 
 def _columns(mapping: Mapping) -> str:
     keys = [key.column for key in mapping.keys]
-    return ", ".join([*keys, "_hash", "_state", "_at", "_remote_id", *(ident(field.column) for field in mapping.fields)])
+    return ", ".join(
+        [*keys, "_hash", "_state", "_at", "_remote_id", *(ident(field.column) for field in mapping.fields)]
+    )
 
 
 def forget_values(engine: duckdb.DuckDBPyConnection, ledger: Ledger) -> int:

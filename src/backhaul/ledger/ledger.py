@@ -75,9 +75,13 @@ class LedgerView:
     def __init__(self, engine: duckdb.DuckDBPyConnection) -> None:
         self.engine = engine
         try:
-            self.meta: dict[str, str] = dict(engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall())
+            self.meta: dict[str, str] = dict(
+                engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall()
+            )
         except duckdb.CatalogException:
-            raise StateError("this DuckDB file is not a backhaul ledger", hint="see docs/troubleshooting.md") from None
+            raise StateError(
+                "this DuckDB file is not a backhaul ledger", hint="see docs/troubleshooting.md"
+            ) from None
         self.shape: dict[str, Any] = orjson.loads(self.meta.get("shape", "{}"))
 
     @property
@@ -105,7 +109,14 @@ class LedgerView:
         mapped field lose their hash, so that exactly the records whose payload changes are sent again.
         """
         keys = [key.column for key in mapping.keys]
-        names = [*keys, "_hash", "_state", "_at", "_remote_id", *(ident(field.column) for field in mapping.fields)]
+        names = [
+            *keys,
+            "_hash",
+            "_state",
+            "_at",
+            "_remote_id",
+            *(ident(field.column) for field in mapping.fields),
+        ]
         if self.fits(mapping):
             return f"SELECT {', '.join(names)} FROM {ALIAS}.acked"
         self._same_key(mapping)
@@ -161,4 +172,3 @@ def stored_shape(mapping: Mapping) -> dict[str, Any]:
 def hash_function() -> str:
     """Names the function that makes the hashes; they are only compared with hashes of the same name."""
     return f"duckdb {duckdb.__version__} hash"
-

@@ -29,7 +29,7 @@ class Coercion:
     unfit: str = ""
 
 
-class NotCoercible(ValueError):
+class NotCoercibleError(ValueError):
     """No value of this SQL type could ever become one of the field's type."""
 
 
@@ -57,11 +57,11 @@ def coerce(expr: str, sql_type: str, target: FieldType) -> Coercion:
     """The coercion of an SQL expression of a DuckDB type to a field type.
 
     Raises:
-        NotCoercible: bytes, or a pair of types between which no value can be carried over.
+        NotCoercibleError: bytes, or a pair of types between which no value can be carried over.
     """
     source = sql_type.upper()
     if source in ("BLOB", "BIT", "GEOMETRY"):
-        raise NotCoercible(f"is {source}; make it text first, for example with base64(...) or hex(...)")
+        raise NotCoercibleError(f"is {source}; make it text first, for example with base64(...) or hex(...)")
     if target is FieldType.ANY:
         target = natural(source)
     return _RULES[target](expr, source)
@@ -90,9 +90,11 @@ def _integer(expr: str, source: str) -> Coercion:
             "DECIMAL(38,0)", "lost")  # fmt: skip
     if kind in (FieldType.NUMBER, FieldType.DECIMAL):
         return Coercion(
-            f"CASE WHEN {expr} = trunc({expr}) THEN TRY_CAST({expr} AS DECIMAL(38,0)) END", "DECIMAL(38,0)", "lost"
+            f"CASE WHEN {expr} = trunc({expr}) THEN TRY_CAST({expr} AS DECIMAL(38,0)) END",
+            "DECIMAL(38,0)",
+            "lost",
         )
-    raise NotCoercible(f"is {source}, which is no integer")
+    raise NotCoercibleError(f"is {source}, which is no integer")
 
 
 def _number(expr: str, source: str) -> Coercion:
@@ -109,7 +111,7 @@ def _number(expr: str, source: str) -> Coercion:
         return Coercion(f"CAST({expr} AS BIGINT)", "BIGINT")
     if kind is FieldType.STRING:
         return decimal(expr, source)
-    raise NotCoercible(f"is {source}, which is no number")
+    raise NotCoercibleError(f"is {source}, which is no number")
 
 
 def decimal(expr: str, source: str) -> Coercion:
@@ -125,7 +127,7 @@ def decimal(expr: str, source: str) -> Coercion:
             f"CASE WHEN regexp_full_match({expr}, '{_NUMBER_TEXT}') AND isfinite(TRY_CAST({expr} AS DOUBLE)) "
             f"THEN TRY_CAST({expr} AS DOUBLE) END",
             "DOUBLE", "lost")  # fmt: skip
-    raise NotCoercible(f"is {source}, which is no number")
+    raise NotCoercibleError(f"is {source}, which is no number")
 
 
 def _boolean(expr: str, source: str) -> Coercion:
@@ -136,7 +138,7 @@ def _boolean(expr: str, source: str) -> Coercion:
         return Coercion(f"CASE {expr} WHEN 0 THEN false WHEN 1 THEN true END", "BOOLEAN", "lost")
     if kind is FieldType.STRING:
         return Coercion(f"TRY_CAST(trim({expr}) AS BOOLEAN)", "BOOLEAN", "lost")
-    raise NotCoercible(f"is {source}, which is no boolean")
+    raise NotCoercibleError(f"is {source}, which is no boolean")
 
 
 def _date(expr: str, source: str) -> Coercion:
@@ -145,12 +147,16 @@ def _date(expr: str, source: str) -> Coercion:
         return Coercion(expr, "DATE", f"NOT isfinite({expr})")
     if kind in (FieldType.DATETIME, FieldType.TIMESTAMP):
         stamp = f"CAST({expr} AS TIMESTAMP)"
-        return Coercion(f"CASE WHEN date_trunc('day', {stamp}) = {stamp} THEN CAST({stamp} AS DATE) END", "DATE", "lost")
+        return Coercion(
+            f"CASE WHEN date_trunc('day', {stamp}) = {stamp} THEN CAST({stamp} AS DATE) END", "DATE", "lost"
+        )
     if kind is FieldType.STRING:
         return Coercion(
-            f"CASE WHEN regexp_full_match({expr}, '{_DATE_TEXT}') THEN TRY_CAST({expr} AS DATE) END", "DATE", "lost"
+            f"CASE WHEN regexp_full_match({expr}, '{_DATE_TEXT}') THEN TRY_CAST({expr} AS DATE) END",
+            "DATE",
+            "lost",
         )
-    raise NotCoercible(f"is {source}, which is no date")
+    raise NotCoercibleError(f"is {source}, which is no date")
 
 
 def _datetime(expr: str, source: str) -> Coercion:
@@ -167,8 +173,10 @@ def _instant(expr: str, source: str, storage: str) -> Coercion:
     if kind in (FieldType.DATETIME, FieldType.TIMESTAMP, FieldType.DATE):
         return Coercion(f"CAST({expr} AS {storage})", storage, f"NOT isfinite({expr})")
     if kind is FieldType.STRING:
-        return Coercion(f"TRY_CAST({expr} AS {storage})", storage, f"lost OR NOT isfinite(TRY_CAST({expr} AS {storage}))")
-    raise NotCoercible(f"is {source}, which is no point in time")
+        return Coercion(
+            f"TRY_CAST({expr} AS {storage})", storage, f"lost OR NOT isfinite(TRY_CAST({expr} AS {storage}))"
+        )
+    raise NotCoercibleError(f"is {source}, which is no point in time")
 
 
 def _json(expr: str, source: str) -> Coercion:
@@ -184,7 +192,7 @@ def _array(expr: str, source: str) -> Coercion:
     if kind in (FieldType.JSON, FieldType.STRING):
         text = f"CAST(TRY_CAST({expr} AS JSON) AS VARCHAR)"
         return Coercion(f"CASE WHEN json_type({text}) = 'ARRAY' THEN {text} END", "VARCHAR", "lost")
-    raise NotCoercible(f"is {source}, which is no array")
+    raise NotCoercibleError(f"is {source}, which is no array")
 
 
 _RULES = {

@@ -8,7 +8,8 @@ separated by U+001F).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping as Dict, Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from backhaul.errors import Problem, UsageError
-from backhaul.mapping.coercion import Coercion, NotCoercible, coerce, natural
+from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natural
 from backhaul.sql import ident, literal
 from backhaul.types import Field, FieldType, Nulls, ObjectSchema
 
@@ -106,14 +107,17 @@ class Mapping:
         return {
             "keys": [[key.name, key.storage] for key in self.keys],
             "fields": {
-                field.name: [field.storage, str(field.nulls), field.identifier, str(field.field.type)] for field in self.fields
+                field.name: [field.storage, str(field.nulls), field.identifier, str(field.field.type)]
+                for field in self.fields
             },
         }
 
     @classmethod
     def from_shape(cls, shape: Dict[str, Any]) -> Mapping:
         """The mapping a plan was made with, as far as folding needs it: it has columns, but no expressions."""
-        keys = tuple(KeyColumn(name, storage, f"k{number}") for number, (name, storage) in enumerate(shape["keys"]))
+        keys = tuple(
+            KeyColumn(name, storage, f"k{number}") for number, (name, storage) in enumerate(shape["keys"])
+        )
         fields = tuple(
             MappedField(Field(name, FieldType(kind)), "", Coercion("", storage), Nulls(nulls), identifier)
             for name, (storage, nulls, identifier, kind) in shape["fields"].items()
@@ -146,7 +150,11 @@ def _key_cast(key: KeyColumn) -> str:
 
 def _typed(field: MappedField) -> str:
     typed, unfit = _placed(field.coercion, field.name)
-    return typed if unfit in ("", "lost") else f"CASE WHEN ({unfit.replace('lost OR ', '')}) THEN NULL ELSE {typed} END"
+    return (
+        typed
+        if unfit in ("", "lost")
+        else f"CASE WHEN ({unfit.replace('lost OR ', '')}) THEN NULL ELSE {typed} END"
+    )
 
 
 def _placed(coercion: Coercion, name: str) -> tuple[str, str]:
@@ -165,8 +173,16 @@ def _rules(field: MappedField) -> list[str]:
         what = f"does not fit {said.native_type or said.type}"
         rules.append((condition, "type", f"concat(left(CAST({raw} AS VARCHAR), 60), {literal(' ' + what)})"))
     if field.nulls is Nulls.ERROR or field.identifier:
-        why = "an identifier must not be null or empty" if field.identifier else "is null, and nulls are an error here"
-        empty = f"({raw} IS NULL OR {typed} = '')" if field.identifier and field.storage == "VARCHAR" else f"{raw} IS NULL"
+        why = (
+            "an identifier must not be null or empty"
+            if field.identifier
+            else "is null, and nulls are an error here"
+        )
+        empty = (
+            f"({raw} IS NULL OR {typed} = '')"
+            if field.identifier and field.storage == "VARCHAR"
+            else f"{raw} IS NULL"
+        )
         rules.append((empty, "null", literal(why)))
     if said.max_length is not None and field.storage == "VARCHAR":
         message = f"concat('has ', length({typed}), {literal(f' characters, at most {said.max_length} fit')})"
@@ -177,7 +193,9 @@ def _rules(field: MappedField) -> list[str]:
         if known:
             rules.append((f"{typed} NOT IN ({known})" + (f" AND {typed} <> ''"), "choice", message))
     head = literal(field.name + SEPARATOR)
-    return [f"WHEN {when} THEN concat({head}, {literal(code + SEPARATOR)}, {text})" for when, code, text in rules]
+    return [
+        f"WHEN {when} THEN concat({head}, {literal(code + SEPARATOR)}, {text})" for when, code, text in rules
+    ]
 
 
 def compile_mapping(
@@ -191,14 +209,16 @@ def compile_mapping(
     problems: list[Problem] = []
     keys = _keys(sync, columns, problems)
     fields: list[MappedField] = []
-    given = [(name, expr, True) for name, expr in sync.identify.items()]
+    given: list[tuple[str, Any, bool]] = [(name, expr, True) for name, expr in sync.identify.items()]
     given += [(name, mapped, False) for name, mapped in sync.fields.items() if name not in sync.identify]
     for name, value, identifier in given:
         compiled = _field(sync, name, value, identifier, columns, schema, engine, problems)
         if compiled:
             fields.append(compiled)
     if not sync.identify:
-        problems.append(sync.problem("identify", "identify names no destination field", "for example identify: {id: id}"))
+        problems.append(
+            sync.problem("identify", "identify names no destination field", "for example identify: {id: id}")
+        )
     if problems:
         raise UsageError(problems=problems)
     return Mapping(tuple(keys), tuple(fields))
@@ -210,7 +230,9 @@ def _keys(sync: SyncLike, columns: Sequence[ColumnLike], problems: list[Problem]
     for number, name in enumerate(sync.model.primary_key):
         column = types.get(name.lower())
         if column is None:
-            problems.append(sync.problem("model.primary_key", f"the model has no column {name}", nearest(name, types)))
+            problems.append(
+                sync.problem("model.primary_key", f"the model has no column {name}", nearest(name, types))
+            )
             continue
         storage = {"TINYINT": "BIGINT", "SMALLINT": "BIGINT", "INTEGER": "BIGINT", "BIGINT": "BIGINT", "UINTEGER": "BIGINT",
                    "UTINYINT": "BIGINT", "USMALLINT": "BIGINT", "UBIGINT": "DECIMAL(38,0)", "HUGEINT": "DECIMAL(38,0)",
@@ -239,18 +261,28 @@ def _field(
     expr, asked, nulls, default = (value, None, None, None) if isinstance(value, str) else (
         value.value, value.type, value.null, value.default)  # fmt: skip
     if default is not None:
-        expr = f"coalesce({expr}, {literal(str(default)) if isinstance(default, str) else str(default).lower()})"
+        expr = (
+            f"coalesce({expr}, {literal(str(default)) if isinstance(default, str) else str(default).lower()})"
+        )
     try:
         sql_type = expression_type(engine, expr, columns)
     except duckdb.Error as error:
-        problems.append(sync.problem(path, f"{name}: {_binder(error)}", f"columns: {', '.join(c.name for c in columns[:20])}"))
+        problems.append(
+            sync.problem(
+                path, f"{name}: {_binder(error)}", f"columns: {', '.join(c.name for c in columns[:20])}"
+            )
+        )
         return None
     known = schema.fields.get(name, Field(name))
     target = asked or known.type
     try:
         coercion = coerce("$", "VARCHAR" if sql_type == '"NULL"' else sql_type, target)
-    except NotCoercible as error:
-        problems.append(sync.problem(path, f"{name}: {expr} {error}", f"{name} is {known.native_type or target} at the destination"))
+    except NotCoercibleError as error:
+        problems.append(
+            sync.problem(
+                path, f"{name}: {expr} {error}", f"{name} is {known.native_type or target} at the destination"
+            )
+        )
         return None
     final = target if target is not FieldType.ANY else natural(sql_type)
     policy = nulls or sync.nulls
@@ -271,7 +303,9 @@ def expression_type(engine: duckdb.DuckDBPyConnection, expr: str, columns: Seque
         duckdb.Error: the expression does not bind.
     """
     empty = ", ".join(f"CAST(NULL AS {column.type}) AS {ident(column.name)}" for column in columns)
-    return str(engine.execute(f"DESCRIBE SELECT ({expr}) AS value FROM (SELECT {empty}) AS model").fetchall()[0][1])
+    return str(
+        engine.execute(f"DESCRIBE SELECT ({expr}) AS value FROM (SELECT {empty}) AS model").fetchall()[0][1]
+    )
 
 
 def columns_used(sync: SyncLike, columns: Sequence[ColumnLike]) -> list[str]:

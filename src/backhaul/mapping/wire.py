@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from backhaul.mapping.coercion import time_text
-from backhaul.mapping.mapping import Mapping, MappedField
+from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import FieldType, Nulls
 
@@ -44,7 +44,9 @@ def csv_line(fields: Sequence[MappedField]) -> str:
 
 
 def _with_commas(parts: list[str]) -> list[str]:
-    return [piece for number, part in enumerate(parts) for piece in ([part] if number == 0 else ["','", part])]
+    return [
+        piece for number, part in enumerate(parts) for piece in ([part] if number == 0 else ["','", part])
+    ]
 
 
 def _csv_value(field: MappedField) -> str:

@@ -21,7 +21,12 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan, limits: Callable[[Op], BatchLimits | None], rates: Sequence[Rate], concurrency: int, *, remote: bool = True
+    plan: Plan,
+    limits: Callable[[Op], BatchLimits | None],
+    rates: Sequence[Rate],
+    concurrency: int,
+    *,
+    remote: bool = True,
 ) -> Estimate:
     """Full batches by record count; the slowest window decides, or the round trips where there is none."""
     requests = 0

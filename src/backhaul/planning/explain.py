@@ -9,7 +9,7 @@ import orjson
 
 from backhaul.ledger.diff import REFUSE, SEND, key_json
 from backhaul.ledger.plan import CHANGES, Plan
-from backhaul.mapping.mapping import SEPARATOR, Mapping, MappedField
+from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import FieldType
 
@@ -28,12 +28,17 @@ def sample(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int = 5) -> lis
 
 def _change(mapping: Mapping, change: int, key: str, again: bool, values: list[str | None]) -> dict[str, Any]:
     pairs = {
-        field.name: [_value(values[2 * number]), _value(values[2 * number + 1])] for number, field in enumerate(mapping.fields)
+        field.name: [_value(values[2 * number]), _value(values[2 * number + 1])]
+        for number, field in enumerate(mapping.fields)
     }
     if CHANGES[change] == "delete":
         shown = {name: [old, None] for name, (old, _) in pairs.items() if old is not None}
     else:
-        shown = {name: pair for name, pair in pairs.items() if again or CHANGES[change] == "create" or pair[0] != pair[1]}
+        shown = {
+            name: pair
+            for name, pair in pairs.items()
+            if again or CHANGES[change] == "create" or pair[0] != pair[1]
+        }
     return {"op": CHANGES[change], "key": orjson.loads(key), "fields": shown}
 
 
@@ -51,7 +56,16 @@ def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = 
     found = []
     for key, hashed, error, payload in rows:
         field, code, message = error.split(SEPARATOR, 2)
-        found.append({"key": key, "hash": hashed, "field": field, "code": code, "message": f"{field}: {message}", "payload": payload})
+        found.append(
+            {
+                "key": key,
+                "hash": hashed,
+                "field": field,
+                "code": code,
+                "message": f"{field}: {message}",
+                "payload": payload,
+            }
+        )
     return found
 
 

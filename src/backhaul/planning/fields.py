@@ -16,12 +16,21 @@ def check_fields(sync: Any, schema: ObjectSchema) -> Sequence[Problem]:
 
 
 def _unknown(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:
-    for path, name in [*(("identify", name) for name in sync.identify), *(("fields", name) for name in sync.fields)]:
+    for path, name in [
+        *(("identify", name) for name in sync.identify),
+        *(("fields", name) for name in sync.fields),
+    ]:
         field = schema.fields.get(name)
         if field is None and not schema.open:
-            yield sync.problem(f"{path}.{name}", f"{schema.name} has no field {name} at {sync.destination}", nearest(name, schema.fields))
+            yield sync.problem(
+                f"{path}.{name}",
+                f"{schema.name} has no field {name} at {sync.destination}",
+                nearest(name, schema.fields),
+            )
         elif field is not None and not field.writable and path == "fields":
-            yield sync.problem(f"{path}.{name}", f"{name} is read-only at {sync.destination}", "leave it out of fields")
+            yield sync.problem(
+                f"{path}.{name}", f"{name} is read-only at {sync.destination}", "leave it out of fields"
+            )
 
 
 def _identifiers(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:
@@ -39,5 +48,14 @@ def _required(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:
     if sync.mode is Mode.UPDATE:
         return
     for field in schema.fields.values():
-        if field.required and field.writable and field.name not in sync.fields and field.name not in sync.identify:
-            yield sync.problem("fields", f"{schema.name} requires {field.name}, which is not mapped", f"add {field.name}: … under fields")
+        if (
+            field.required
+            and field.writable
+            and field.name not in sync.fields
+            and field.name not in sync.identify
+        ):
+            yield sync.problem(
+                "fields",
+                f"{schema.name} requires {field.name}, which is not mapped",
+                f"add {field.name}: … under fields",
+            )

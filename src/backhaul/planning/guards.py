@@ -33,9 +33,17 @@ def _rows(guards: Any, plan: Plan, held: int, before: int | None) -> Iterator[Gu
         return
     least = guards.min_rows
     if least is None:
-        yield Guard("min_rows", plan.rows > 0 or not held, f"the model has {plan.rows:,} rows; {held:,} records are known")
+        yield Guard(
+            "min_rows",
+            plan.rows > 0 or not held,
+            f"the model has {plan.rows:,} rows; {held:,} records are known",
+        )
     elif least is not False:
-        yield Guard("min_rows", plan.rows >= least, f"the model has {plan.rows:,} rows, at least {least:,} are asked for")
+        yield Guard(
+            "min_rows",
+            plan.rows >= least,
+            f"the model has {plan.rows:,} rows, at least {least:,} are asked for",
+        )
     drop = Share(50, True) if guards.max_drop is None else guards.max_drop
     if drop is not False and before:
         fell = max(before - plan.rows, 0)
@@ -47,7 +55,11 @@ def _changes(guards: Any, plan: Plan, held: int) -> Iterator[Guard]:
     deletes = plan.changes["delete"]
     limit = guards.max_deletes
     if limit is None:
-        yield Guard("max_deletes", deletes <= max(10, held * 0.1), f"{deletes:,} deletes of {held:,} known records; 10% or 10 are allowed")
+        yield Guard(
+            "max_deletes",
+            deletes <= max(10, held * 0.1),
+            f"{deletes:,} deletes of {held:,} known records; 10% or 10 are allowed",
+        )
     base = max(held, plan.rows if plan.first else held)
     counts = {
         "max_deletes": deletes, "max_creates": plan.changes["create"], "max_updates": plan.changes["update"],
@@ -58,4 +70,6 @@ def _changes(guards: Any, plan: Plan, held: int) -> Iterator[Guard]:
         if share is None or share is False:
             continue
         what = name.removeprefix("max_")
-        yield Guard(name, count <= share.of(base), f"{count:,} {what} of {base:,} known records; {share} allowed")
+        yield Guard(
+            name, count <= share.of(base), f"{count:,} {what} of {base:,} known records; {share} allowed"
+        )

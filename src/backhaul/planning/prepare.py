@@ -90,7 +90,9 @@ def prepare(
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
         plan = diff.write(plan_id, sync.name, path, watermark)
-        stale = diff.stale([(row["key"], row["hash"]) for row in sources.state.do("letters", {"sync": sync.name})])
+        stale = diff.stale(
+            [(row["key"], row["hash"]) for row in sources.state.do("letters", {"sync": sync.name})]
+        )
         held = view.count() if view is not None else 0
     rows = sources.state.do("last_full_rows", {"sync": sync.name})
     guards = check_guards(sync.guards, plan, held, rows[0]["rows"] if rows and not plan.first else None)

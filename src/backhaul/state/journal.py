@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -54,10 +54,12 @@ class Journal:
         self.state = state
         self.sync = sync
         self.plan = plan
-        self._queue: queue.SimpleQueue[tuple[Sequence[Statement], asyncio.Future[None] | None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Sequence[Statement], asyncio.Future[None] | None] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
 
-    async def __aenter__(self) -> Journal:
+    async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         return self
@@ -84,9 +86,14 @@ class Journal:
         """Says that rows [low, high) are about to leave."""
         await self.write([("intend", (self.plan, low, high, op, key, now()))])
 
-    async def settle(self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = ()) -> None:
-        """Ends the intent, stores the outcome, buries the refused and raises dead letters that were accepted, in one transaction."""
-        lists = [orjson.dumps(rows).decode() if rows else None for rows in (outcome.rejected, outcome.unknown, outcome.pending)]
+    async def settle(
+        self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = ()
+    ) -> None:
+        """Ends the intent, stores the outcome, buries the refused, raises the accepted: in one transaction."""
+        lists = [
+            orjson.dumps(rows).decode() if rows else None
+            for rows in (outcome.rejected, outcome.unknown, outcome.pending)
+        ]
         ids = orjson.dumps(outcome.remote_ids).decode() if outcome.remote_ids else None
         statements: list[Statement] = [
             ("end_intent", (self.plan, outcome.low)),

@@ -26,7 +26,8 @@ def lease(folder: Path, sync: str) -> Iterator[None]:
         except BlockingIOError:
             owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise RunError(
-                f"{sync} is being run by another process (pid {owner})", hint="wait for it, or look with `backhaul status`"
+                f"{sync} is being run by another process (pid {owner})",
+                hint="wait for it, or look with `backhaul status`",
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)

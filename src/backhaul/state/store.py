@@ -53,7 +53,10 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StateError(f"the state {path.name} {_why(error)}", hint="nothing was sent after this; see docs/troubleshooting.md") from None
+        raise StateError(
+            f"the state {path.name} {_why(error)}",
+            hint="nothing was sent after this; see docs/troubleshooting.md",
+        ) from None
     except OSError as error:
         raise StateError(f"the state {path.name} cannot be used: {error.strerror or error}") from None
 
@@ -149,4 +152,3 @@ class State:
             for name in ("drop_plan_intents", "drop_plan_outcomes", "drop_plan"):
                 self.do(name, {"id": plan_id})
         file.unlink(missing_ok=True)
-
