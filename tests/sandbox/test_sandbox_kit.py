@@ -100,12 +100,12 @@ async def test_results_come_in_another_order() -> None:
     sandbox = HubSpotSandbox()
     names = [f"n{number}" for number in range(50)]
     async with running(sandbox) as session:
-        for shuffle in (True, False):
-            sandbox.faults = Faults(shuffle=shuffle)
+        for ordered, shuffle in ((True, True), (True, False), (False, False)):
+            sandbox.ordered, sandbox.faults = ordered, Faults(shuffle=shuffle)
             async with session.post(UPSERT, json=people(*names)) as answer:
                 order = [item["objectWriteTraceId"] for item in (await answer.json())["results"]]
             assert sorted(order) == sorted(names)
-            assert (order == names) is not shuffle
+            assert (order == names) is (ordered and not shuffle)
 
 
 async def refused_of(seed: int, names: list[str]) -> set[str]:

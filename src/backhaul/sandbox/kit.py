@@ -86,6 +86,8 @@ class Sandbox(ABC):
     """One simulated API: a subclass has its endpoints, its records and the vendor's words; the kit has the rest."""
 
     name = "sandbox"
+    ordered = True
+    """Results come in the order of the request; False where the vendor does not promise it."""
 
     def __init__(self, seed: int = 1) -> None:
         self.seed = seed
@@ -149,7 +151,7 @@ class Sandbox(ABC):
 
     def spoil(self, results: list[T]) -> list[T]:
         """The results of an answer as the switches leave them: in another order, some missing."""
-        if self.faults.shuffle:
+        if self.faults.shuffle or not self.ordered:
             self.rng.shuffle(results)
         return [item for item in results if not self._strikes(self.faults.omit)]
 

@@ -17,7 +17,7 @@ from backhaul.sandbox.hubspot.account import PORTAL, fresh
 from backhaul.sandbox.hubspot.answers import Refusal, not_found, problem, rate_limited, refused, secondly
 from backhaul.sandbox.hubspot.call import Call
 from backhaul.sandbox.hubspot.store import ObjectType
-from backhaul.sandbox.kit import Faults, Sandbox
+from backhaul.sandbox.kit import Sandbox
 from backhaul.sandbox.limits import DailyLimit, RollingLimit
 
 Endpoint = Callable[[Call], web.Response]
@@ -29,6 +29,7 @@ class HubSpotSandbox(Sandbox):
     """One account with contacts, companies, deals and the custom object 2-1001."""
 
     name = "HubSpot"
+    ordered = False
     version = "2026-09"
     """The dated version beside v3."""
     batch_size = 100
@@ -55,7 +56,6 @@ class HubSpotSandbox(Sandbox):
         self, seed: int = 1, *, burst: int = 100, interval: float = 10.0, daily: int = 250_000
     ) -> None:
         super().__init__(seed)
-        self.faults = Faults(shuffle=True)
         self.types = fresh()
         self.burst, self.daily = RollingLimit(burst, interval), DailyLimit(daily)
         self.search_limit = RollingLimit(5, 1.0)
@@ -74,7 +74,7 @@ class HubSpotSandbox(Sandbox):
 
     def notes(self) -> Mapping[str, str]:
         return {
-            f"left of {self.burst.count} in {self.burst.per:g} s": f"{self.burst.remaining:,}",
+            f"left of {self.burst.count:,} in {self.burst.per:g} s": f"{self.burst.remaining:,}",
             f"left of {self.daily.count:,} today": f"{self.daily.remaining:,}",
         }
 
