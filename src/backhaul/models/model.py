@@ -25,38 +25,62 @@ class ModelLike(Protocol):
 
 
 def model_select(model: ModelLike, warehouse: Warehouse, root: Path) -> str:
-    """The model as one SELECT.
+    """The model as one SELECT, without what may follow it: it can stand in parentheses.
 
     Raises:
         SourceError: its file is gone, or it is of a kind that this release does not read.
     """
     if model.sql:
-        return model.sql
+        return _bare(model.sql, warehouse.dialect)
     if model.table:
         return warehouse.table_select(model.table)
     if model.file:
         try:
-            return (root / model.file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"the model file {model.file} cannot be read: {error}") from None
+            return _bare((root / model.file).read_text(encoding="utf-8-sig"), warehouse.dialect)
+        except OSError as error:
+            raise SourceError(
+                f"the model file {model.file} cannot be read: {error.strerror}", hint="see `file` of the sync"
+            ) from None
+        except UnicodeDecodeError:
+            raise SourceError(
+                f"the model file {model.file} is not UTF-8 text", hint="save it as UTF-8"
+            ) from None
     raise SourceError("this release reads models by sql, table or file")
+
+
+def _bare(text: str, dialect: str) -> str:
+    """Without semicolons and comments at the end. What cannot be read as SQL is left to the warehouse to refuse."""
+    from sqlglot import tokenize
+    from sqlglot.errors import TokenError
+
+    try:
+        tokens = list(tokenize(text, read=dialect))
+    except TokenError:
+        return text
+    while tokens and tokens[-1].token_type.name == "SEMICOLON":
+        tokens.pop()
+    return text[: tokens[-1].end + 1] if tokens else text
 
 
 def model_columns(
     model: ModelLike, warehouse: Warehouse, engine: duckdb.DuckDBPyConnection, root: Path
 ) -> tuple[Column, ...]:
-    """The model's columns; reads no row.
+    """The model's columns; plans no read.
 
     Raises:
-        SourceError: the model does not run, or two columns have one name.
+        SourceError: the model does not run, has no columns, or has two of one name.
     """
     columns = warehouse.columns(engine, model_select(model, warehouse, root))
+    if not columns:
+        raise SourceError("the model has no columns", hint="name them after SELECT")
     seen: set[str] = set()
     for column in columns:
-        if not column.name:
+        if not column.name.strip():
             raise SourceError("the model has a column without a name", hint="give it one with AS")
         if column.name.casefold() in seen:
-            raise SourceError(f"the model has two columns named {column.name}", hint="rename one of them with AS")
+            raise SourceError(
+                f"the model has two columns named {column.name}", hint="rename one of them with AS"
+            )
         seen.add(column.name.casefold())
     return columns
 

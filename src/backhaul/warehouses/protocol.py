@@ -99,4 +99,4 @@ def narrowed(select: str, columns: Sequence[str] | None, cursor: tuple[str, Any]
     """A SELECT with its columns and rows narrowed down, for the warehouse to do."""
     names = ", ".join(ident(name) for name in columns) if columns else "*"
     where = f" WHERE {ident(cursor[0])} >= {literal(str(cursor[1]))}" if cursor else ""
-    return f"SELECT {names} FROM (\n{select.strip().rstrip(';')}\n) AS model{where}"
+    return f"SELECT {names} FROM ({select}\n) AS model{where}"
