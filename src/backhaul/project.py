@@ -20,7 +20,7 @@ from backhaul.ledger.fold import Settled, Settlement, fold, forget_values
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.estimate import estimate
-from backhaul.planning.explain import refusals, sample
+from backhaul.planning.explain import parsed, refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.records import counts, records
 from backhaul.recovery import settle_earlier
@@ -246,7 +246,7 @@ class Project:
                 "id": row["id"], "sync": row["sync"], "key": orjson.loads(row["key"]), "op": row["op"],
                 "error": {"code": row["code"], "message": row["message"]}, "attempts": row["attempts"],
                 "first_failed_at": row["first_failed_at"], "last_failed_at": row["last_failed_at"],
-                "payload": orjson.loads(row["payload"]), "replay": row["status"] == "replay",
+                "payload": parsed(row["payload"]), "replay": row["status"] == "replay",
             }
             for row in rows
         ]  # fmt: skip

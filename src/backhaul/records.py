@@ -14,6 +14,7 @@ from backhaul.ledger.fold import Settled
 from backhaul.ledger.ledger import ALIAS, Ledger, RowState
 from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.mapping import Mapping
+from backhaul.planning.explain import parsed
 from backhaul.recovery import settlements
 from backhaul.sql import ident, literal
 from backhaul.state.store import State
@@ -65,7 +66,7 @@ def records(
                 yield {
                     "key": orjson.loads(key),
                     "status": what,
-                    "fields": orjson.loads(fields) if fields else None,
+                    "fields": parsed(fields) if fields else None,
                     "remote_id": remote_id,
                 }
 

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,14 @@ RESULTS = {"each": "results", "key": "id", "delivered": "status == 'ok'", "error
 def disguises(secret: str) -> list[str]:
     """The forms in which a secret may leak."""
     encoded = [base64.b64encode(part.encode()).decode() for part in (secret, f"Bearer {secret}")]
-    return [secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], *encoded]
+    return [
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        *encoded,
+    ]
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,11 @@ class BadProject:
             "identify": {"id": "id"}, "fields": {"name": "name", "v": "v"}, **self.sync,
         }  # fmt: skip
         destination = self.destination if "type" in self.destination else api | self.destination
-        config = {"project": "bad", "warehouses": {"main": self.warehouse}, "destinations": {"api": destination}}
+        config = {
+            "project": "bad",
+            "warehouses": {"main": self.warehouse},
+            "destinations": {"api": destination},
+        }
         (self.root / "syncs").mkdir(exist_ok=True)
         (self.root / "backhaul.yml").write_text(json.dumps(config))  # JSON is YAML
         (self.root / "syncs" / "users.yml").write_text(json.dumps(sync))
@@ -113,7 +126,12 @@ class BadProject:
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         line = [sys.executable, "-m", "backhaul", "--project", str(self.root), *words]
         return subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | self.environment, **options
+            line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | self.environment,
+            **options,
         )
 
     def _clean(self, said: Said) -> Said:
@@ -156,14 +174,12 @@ class BadProject:
         return found
 
 
-class _environment:
-    def __init__(self, variables: dict[str, str]) -> None:
-        self.variables = variables
-
-    def __enter__(self) -> None:
-        self.before = dict(os.environ)
-        os.environ.update(self.variables)
-
-    def __exit__(self, *_: object) -> None:
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
         os.environ.clear()
-        os.environ.update(self.before)
+        os.environ.update(before)

@@ -18,4 +18,6 @@ def bad(tmp_path: Path) -> Iterator[BadProject]:
     sink = Sink()
     with serving(sink.app()) as url:
         made = BadProject(tmp_path, url, sink).write()
-        yield made.sql("create table t as select i as id, 'n' || i as name, i * 1.5::double as v from range(3) x(i)")
+        yield made.sql(
+            "create table t as select i as id, 'n' || i as name, i * 1.5::double as v from range(3) x(i)"
+        )

@@ -45,7 +45,14 @@ def test_a_warehouse_that_is_none(bad: BadProject) -> None:
     bad.refuses(1, "w.duckdb")
 
 
-@pytest.mark.parametrize("sql", ["select id, name, v from t; select 1", "delete from t", "with x as (select 1) insert into t select 1,'',1"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select id, name, v from t; select 1",
+        "delete from t",
+        "with x as (select 1) insert into t select 1,'',1",
+    ],
+)
 def test_more_than_a_select(bad: BadProject, sql: str) -> None:
     bad.model = {"sql": sql, "primary_key": "id"}
     bad.write().refuses(2, "syncs/users.yml")
@@ -56,7 +63,24 @@ def test_two_columns_of_one_name(bad: BadProject) -> None:
     bad.write().refuses(1, "two columns named", "AS")
 
 
-NAMES = ["select", "order by", 'with "quotes"', "it's", "naïve ☃", "a.b", "r.name", "f.x", "_hash", "k0", "model", "$x", "{y}", "%s", "-- c", "x;y"]
+NAMES = [
+    "select",
+    "order by",
+    'with "quotes"',
+    "it's",
+    "naïve ☃",
+    "a.b",
+    "r.name",
+    "f.x",
+    "_hash",
+    "k0",
+    "model",
+    "$x",
+    "{y}",
+    "%s",
+    "-- c",
+    "x;y",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

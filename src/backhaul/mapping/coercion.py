@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from backhaul.sql import literal
 from backhaul.types import FieldType
 
 _SMALL_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
@@ -18,6 +19,14 @@ _DECIMAL = re.compile(r"DECIMAL\((\d+), ?(\d+)\)")
 _INTEGER_TEXT = r"\s*[+-]?[0-9]+\s*"
 _NUMBER_TEXT = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 _DATE_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
+_ZONE_TEXT = r"\s*([zZ]|UTC|[+-][0-9]{2}(:?[0-9]{2})?)\s*"
+_TIME_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?)?\s*"
+_JSON_STRINGS = r'"(\\.|[^"\\])*"'
+_NOT_JSON = r"(?i)nan|inf|,\s*[\]}]"
+"""What the engine takes for JSON and RFC 8259 does not: NaN, Infinity, a comma before the end."""
+_YEARS = {"DATE": ("0001-01-01", "9999-12-31"), "TIMESTAMP": ("0001-01-01", "9999-12-31 23:59:59.999999"),
+          "TIMESTAMPTZ": ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00")}  # fmt: skip
+"""ISO 8601 writes years of four digits; infinities lie outside as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ def natural(sql_type: str) -> FieldType:
         "FLOAT": FieldType.NUMBER, "DOUBLE": FieldType.NUMBER, "BOOLEAN": FieldType.BOOLEAN,
         "DATE": FieldType.DATE, "JSON": FieldType.JSON, "TIMESTAMP WITH TIME ZONE": FieldType.DATETIME,
         "TIMESTAMP": FieldType.TIMESTAMP, "TIMESTAMP_NS": FieldType.TIMESTAMP,
-        "TIMESTAMP_MS": FieldType.TIMESTAMP, "TIMESTAMP_S": FieldType.TIMESTAMP,
+        "TIMESTAMP_MS": FieldType.TIMESTAMP, "TIMESTAMP_S": FieldType.TIMESTAMP, "TIMESTAMPTZ_NS": FieldType.DATETIME,
     }  # fmt: skip
     return known.get(base, FieldType.STRING)
 
@@ -70,10 +79,28 @@ def coerce(expr: str, sql_type: str, target: FieldType) -> Coercion:
 def _string(expr: str, source: str) -> Coercion:
     kind = natural(source)
     if kind in (FieldType.JSON, FieldType.ARRAY):
-        return Coercion(f"CAST(to_json({expr}) AS VARCHAR)", "VARCHAR")
+        return _json(expr, source)
+    if source.endswith("_NS"):
+        text = f"replace(CAST(CAST({expr} AS TIMESTAMP_NS) AS VARCHAR), ' ', 'T')"
+        return Coercion(
+            f"{text} || 'Z'" if kind is FieldType.DATETIME else text, "VARCHAR", f"NOT isfinite({expr})"
+        )
     if kind in (FieldType.DATETIME, FieldType.TIMESTAMP, FieldType.DATE):
-        return Coercion(time_text(expr, kind), "VARCHAR", f"NOT isfinite({expr})")
+        storage = "DATE" if kind is FieldType.DATE else "TIMESTAMP"
+        return Coercion(
+            time_text(f"TRY_CAST({expr} AS {storage})", kind), "VARCHAR",
+            f"lost OR {_outside(f'TRY_CAST({expr} AS {storage})', storage)}",
+        )  # fmt: skip
     return Coercion(f"CAST({expr} AS VARCHAR)", "VARCHAR")
+
+
+def _outside(expr: str, storage: str) -> str:
+    low, high = _YEARS[storage]
+    return f"{expr} NOT BETWEEN {storage} '{low}' AND {storage} '{high}'"
+
+
+def _text(expr: str, source: str) -> str:
+    return expr if source == "VARCHAR" else f"CAST({expr} AS VARCHAR)"
 
 
 def _integer(expr: str, source: str) -> Coercion:
@@ -81,12 +108,14 @@ def _integer(expr: str, source: str) -> Coercion:
     if source in _SMALL_INTEGERS:
         return Coercion(f"CAST({expr} AS BIGINT)", "BIGINT")
     if kind is FieldType.INTEGER:
-        return Coercion(f"TRY_CAST({expr} AS DECIMAL(38,0))", "DECIMAL(38,0)", "lost")
+        through = _text(expr, source) if source == "BIGNUM" else expr
+        return Coercion(f"TRY_CAST({through} AS DECIMAL(38,0))", "DECIMAL(38,0)", "lost")
     if kind is FieldType.BOOLEAN:
         return Coercion(f"CAST({expr} AS BIGINT)", "BIGINT")
     if kind is FieldType.STRING:
+        text = _text(expr, source)
         return Coercion(
-            f"CASE WHEN regexp_full_match({expr}, '{_INTEGER_TEXT}') THEN TRY_CAST({expr} AS DECIMAL(38,0)) END",
+            f"CASE WHEN regexp_full_match({text}, '{_INTEGER_TEXT}') THEN TRY_CAST({text} AS DECIMAL(38,0)) END",
             "DECIMAL(38,0)", "lost")  # fmt: skip
     if kind in (FieldType.NUMBER, FieldType.DECIMAL):
         return Coercion(
@@ -123,11 +152,21 @@ def decimal(expr: str, source: str) -> Coercion:
     if kind is FieldType.NUMBER:
         return _number(expr, source)
     if kind is FieldType.STRING:
+        text = _text(expr, source)
+        double = f"TRY_CAST({text} AS DOUBLE)"
+        # a double holds the number exactly as written where its shortest text has the same digits
+        exact = f"isfinite({double}) AND {_digits(text)} = {_digits(f'CAST({double} AS VARCHAR)')}"
         return Coercion(
-            f"CASE WHEN regexp_full_match({expr}, '{_NUMBER_TEXT}') AND isfinite(TRY_CAST({expr} AS DOUBLE)) "
-            f"THEN TRY_CAST({expr} AS DOUBLE) END",
-            "DOUBLE", "lost")  # fmt: skip
+            f"CASE WHEN regexp_full_match({text}, '{_NUMBER_TEXT}') AND {exact} THEN {double} END",
+            "DOUBLE",
+            "lost",
+        )
     raise NotCoercibleError(f"is {source}, which is no number")
+
+
+def _digits(text: str) -> str:
+    mantissa = f"regexp_replace({text}, '[eE].*', '')"
+    return f"trim(regexp_replace({mantissa}, '[^0-9]', '', 'g'), '0')"
 
 
 def _boolean(expr: str, source: str) -> Coercion:
@@ -137,26 +176,33 @@ def _boolean(expr: str, source: str) -> Coercion:
     if kind is FieldType.INTEGER:
         return Coercion(f"CASE {expr} WHEN 0 THEN false WHEN 1 THEN true END", "BOOLEAN", "lost")
     if kind is FieldType.STRING:
-        return Coercion(f"TRY_CAST(trim({expr}) AS BOOLEAN)", "BOOLEAN", "lost")
+        return Coercion(f"TRY_CAST(trim({_text(expr, source)}) AS BOOLEAN)", "BOOLEAN", "lost")
     raise NotCoercibleError(f"is {source}, which is no boolean")
 
 
 def _date(expr: str, source: str) -> Coercion:
     kind = natural(source)
     if kind is FieldType.DATE:
-        return Coercion(expr, "DATE", f"NOT isfinite({expr})")
+        return Coercion(expr, "DATE", _outside(expr, "DATE"))
     if kind in (FieldType.DATETIME, FieldType.TIMESTAMP):
         stamp = f"CAST({expr} AS TIMESTAMP)"
+        whole = f"{expr} = CAST(date_trunc('day', {stamp}) AS {_spelled(source)})"
         return Coercion(
-            f"CASE WHEN date_trunc('day', {stamp}) = {stamp} THEN CAST({stamp} AS DATE) END", "DATE", "lost"
-        )
+            f"CASE WHEN {whole} THEN CAST({stamp} AS DATE) END", "DATE",
+            f"lost OR {_outside(stamp, 'TIMESTAMP')}",
+        )  # fmt: skip
     if kind is FieldType.STRING:
+        text = _text(expr, source)
         return Coercion(
-            f"CASE WHEN regexp_full_match({expr}, '{_DATE_TEXT}') THEN TRY_CAST({expr} AS DATE) END",
+            f"CASE WHEN regexp_full_match({text}, '{_DATE_TEXT}') THEN TRY_CAST({text} AS DATE) END",
             "DATE",
-            "lost",
+            f"lost OR {_outside(f'TRY_CAST({text} AS DATE)', 'DATE')}",
         )
     raise NotCoercibleError(f"is {source}, which is no date")
+
+
+def _spelled(source: str) -> str:
+    return "TIMESTAMPTZ" if source == "TIMESTAMP WITH TIME ZONE" else source
 
 
 def _datetime(expr: str, source: str) -> Coercion:
@@ -168,29 +214,48 @@ def _timestamp(expr: str, source: str) -> Coercion:
 
 
 def _instant(expr: str, source: str, storage: str) -> Coercion:
-    """A time without a zone is taken as UTC (the engine's zone is UTC)."""
+    """A time without a zone is taken as UTC (the engine's zone is UTC); finer than a microsecond does not fit."""
     kind = natural(source)
-    if kind in (FieldType.DATETIME, FieldType.TIMESTAMP, FieldType.DATE):
-        return Coercion(f"CAST({expr} AS {storage})", storage, f"NOT isfinite({expr})")
     if kind is FieldType.STRING:
-        return Coercion(
-            f"TRY_CAST({expr} AS {storage})", storage, f"lost OR NOT isfinite(TRY_CAST({expr} AS {storage}))"
+        text = _text(expr, source)
+        # the engine drops an offset where it reads a time without a zone
+        zoned = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS {storage})"
+        found = (
+            f"CASE WHEN regexp_full_match({text}, '{_TIME_TEXT}') THEN TRY_CAST({text} AS {storage}) "
+            f"WHEN regexp_full_match({text}, '{_TIME_TEXT}{_ZONE_TEXT}') THEN {zoned} END"
         )
-    raise NotCoercibleError(f"is {source}, which is no point in time")
+    elif source.endswith("_NS"):
+        micro = f"TRY_CAST({expr} AS {storage})"
+        found = f"CASE WHEN CAST({micro} AS {source}) = {expr} THEN {micro} END"
+    elif kind in (FieldType.DATETIME, FieldType.TIMESTAMP, FieldType.DATE):
+        found = f"TRY_CAST({expr} AS {storage})"
+    else:
+        raise NotCoercibleError(f"is {source}, which is no point in time")
+    return Coercion(found, storage, f"lost OR {_outside(found, storage)}")
+
+
+def _strict(text: str) -> str:
+    """JSON text, NULL where only a lenient reader would take it."""
+    bare = f"regexp_replace({text}, {literal(_JSON_STRINGS)}, '0', 'g')"
+    return f"CASE WHEN NOT regexp_matches({bare}, {literal(_NOT_JSON)}) THEN {text} END"
 
 
 def _json(expr: str, source: str) -> Coercion:
-    if natural(source) is FieldType.STRING:
-        return Coercion(f"CAST(TRY_CAST({expr} AS JSON) AS VARCHAR)", "VARCHAR", "lost")
-    return Coercion(f"CAST(to_json({expr}) AS VARCHAR)", "VARCHAR")
+    if source in ("VARCHAR", "JSON", "VARIANT"):
+        # as it was written: parsing it once more would round its numbers
+        text = expr if source == "JSON" else f"TRY_CAST({_text(expr, source)} AS JSON)"
+        return Coercion(_strict(f"CAST({text} AS VARCHAR)"), "VARCHAR", "lost")
+    text = f"CAST(to_json({expr}) AS VARCHAR)"
+    if any(part in source for part in ("DOUBLE", "FLOAT", "JSON", "UNION", "VARIANT")):
+        return Coercion(_strict(text), "VARCHAR", "lost")
+    return Coercion(text, "VARCHAR")
 
 
 def _array(expr: str, source: str) -> Coercion:
-    kind = natural(source)
-    if kind is FieldType.ARRAY:
-        return Coercion(f"CAST(to_json({expr}) AS VARCHAR)", "VARCHAR")
-    if kind in (FieldType.JSON, FieldType.STRING):
-        text = f"CAST(TRY_CAST({expr} AS JSON) AS VARCHAR)"
+    if natural(source) is FieldType.ARRAY:
+        return _json(expr, source)
+    if source in ("VARCHAR", "JSON", "VARIANT"):
+        text = _json(expr, source).typed
         return Coercion(f"CASE WHEN json_type({text}) = 'ARRAY' THEN {text} END", "VARCHAR", "lost")
     raise NotCoercibleError(f"is {source}, which is no array")
 

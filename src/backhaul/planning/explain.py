@@ -13,6 +13,9 @@ from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import FieldType
 
+_LEVELS_AROUND = 16
+"""More than any document of ours has around a value."""
+
 
 def sample(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int = 5) -> list[dict[str, Any]]:
     """Up to `count` changes of each kind: `{op, key, fields: {name: [old, new]}}`; only fields that change."""
@@ -81,4 +84,17 @@ def _json(field: MappedField, prefix: str) -> str:
 
 
 def _value(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    return None if text is None else parsed(text)
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text; the text itself where it is nested deeper than orjson writes (254 levels)."""
+    value = orjson.loads(text)
+    inside = value
+    for _ in range(_LEVELS_AROUND):
+        inside = [inside]
+    try:
+        orjson.dumps(inside)
+    except TypeError:
+        return text
+    return value

@@ -20,6 +20,7 @@ from backhaul.planning.guards import Guard, check_guards
 from backhaul.sql import ident
 from backhaul.state.store import State
 from backhaul.types import Mode, ObjectSchema
+from backhaul.warehouses.inplace import in_one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def prepare(
 
 
 def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().split("\n")[0]
+    return in_one_line(error).split(" [LINE ")[0]
 
 
 def _refused(state: State, sync: str) -> list[tuple[str, str, bool]]:
