@@ -27,12 +27,15 @@ def servers(_servers: Servers) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, servers: Servers) -> Site:
-    """A project with no rows yet, whose sink has no faults."""
+def site(tmp_path: Path, servers: Servers) -> Iterator[Site]:
+    """A project with no rows yet, whose sink has no faults; no process of it outlives the test."""
     sink = Sink()
     made = Site(tmp_path, servers, sink, servers.start(sink.app()))
     made.write()
-    return made
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ class Site:
     batch_size: int = 100
     fields: dict[str, Any] = field(default_factory=dict)
     """What the object declares of its fields; nothing: it takes any."""
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def write(self) -> None:
         """Writes the project's files from `api`, `sync`, `batch_size` and `fields`."""
@@ -138,7 +139,9 @@ class Site:
         """The command line in a process of its own."""
         line = [sys.executable, "-m", "backhaul", *arguments, "--project", str(self.root)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(line, **(pipes | options))
+        process = subprocess.Popen(line, **(pipes | options))
+        self.processes.append(process)
+        return process
 
     def sent(self, since: int = 0) -> Counter[str]:
         """How often each key was in a write request, from the given request on."""
