@@ -52,6 +52,13 @@ async def in_thread(
         raise
 
 
+def spill_folder(engine: duckdb.DuckDBPyConnection) -> Path:
+    """Where files may lie that go with the engine."""
+    folder = Path(engine.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 @contextlib.contextmanager
 def in_order(engine: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Inside, queries give rows in the order in which they lie; writing tables costs nearly twice the time meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
-from backhaul.engine import number
+from backhaul.engine import number, spill_folder
 from backhaul.errors import SourceError
 from backhaul.ledger.ledger import LedgerView, RowState
 from backhaul.ledger.plan import CHANGES, Plan, Segment, make_durable
@@ -90,8 +91,7 @@ class Diff:
         desired = self.mapping.desired(relation.sql)
         known = ", ".join(f"l.{key} AS l{key}" for key in self.keys)
         if self.view is None:
-            nothing = ", ".join(f"NULL::{key.storage} AS l{key.column}" for key in self.mapping.keys)
-            self._make("candidates", f"SELECT m.*, {nothing}, NULL::UBIGINT AS _was FROM ({desired}) AS m")
+            self._lay_out(desired)
             return
         on = " AND ".join(f"m.{key} = l.{key}" for key in self.keys)
         kind, where = (
@@ -107,6 +107,30 @@ class Diff:
             )
         finally:
             self.engine.execute("RESET disabled_optimizers")
+
+    def _lay_out(self, desired: str) -> None:
+        """Everything is new: the rows go to a file in the shape of a plan, since a table of them would be spilled as it is
+        and written again."""
+        old = [f"NULL::{field.storage} AS {ident('o.' + field.name)}" for field in self.mapping.fields]
+        names = [*self.keys, "_hash", *self._values("f."), *old, "NULL::VARCHAR AS _remote_id", "_error"]
+        self._laid_out = spill_folder(self.engine) / "candidates.parquet"
+        kind = f"{SEND} AS _segment, {self._creates()} AS _change"
+        self._copy(
+            f"SELECT {kind}, {', '.join(names)}, NULL::UTINYINT AS _again FROM ({desired})", self._laid_out
+        )
+        self._show(self._laid_out)
+
+    def _show(self, file: Path) -> None:
+        nothing = ", ".join(f"NULL::{key.storage} AS l{key.column}" for key in self.mapping.keys)
+        self.engine.execute(
+            f"CREATE OR REPLACE TEMP VIEW candidates AS SELECT *, {nothing}, NULL::UBIGINT AS _was "
+            f"FROM read_parquet({literal(str(file))})"
+        )
+
+    def _copy(self, select: str, file: Path) -> None:
+        self.engine.execute(
+            f"COPY ({select}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {ROW_GROUP})"
+        )
 
     def _check_nulls(self) -> None:
         missing = " AND ".join(f"l{key} IS NULL" for key in self.keys)
@@ -180,21 +204,25 @@ class Diff:
         self._find_twins()
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.engine.execute(
-            f"COPY (SELECT * FROM ({self._changes()}) WHERE _segment IS NOT NULL {self._order()}) TO {literal(str(part))} "
-            f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {ROW_GROUP})"
-        )
+        ready = self._is_plan()
+        if ready:
+            shutil.move(self._laid_out, part)
+        else:
+            changes = f"SELECT * FROM ({self._changes()}) WHERE _segment IS NOT NULL"
+            self._copy(f"{changes} ORDER BY _segment", part)
         part.chmod(0o600)
         part.replace(path)
         make_durable(path)
+        if ready:
+            self._show(path)
         return self._describe(plan_id, sync, path, watermark)
 
-    def _order(self) -> str:
-        """One kind of row needs no sorting: the common first sync of clean rows."""
-        clean = self.view is None and not self._one(
-            "SELECT count(*) FROM (SELECT 1 FROM temp.candidates WHERE _error IS NOT NULL UNION ALL SELECT 1 FROM temp.twins)"
+    def _is_plan(self) -> bool:
+        """Whether the laid out rows are the changes already: the common first sync of clean rows."""
+        bad = "SELECT 1 FROM temp.candidates WHERE _error IS NOT NULL UNION ALL SELECT 1 FROM temp.twins"
+        return (
+            self.view is None and not self.options.refused and not self._one(f"SELECT count(*) FROM ({bad})")
         )
-        return "" if clean else "ORDER BY _segment"
 
     def _find_refused(self) -> None:
         """temp.refused: what dead letters say is not to be sent again as it is."""
@@ -329,9 +357,11 @@ class Diff:
         )
 
     def _change(self) -> str:
-        update = CHANGES.index("update")
-        create = update if self.options.mode is Mode.UPDATE else CHANGES.index("create")
-        return f"CASE WHEN gone THEN {CHANGES.index('delete')} WHEN unheld OR never THEN {create} ELSE {update} END"
+        gone, update = CHANGES.index("delete"), CHANGES.index("update")
+        return f"CASE WHEN gone THEN {gone} WHEN unheld OR never THEN {self._creates()} ELSE {update} END"
+
+    def _creates(self) -> int:
+        return CHANGES.index("update" if self.options.mode is Mode.UPDATE else "create")
 
     def _differs(self) -> str:
         """Whether the payload really changes: a NULL that is skipped changes nothing."""
