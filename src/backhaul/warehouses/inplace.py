@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SPOOL = "temp.main.model_rows"
+_VALUE = re.compile(r'Could not convert string ".*?" to(?= )', re.DOTALL)
 
 
 class InPlace:
@@ -57,11 +59,15 @@ def described(engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, .
 
 def in_one_line(error: Exception) -> str:
     """An engine message with the line of SQL that it points at, in one line, without a row's values."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    said = lines[0].split("Error: ", 1)[-1] if lines else str(error)
-    if said.startswith("CSV Error"):
-        why = [line for line in lines[1:] if not line.startswith(("Original Line", "LINE ", "Possible"))]
-        return f"{said}: {why[0]}" if why else said
+    lines = [
+        _VALUE.sub("a value cannot become", line.strip()) for line in str(error).split("\n") if line.strip()
+    ]
+    said = lines[0].split("Error: ", 1)[-1] if lines else text
+    if said.startswith("CSV Error on Line: "):
+        causes = (line for line in lines[1:] if not line.startswith(("Original Line", "Possible", "LINE ")))
+        return (
+            f"line {said.removeprefix('CSV Error on Line: ')}: {next(causes, 'it does not fit the others')}"
+        )
     where = next((line for line in lines[1:] if line.startswith("LINE ")), "")
     return f"{said} [{where.replace('DESCRIBE ', '')}]" if where else said
 

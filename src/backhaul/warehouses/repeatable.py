@@ -21,22 +21,10 @@ _PLAIN = frozenset(
         "DUMMY_SCAN",
     ]
 )
-_VALUES = frozenset(
-    [
-        "current_date",
-        "current_time",
-        "current_timestamp",
-        "localtime",
-        "localtimestamp",
-        "current_user",
-        "session_user",
-        "user",
-        "current_catalog",
-        "current_schema",
-        "current_database",
-        "current_role",
-    ]
-)
+_VALUES = frozenset((
+    "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "current_user", "session_user",
+    "user", "current_catalog", "current_schema", "current_database", "current_role",
+))  # fmt: skip
 """SQL's functions without parentheses."""
 _OURS = frozenset(("candidates", "model_rows"))
 """Names that the engine resolves to our own temporary tables once they are there."""
