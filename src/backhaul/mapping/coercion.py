@@ -47,10 +47,10 @@ def natural(sql_type: str) -> FieldType:
     base = sql_type.upper()
     if base in _INTEGERS:
         return FieldType.INTEGER
-    if base.startswith("DECIMAL"):
-        return FieldType.DECIMAL
     if base.endswith("]"):
         return FieldType.ARRAY
+    if base.startswith("DECIMAL"):
+        return FieldType.DECIMAL
     if base.startswith(("STRUCT", "MAP")):
         return FieldType.JSON
     known = {
@@ -245,6 +245,9 @@ def _json(expr: str, source: str) -> Coercion:
         # as it was written: parsing it once more would round its numbers
         text = expr if source == "JSON" else f"TRY_CAST({_text(expr, source)} AS JSON)"
         return Coercion(_strict(f"CAST({text} AS VARCHAR)"), "VARCHAR", "lost")
+    if natural(source) in (FieldType.DATE, FieldType.TIMESTAMP, FieldType.DATETIME):
+        iso = _string(expr, source)
+        return Coercion(f"CAST(to_json({iso.typed}) AS VARCHAR)", "VARCHAR", iso.unfit)
     text = f"CAST(to_json({expr}) AS VARCHAR)"
     if any(part in source for part in ("DOUBLE", "FLOAT", "JSON", "UNION", "VARIANT")):
         return Coercion(_strict(text), "VARCHAR", "lost")
