@@ -59,9 +59,8 @@ def described(engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, .
 
 def in_one_line(error: Exception) -> str:
     """An engine message with the line of SQL that it points at, in one line, without a row's values."""
-    lines = [
-        _VALUE.sub("a value cannot become", line.strip()) for line in str(error).split("\n") if line.strip()
-    ]
+    text = _VALUE.sub("a value cannot become", str(error))
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     said = lines[0].split("Error: ", 1)[-1] if lines else text
     if said.startswith("CSV Error on Line: "):
         causes = (line for line in lines[1:] if not line.startswith(("Original Line", "Possible", "LINE ")))

@@ -129,7 +129,8 @@ def _asked(name: str) -> str:
 def _unnumbered(name: str, names: Sequence[str]) -> str:
     """SQLite makes a second column `a` into `a:1`; a model must not have two."""
     base, colon, number = name.rpartition(":")
-    return base if colon and number.isdigit() and base in names else name
+    known = {other.casefold() for other in names}
+    return base if colon and number.isdigit() and base.casefold() in known else name
 
 
 def _type(name: str, declared: str, found: Sequence[int | None]) -> str:
