@@ -133,6 +133,7 @@ def test_a_value_is_refused_by_name_or_written_exactly(
 @example(target=FieldType.DATETIME, given=STAMPS)
 @example(target=FieldType.DATE, given=STAMPS)
 @example(target=FieldType.JSON, given=TEXTS)
+@example(target=FieldType.JSON, given=WORDS)
 @example(target=FieldType.ARRAY, given=TEXTS)
 @example(target=FieldType.BOOLEAN, given=WORDS)
 def test_a_text_is_refused_by_name_or_written_exactly(

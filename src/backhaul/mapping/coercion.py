@@ -22,8 +22,9 @@ _DATE_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
 _ZONE_TEXT = r"\s*([zZ]|UTC|[+-][0-9]{2}(:?[0-9]{2})?)\s*"
 _TIME_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?)?\s*"
 _JSON_STRINGS = r'"(\\.|[^"\\])*"'
-_NOT_JSON = r"(?i)nan|inf|,\s*[\]}]"
-"""What the engine takes for JSON and RFC 8259 does not: NaN, Infinity, a comma before the end."""
+_NOT_JSON = r"(?i)nan|inf|,\s*[\]}]|e\+?0*(30[89]|3[1-9][0-9]|[4-9][0-9]{2}|[0-9]{4,})|[0-9]{309,}"
+"""What the engine takes for JSON and receivers do not: NaN, Infinity, a comma before the end (RFC 8259), and numbers
+beyond a double (parsers call them infinite)."""
 _YEARS = {"DATE": ("0001-01-01", "9999-12-31"), "TIMESTAMP": ("0001-01-01", "9999-12-31 23:59:59.999999"),
           "TIMESTAMPTZ": ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00")}  # fmt: skip
 """ISO 8601 writes years of four digits; infinities lie outside as well."""
