@@ -20,7 +20,7 @@ PRELOAD = [
 
 
 def run_users(root: Path) -> None:
-    """What the process does; also the target's name in the forked process."""
+    """What the process does."""
     backhaul.load(root).run("users")
 
 

@@ -10,7 +10,8 @@ from sites import Site
 
 
 def busiest(times: list[float], length: float) -> int:
-    """The most requests in any window of this length."""
+    """The most requests in any window of this length, which tests take shorter than the limit's: what left in time may
+    arrive bunched on a busy machine. That departures keep the limit exactly is tested with the budget itself."""
     return max(sum(begin <= at < begin + length for at in times) for begin in times)
 
 
@@ -19,27 +20,27 @@ def test_a_window_is_kept_and_used(site: Site) -> None:
     site.sync = {"freshness": {"sample": 0}}
     site.batch_size = 10
     site.write()
-    site.fill(1000)
+    site.fill(800)
     report = site.run().report
     times = [seen.at for seen in site.sink.seen]
-    assert report.delivered == 1000
-    assert len(times) == 100
-    assert busiest(times, 0.98) <= 20
+    assert report.delivered == 800
+    assert len(times) == 80
+    assert busiest(times, 0.85) <= 20
     lasted = times[-1] - times[0]
-    assert 80 / lasted >= 0.9 * 20, lasted
+    assert 60 / lasted >= 0.9 * 20, lasted
 
 
 def test_several_windows_hold_at_once(site: Site) -> None:
-    site.api = {"rate_limits": ["10/200ms", "25/1s"]}
+    site.api = {"rate_limits": ["10/1s", "25/3s"]}
     site.sync = {"freshness": {"sample": 0}}
     site.batch_size = 10
     site.write()
-    site.fill(600)
+    site.fill(400)
     site.run()
     times = [seen.at for seen in site.sink.seen]
-    assert len(times) == 60
-    assert busiest(times, 0.19) <= 10
-    assert busiest(times, 0.98) <= 25
+    assert len(times) == 40
+    assert busiest(times, 0.85) <= 10
+    assert busiest(times, 2.7) <= 25
 
 
 def test_a_window_is_kept_over_runs(site: Site) -> None:
@@ -53,7 +54,7 @@ def test_a_window_is_kept_over_runs(site: Site) -> None:
     site.run()
     times = [seen.at for seen in site.sink.seen]
     assert len(times) == 30
-    assert busiest(times, 0.98) <= 20
+    assert busiest(times, 0.85) <= 20
 
 
 def test_a_daily_quota_defers_and_outlives_the_process(site: Site) -> None:

@@ -44,19 +44,19 @@ def test_readers_answer_while_a_run_is_going_on(site: Site, faulty: Callable[...
 
 
 def test_a_plan_can_be_made_while_a_run_is_going_on(site: Site, faulty: Callable[..., None]) -> None:
-    site.fill(500)
-    faulty(silence=2)
+    site.fill(100)
+    faulty(silence=4)
     process = site.command("run")
     while not site.sink.seen:
         assert process.poll() is None
     with site.project as project:
-        assert project.plan("users").report.changes["create"] == 500
+        assert project.plan("users").report.changes["create"] == 100
     assert process.wait(30) == 0
     assert site.sink.records == site.model()
 
 
 def test_readers_all_along_do_not_hurt_a_run(site: Site) -> None:
-    site.fill(20_000)
+    site.fill(5000)
     failed: list[Exception] = []
     over = threading.Event()
 
