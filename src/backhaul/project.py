@@ -15,7 +15,7 @@ import orjson
 from backhaul.config import Project as Config
 from backhaul.config import SyncConfig, find_root
 from backhaul.config import load as load_config
-from backhaul.errors import BackhaulError, Problem, UsageError
+from backhaul.errors import BackhaulError, Problem, StateError, UsageError
 from backhaul.ledger.fold import Settled, Settlement, fold, forget_values
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
@@ -23,7 +23,7 @@ from backhaul.planning.estimate import estimate
 from backhaul.planning.explain import parsed, refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.records import counts, records
-from backhaul.recovery import settle_earlier
+from backhaul.recovery import abandon_earlier, settle_earlier
 from backhaul.report import PlanReport, RunReport, describe_plan
 from backhaul.run import Run, RunOptions, keep_plan
 from backhaul.schemas import Schemas
@@ -326,7 +326,10 @@ class Project:
         sync = self.sync(name)
         with lease(self.workspace.locks, sync.name), self.workspace.engine() as engine:
             ledger = self.workspace.ledger(sync)
-            settle_earlier(engine, self.workspace.state, ledger, sync.name, self.workspace.plan_path)
+            try:
+                settle_earlier(engine, self.workspace.state, ledger, sync.name, self.workspace.plan_path)
+            except StateError:
+                abandon_earlier(self.workspace.state, sync.name, self.workspace.plan_path)
             return forget_values(engine, ledger)
 
     async def check(self, sync: SyncConfig) -> list[Check]:

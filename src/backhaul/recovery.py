@@ -26,19 +26,34 @@ def settle_earlier(
     """The first act of every run: folds the plans that earlier runs were delivering. Returns how many.
 
     Raises:
-        StateError: a plan's file is gone although its journal is there.
+        StateError: a plan's file is gone or damaged although its journal is there.
     """
     rows = state.do("plans_with_status", {"sync": sync, "status": "delivering"})
     for row in rows:
         path = plan_path(row["id"])
         plan = plan_from(row["header"], path)
         if path.exists():
-            fold_plan(engine, ledger, plan, settlements(state, plan.id), complete=False)
+            try:
+                fold_plan(engine, ledger, plan, settlements(state, plan.id), complete=False)
+            except (duckdb.IOException, duckdb.InvalidInputException):
+                raise _unreadable(plan, "damaged", sync) from None
         elif not _folded(engine, ledger, plan.id):
-            raise StateError(f"the file of plan {plan.id} is gone, so what it sent cannot be settled",
-                             hint=f"restore {path.name}, or `backhaul reset {sync}` to send everything again")  # fmt: skip
+            raise _unreadable(plan, "gone", sync)
         state.drop_plan(plan.id, path)
     return len(rows)
+
+
+def _unreadable(plan: Plan, how: str, sync: str) -> StateError:
+    return StateError(
+        f"the file of plan {plan.id} is {how}, so what it sent cannot be settled",
+        hint=f"restore {plan.path.name}, or `backhaul reset {sync}` to send everything again",
+    )
+
+
+def abandon_earlier(state: State, sync: str, plan_path: Callable[[str], Path]) -> None:
+    """Forgets the plans that earlier runs were delivering, unsettled: only for who sends everything again."""
+    for row in state.do("plans_with_status", {"sync": sync, "status": "delivering"}):
+        state.drop_plan(row["id"], plan_path(row["id"]))
 
 
 def _folded(engine: duckdb.DuckDBPyConnection, ledger: Ledger, plan_id: str) -> bool:

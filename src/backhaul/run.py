@@ -98,6 +98,8 @@ class Run:
         report = self.report
         report.finished_at = now()
         report.seconds["total"] = round(perf_counter() - began, 3)
+        mask = self.workspace.state.mask
+        report.error, report.hint = report.error and mask(report.error), report.hint and mask(report.hint)
         self.workspace.state.do("finish_run", {
             "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,
             "plan": report.plan, "rows": report.rows, "incremental": report.incremental, "report": orjson.dumps(report.json()).decode(),

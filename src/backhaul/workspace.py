@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backhaul.config import Project, SyncConfig
+from backhaul.config.redact import redact
 from backhaul.errors import UsageError
 from backhaul.ledger.ledger import Ledger
 from backhaul.state.store import State
@@ -44,7 +45,7 @@ class Workspace:
 
     @cached_property
     def state(self) -> State:
-        return State(self.folder)
+        return State(self.folder, lambda text: redact(text, self.project.secrets))
 
     @property
     def locks(self) -> Path:

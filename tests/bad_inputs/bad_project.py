@@ -152,17 +152,37 @@ class BadProject:
 
     def refuses(self, code: int, *parts: str, words: tuple[str, ...] = ("run",)) -> Said:
         """The command ends with the code and says the parts in a line or two; nothing is sent, the ledger stays."""
+        return self._refuses(code, parts, words)
+
+    def fails(self, *parts: str) -> Said:
+        """A run that has begun to send ends with exit 1; nothing is taken for delivered."""
+        known = self.acknowledged()
+        said = self._short(1, self.call("run"), parts)
+        assert self.acknowledged() == known
+        assert self.letters() == []
+        return said
+
+    def acknowledged(self) -> list[Any]:
+        rows = map(json.loads, self.call("records", "users", "--json").out.splitlines())
+        return [row for row in rows if row["status"] == "acknowledged"]
+
+    def _refuses(self, code: int, parts: tuple[str, ...], words: tuple[str, ...]) -> Said:
         before = self.held()
-        plain, full = self.call(*words), self.call(*words, "--verbose", "--json")
-        assert (plain.code, full.code) == (code, code), plain
-        lines = [line for line in plain.err.splitlines() if line.strip()]
-        assert 1 <= len(lines) <= 3, plain.err
-        assert max(map(len, lines)) < 400, plain.err
-        for part in parts:
-            assert part in plain.err, plain.err
-        assert self.held() == before
+        plain = self._short(code, self.call(*words), parts)
+        full = self.call(*words, "--verbose", "--json")
+        assert full.code == code, full
         json.loads(full.out)
+        assert self.held() == before
         return plain
+
+    def _short(self, code: int, said: Said, parts: tuple[str, ...]) -> Said:
+        assert said.code == code, said
+        lines = [line for line in said.err.splitlines() if line.strip()]
+        assert 1 <= len(lines) <= 3, said.err
+        assert max(map(len, lines)) < 400, said.err
+        for part in parts:
+            assert part in said.err, said.err
+        return said
 
     def held(self) -> tuple[Any, ...]:
         """What the destination was sent and holds, and the bytes of the ledger."""

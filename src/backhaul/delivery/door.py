@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Mapping
 from io import BytesIO
@@ -85,7 +86,7 @@ class Door:
             raise Halt(f"{place}: no TLS connection ({error})", hint="is base_url's scheme right?") from None
         except aiohttp.ClientConnectorError as error:
             raise NotApplied(
-                f"cannot connect to {place}: {error.os_error.strerror or error.os_error}", code="connect"
+                f"cannot connect to {place}: {_reason(error.os_error)}", code="connect"
             ) from None
         except aiohttp.ConnectionTimeoutError:
             raise NotApplied(
@@ -124,6 +125,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise Unsettled(f"HTTP {response.status} with an answer of more than {ANSWER_LIMIT >> 20} MiB")
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _reason(error: OSError) -> str:
+    """The system's words: asyncio puts the address into its own."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _place(url: str) -> str:

@@ -50,7 +50,7 @@ class Ledger:
             yield None
             return
         with attached(engine, self.path, ALIAS):
-            yield LedgerView(engine)
+            yield LedgerView(engine, self.path.name)
 
     @contextlib.contextmanager
     def writing(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView]:
@@ -61,7 +61,7 @@ class Ledger:
             try:
                 engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.meta (name VARCHAR, value VARCHAR)")
                 engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.folded (plan VARCHAR)")
-                yield LedgerView(engine)
+                yield LedgerView(engine, self.path.name)
                 engine.execute("COMMIT")
             except BaseException:
                 engine.execute("ROLLBACK")
@@ -72,7 +72,7 @@ class Ledger:
 class LedgerView:
     """An attached ledger: SQL over it, in the shape that a mapping wants."""
 
-    def __init__(self, engine: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, engine: duckdb.DuckDBPyConnection, file: str) -> None:
         self.engine = engine
         try:
             self.meta: dict[str, str] = dict(
@@ -80,7 +80,7 @@ class LedgerView:
             )
         except duckdb.CatalogException:
             raise StateError(
-                "this DuckDB file is not a backhaul ledger", hint="see docs/troubleshooting.md"
+                f"{file} is not a backhaul ledger", hint="see docs/troubleshooting.md, Damaged or locked state"
             ) from None
         self.shape: dict[str, Any] = orjson.loads(self.meta.get("shape", "{}"))
 

@@ -106,7 +106,7 @@ class Journal:
     def _burial(self, letter: DeadLetter) -> Sequence[Any]:
         at = now()
         return (
-            self.sync, letter.key, letter.op, letter.code, letter.message, letter.attempts, at, at, letter.payload, letter.hash,
+            self.sync, letter.key, letter.op, letter.code, self.state.mask(letter.message), letter.attempts, at, at, letter.payload, letter.hash,
             int(letter.by_mapping), self.plan,
         )  # fmt: skip
 

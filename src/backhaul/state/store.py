@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -58,7 +58,10 @@ def storing(path: Path) -> Iterator[None]:
             hint="nothing was sent after this; see docs/troubleshooting.md",
         ) from None
     except OSError as error:
-        raise StateError(f"the state {path.name} cannot be used: {error.strerror or error}") from None
+        raise StateError(
+            f"the state {path.parent.name}/{path.name} cannot be used: {error.strerror or error}",
+            hint="see `state` in backhaul.yml",
+        ) from None
 
 
 def _why(error: sqlite3.Error) -> str:
@@ -77,18 +80,40 @@ def _why(error: sqlite3.Error) -> str:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection with the durability that the journal promises."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    connection = _opened(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     connection.row_factory = sqlite3.Row
     return connection
 
 
-class State:
-    """The state of one project. Methods read or write at once; during delivery the journal writes (journal.py)."""
+def _check_owner(path: Path, database: sqlite3.Connection, fresh: bool) -> None:
+    """Only reads: what is not ours stays as it is."""
+    known = migrations()
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    owner = database.execute("PRAGMA application_id").fetchone()[0]
+    tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if (version and owner != APPLICATION_ID) or (not version and not fresh and tables):
+        raise StateError(f"{path.name} is not a backhaul state; it was left as it is")
+    if version > len(known):
+        raise StateError(
+            f"the state was written by a newer backhaul (schema {version}, this one knows {len(known)})",
+            hint="upgrade backhaul; the state was left as it is",
+        )
 
-    def __init__(self, folder: Path) -> None:
+
+class State:
+    """The state of one project. Methods read or write at once; during delivery the journal writes (journal.py).
+    `mask` takes the secrets out of what a destination said, before it is stored."""
+
+    def __init__(self, folder: Path, mask: Callable[[str], str] = str) -> None:
         self.folder = folder
+        self.mask = mask
         self.path = folder / "state.db"
         self.plans = folder / "plans"
         with storing(self.path):
@@ -99,30 +124,20 @@ class State:
             fresh = not self.path.exists()
             if fresh:
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            with closing(_opened(self.path)) as database:
+                _check_owner(self.path, database, fresh)
             self.db = connect(self.path)
-            self._migrate(fresh)
+            self._migrate()
 
     def close(self) -> None:
         self.db.close()
 
-    def _migrate(self, fresh: bool) -> None:
-        known = migrations()
-        version = self.db.execute("PRAGMA user_version").fetchone()[0]
-        owner = self.db.execute("PRAGMA application_id").fetchone()[0]
-        if (version and owner != APPLICATION_ID) or (not version and not fresh and self._has_tables()):
-            raise StateError(f"{self.path.name} is not a backhaul state; it was left as it is")
-        if version > len(known):
-            raise StateError(
-                f"the state was written by a newer backhaul (schema {version}, this one knows {len(known)})",
-                hint="upgrade backhaul; the state was left as it is",
-            )
+    def _migrate(self) -> None:
+        known, version = migrations(), self.db.execute("PRAGMA user_version").fetchone()[0]
         for number, script in enumerate(known[version:], start=version + 1):
             self.db.executescript(
                 f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
             )
-
-    def _has_tables(self) -> bool:
-        return bool(self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
     def do(self, name: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Runs one named statement and gives its rows."""

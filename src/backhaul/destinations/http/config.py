@@ -49,6 +49,8 @@ class RequestLine(Parsed):
 
 def valid_base_url(value: str) -> str:
     parts = urlsplit(value)
+    if parts.port == 0:  # a port above 65535 raises a ValueError of its own
+        raise ValueError("base_url names port 0")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url needs a scheme and a host, such as https://api.example.com")
     if parts.username is not None or parts.password is not None:
