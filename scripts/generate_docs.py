@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,4 +47,7 @@ def _command(command: click.Command, path: str, parent: click.Context | None) ->
 
 if __name__ == "__main__":
     for name, text in pages().items():
-        (DOCS / name).write_text(text, encoding="utf-8")
+        if "--check" not in sys.argv:
+            (DOCS / name).write_text(text, encoding="utf-8")
+        elif (DOCS / name).read_text(encoding="utf-8") != text:
+            sys.exit(f"docs/{name} is not what the code says: run `make docs`")

@@ -13,7 +13,6 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -139,19 +138,10 @@ def test_versions_agree() -> None:
     assert newest[1] == backhaul.__version__ == PYPROJECT["project"]["version"]
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "scripts" / "generate_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(("name", "make"), [("configuration.md", "configuration"), ("cli.md", "commands")])
-def test_generated_pages_are_up_to_date(name: str, make: str) -> None:
-    written = (ROOT / "docs" / name).read_text(encoding="utf-8") if (ROOT / "docs" / name).exists() else ""
-    assert written == getattr(generator(), make)(), "run `make docs`"
+def test_generated_pages_are_up_to_date() -> None:
+    """In a process of its own: click remembers the help options of the first context it sees."""
+    made = subprocess.run([sys.executable, ROOT / "scripts" / "generate_docs.py", "--check"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=shown)
