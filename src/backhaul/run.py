@@ -102,7 +102,8 @@ class Run:
         report.error, report.hint = report.error and mask(report.error), report.hint and mask(report.hint)
         self.workspace.state.do("finish_run", {
             "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,
-            "plan": report.plan, "rows": report.rows, "incremental": report.incremental, "report": orjson.dumps(report.json()).decode(),
+            "plan": report.plan, "rows": report.rows, "incremental": report.incremental,
+            "report": orjson.dumps(report.json()).decode(),
         })  # fmt: skip
 
     async def _work(self) -> None:
@@ -260,11 +261,15 @@ class Run:
                         break
                     wire = destination.spec.wire
                     with in_order(engine):
-                        chunks = read_chunks(engine, plan, segment, prepared.mapping, sync.object, wire, limits)
+                        chunks = read_chunks(
+                            engine, plan, segment, prepared.mapping, sync.object, wire, limits
+                        )
                         await delivery.deliver(chunks, limits, left)
                     left -= segment.high - segment.low
             finally:
-                self.report.requests = connection.door.requests - requests if destination.base_url else delivery.totals.writes
+                self.report.requests = (
+                    connection.door.requests - requests if destination.base_url else delivery.totals.writes
+                )
                 self._sum_up(delivery, plan)
         return delivery
 
@@ -303,7 +308,8 @@ class Run:
         """Reads a sample back; what differs is sent again by the next run. That it cannot be read undoes no delivery."""
         try:
             verified = await insist(
-                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled), connection.budget
+                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled),
+                connection.budget,
             )
         except Unsupported:
             return
@@ -351,7 +357,9 @@ def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: 
     refused = refusals(engine, plan)
     at = now()
     workspace.state.do_all("bury", [
-        (plan.sync, letter["key"], "upsert", letter["code"], letter["message"], 0, at, at, letter["payload"], letter["hash"], 1, plan.id)
-        for letter in refused
+        (
+            plan.sync, letter["key"], "upsert", letter["code"], letter["message"], 0, at, at, letter["payload"],
+            letter["hash"], 1, plan.id,
+        ) for letter in refused
     ])  # fmt: skip
     return len(refused)
