@@ -52,8 +52,16 @@ class Servers:
         for runner in runners:
             asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(10)
 
+    async def _cancel(self) -> None:
+        """Ends what still waits to answer somebody who is gone."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def close(self) -> None:
         self.stop()
+        asyncio.run_coroutine_threadsafe(self._cancel(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()
