@@ -24,9 +24,10 @@ from backhaul.planning.explain import parsed, refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.records import counts, records
 from backhaul.recovery import abandon_earlier, settle_earlier
-from backhaul.report import PlanReport, RunReport, describe_plan
-from backhaul.run import Run, RunOptions, keep_plan
+from backhaul.report import PlanReport, RunOptions, RunReport, describe_plan
+from backhaul.run import Run
 from backhaul.schemas import Schemas
+from backhaul.sending import keep_plan
 from backhaul.state.lease import is_leased, lease
 from backhaul.verification.verify import Verified, compare, mark_doubtful, sample_ledger
 from backhaul.workspace import Workspace

@@ -1,17 +1,29 @@
-"""What a run and a plan say of themselves: the objects behind the JSON of `run` and `plan`."""
+"""What a run is asked, and what a run and a plan say of themselves: the objects behind the JSON of `run` and `plan`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from backhaul.delivery.tally import Totals
 from backhaul.planning.estimate import Estimate
 from backhaul.planning.prepare import Prepared
 from backhaul.verification.verify import Verified
 
 _PHASES = ("extract", "diff", "deliver", "settle", "total")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """`reviewed` is the digest and id of a plan that must be delivered exactly."""
+
+    full: bool = False
+    limit: int | None = None
+    reviewed: tuple[str, str] | None = None
+    progress: Callable[[str, int, Totals], None] = lambda sync, total, totals: None
 
 
 @dataclass

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -14,35 +12,16 @@ from typing import Any
 import duckdb
 import orjson
 
-from backhaul.delivery.batches import read_chunks
-from backhaul.delivery.connect import Connection, insist
-from backhaul.delivery.delivery import Delivery, Systemic
-from backhaul.delivery.tally import Totals
-from backhaul.destinations.kit import Unsupported
-from backhaul.engine import in_order, in_thread
+from backhaul.engine import in_thread
 from backhaul.errors import BackhaulError, Exhausted, Held, PlanMoved, RunError, UsageError
-from backhaul.ledger.plan import Plan, Segment
-from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared, Sources, prepare
-from backhaul.recovery import fold_plan, settle_earlier, settlements
-from backhaul.report import RunReport
+from backhaul.recovery import fold_plan, settle_earlier
+from backhaul.report import RunOptions, RunReport
 from backhaul.schemas import Schemas
-from backhaul.state.journal import Journal
+from backhaul.sending import Sending, keep_plan
 from backhaul.state.lease import lease
 from backhaul.state.store import now
-from backhaul.types import BatchLimits
-from backhaul.verification.verify import compare, mark_doubtful, sample_plan
 from backhaul.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """`reviewed` is the digest and id of a plan that must be delivered exactly."""
-
-    full: bool = False
-    limit: int | None = None
-    reviewed: tuple[str, str] | None = None
-    progress: Callable[[str, int, Totals], None] = lambda sync, total, totals: None
 
 
 def new_id(prefix: str) -> str:
@@ -57,13 +36,13 @@ class Run:
         self.workspace, self.sync, self.options = workspace, sync, options
         self.report = RunReport(new_id("r"), sync.name, now())
         self.stopping = False
-        self._delivery: Delivery | None = None
+        self._sending: Sending | None = None
         self._engine: duckdb.DuckDBPyConnection | None = None
 
     def stop(self) -> None:
         self.stopping = True
-        if self._delivery is not None:
-            self._delivery.stop()
+        if self._sending is not None:
+            self._sending.stop()
         elif self._engine is not None:
             self._engine.interrupt()
 
@@ -123,7 +102,8 @@ class Run:
             self._guard(prepared)
             self._supersede(prepared)
             if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
-                await self._deliver(engine, schemas, prepared)
+                self._sending = Sending(self.workspace, self.sync, self.options, self.report)
+                await self._sending.deliver(engine, schemas, prepared)
             else:
                 if prepared.plan.watermark:
                     await asyncio.to_thread(
@@ -206,160 +186,7 @@ class Run:
         for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "held"}):
             state.drop_plan(row["id"], self.workspace.plan_path(row["id"]))
 
-    async def _deliver(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas, prepared: Prepared) -> None:
-        plan, report, state = prepared.plan, self.report, self.workspace.state
-        connection = await schemas.connect() if plan.total else None
-        if connection is not None:
-            self._batch_limits(connection, plan)
-        if self.stopping:
-            raise RunError("stopped before anything was sent")
-        keep_plan(self.workspace, plan, "delivering")
-        began = perf_counter()
-        report.rejected = bury_refused(engine, self.workspace, plan)
-        delivery = None
-        if connection is not None:
-            delivery = await self._send(engine, connection, prepared)
-        settling = perf_counter()
-        report.seconds["deliver"] = round(settling - began, 3)
-        found = settlements(state, plan.id)
-        sampled = (
-            sample_plan(engine, plan, found, self.sync.freshness.sample, plan.rows)
-            if delivery and not delivery.failure
-            else []
-        )
-        complete = (
-            report.deferred == 0
-            and report.pending == 0
-            and report.unknown == 0
-            and not (delivery and delivery.failure)
-        )
-        await asyncio.to_thread(
-            fold_plan, engine, self.workspace.ledger(self.sync), plan, found, complete=complete
-        )
-        state.drop_plan(plan.id, plan.path)
-        report.seconds["settle"] = round(perf_counter() - settling, 3)
-        if connection is not None and sampled and not self.stopping:
-            await self._verify(engine, connection, prepared, sampled)
-        self._judge(delivery)
-
-    async def _send(
-        self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared
-    ) -> Delivery:
-        plan, sync, destination = prepared.plan, self.sync, connection.destination
-        dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": sync.name}))
-        left = self.options.limit if self.options.limit is not None else plan.total
-        self.report.pending = max(plan.total - left, 0)
-        requests = connection.door.requests
-        async with Journal(self.workspace.state, sync.name, plan.id) as journal:
-            delivery = self._delivery = Delivery(
-                destination, journal, connection.budget, dead_keys=dead,
-                progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
-            )  # fmt: skip
-            try:
-                for segment, limits in self._batch_limits(connection, plan):
-                    if left <= 0 or delivery.stopping or self.stopping:
-                        break
-                    wire = destination.spec.wire
-                    with in_order(engine):
-                        chunks = read_chunks(
-                            engine, plan, segment, prepared.mapping, sync.object, wire, limits
-                        )
-                        await delivery.deliver(chunks, limits, left)
-                    left -= segment.high - segment.low
-            finally:
-                self.report.requests = (
-                    connection.door.requests - requests if destination.base_url else delivery.totals.writes
-                )
-                self._sum_up(delivery, plan)
-        return delivery
-
-    def _batch_limits(self, connection: Connection, plan: Plan) -> list[tuple[Segment, BatchLimits]]:
-        """Each segment of a plan with its largest batch.
-
-        Raises:
-            UsageError: the destination has no such operation.
-        """
-        found = []
-        for segment in plan.segments:
-            limits = connection.destination.batch_limits(self.sync.object, segment.op)
-            if limits is None:
-                said = f"{connection.destination.spec.name} has no {segment.op} of {self.sync.object}"
-                raise UsageError(said, hint="choose another mode")
-            found.append((segment, limits))
-        return found
-
-    def _sum_up(self, delivery: Delivery, plan: Plan) -> None:
-        totals, report = delivery.totals, self.report
-        report.delivered, report.unknown, report.retries = totals.delivered, totals.unknown, totals.retries
-        report.rejected += totals.rejected
-        if isinstance(delivery.failure, Systemic):
-            self.workspace.state.do("void_refusals", {"plan": plan.id, "code": delivery.failure.code})
-            report.rejected -= totals.codes[delivery.failure.code]
-        settled = totals.delivered + totals.unknown + report.rejected - plan.refused
-        report.deferred = plan.total - report.pending - settled
-
-    async def _verify(
-        self,
-        engine: duckdb.DuckDBPyConnection,
-        connection: Connection,
-        prepared: Prepared,
-        sampled: list[Any],
-    ) -> None:
-        """Reads a sample back; what differs is sent again by the next run. That it cannot be read undoes no delivery."""
-        try:
-            verified = await insist(
-                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled),
-                connection.budget,
-            )
-        except Unsupported:
-            return
-        except BackhaulError as error:
-            self.report.hint = f"{len(sampled)} records could not be read back: {error}"
-            return
-        self.report.verified = verified
-        if verified.mismatches:
-            keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
-            with self.workspace.ledger(self.sync).writing(engine):
-                mark_doubtful(engine, prepared.mapping, keys)
-
-    def _judge(self, delivery: Delivery | None) -> None:
-        report = self.report
-        if delivery is not None and delivery.failure is not None:
-            raise delivery.failure
-        if report.deferred:
-            report.status = "deferred"
-            report.error = (
-                "stopped; the rest is sent by the next run"
-                if self.stopping
-                else "the rest is sent by the next run"
-            )
-        elif report.rejected or report.unknown or (report.verified and report.verified.mismatches):
-            report.status = "partial"
-        else:
-            report.status = "succeeded"
-
 
 def status_of(error: BackhaulError) -> str:
     """What a run is called that this error ended."""
     return "held" if isinstance(error, Held) else "deferred" if isinstance(error, Exhausted) else "failed"
-
-
-def keep_plan(workspace: Workspace, plan: Plan, status: str) -> None:
-    """Records a plan, so that a later run can settle it or a person can have it delivered."""
-    workspace.state.do("add_plan", {
-        "id": plan.id, "sync": plan.sync, "file": plan.path.name, "header": plan.header().decode(), "status": status,
-        "created_at": now(),
-    })  # fmt: skip
-
-
-def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: Plan) -> int:
-    """Makes dead letters of the records that the mapping refuses. Returns how many."""
-    refused = refusals(engine, plan)
-    at = now()
-    workspace.state.do_all("bury", [
-        (
-            plan.sync, letter["key"], "upsert", letter["code"], letter["message"], 0, at, at, letter["payload"],
-            letter["hash"], 1, plan.id,
-        ) for letter in refused
-    ])  # fmt: skip
-    return len(refused)

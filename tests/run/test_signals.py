@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from sites import Site
 
-from backhaul.run import Run, RunOptions
+from backhaul.report import RunOptions
+from backhaul.run import Run
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

@@ -12,7 +12,8 @@ import click
 
 from backhaul.cli import failures, show
 from backhaul.cli.progress import Meter
-from backhaul.run import Run, RunOptions
+from backhaul.report import RunOptions
+from backhaul.run import Run
 
 if TYPE_CHECKING:
     from backhaul.cli.session import Session
