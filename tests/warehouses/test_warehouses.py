@@ -44,7 +44,9 @@ def duck(tmp_path: Path) -> DuckDB:
     return DuckDB(DuckDBConfig(path=Path("w.duckdb")), tmp_path)
 
 
-def read(warehouse: Warehouse, engine: duckdb.DuckDBPyConnection, model: Model, **options: Any) -> list[tuple[Any, ...]]:
+def read(
+    warehouse: Warehouse, engine: duckdb.DuckDBPyConnection, model: Model, **options: Any
+) -> list[tuple[Any, ...]]:
     relation = open_model(model, warehouse, engine, warehouse.root, **options)
     try:
         return engine.execute(f"SELECT * FROM {relation.sql} ORDER BY 1").fetchall()
@@ -56,10 +58,16 @@ def test_duckdb_resolves_the_warehouses_own_names(duck: DuckDB, engine: duckdb.D
     assert len(read(duck, engine, Model(table="marts.customers"))) == 10
     assert read(duck, engine, Model(sql="select * from marts.customers where id = 3")) == [(3, "c3")]
     assert read(duck, engine, Model(table='"Odd ""table"""')) == [(1, 2, 3)]
-    assert [c.name for c in model_columns(Model(table='"Odd ""table"""'), duck, engine, duck.root)] == ["select", "two words", "ключ"]
+    assert [c.name for c in model_columns(Model(table='"Odd ""table"""'), duck, engine, duck.root)] == [
+        "select",
+        "two words",
+        "ключ",
+    ]
 
 
-def test_a_plain_scan_is_read_in_place_and_anything_else_once(duck: DuckDB, engine: duckdb.DuckDBPyConnection) -> None:
+def test_a_plain_scan_is_read_in_place_and_anything_else_once(
+    duck: DuckDB, engine: duckdb.DuckDBPyConnection
+) -> None:
     for sql, spooled in {
         "select id, upper(name) as name from marts.customers where id > 2": False,
         "select id, random() as r from marts.customers": True,
@@ -82,8 +90,13 @@ def test_closing_lets_others_write(duck: DuckDB, engine: duckdb.DuckDBPyConnecti
         db.execute("INSERT INTO marts.customers VALUES (11, 'c11')")
 
 
-def test_only_the_columns_asked_for_and_rows_at_or_after_the_cursor(duck: DuckDB, engine: duckdb.DuckDBPyConnection) -> None:
-    assert read(duck, engine, Model(table="marts.customers"), columns=["id"], cursor=("id", "8")) == [(8,), (9,)]
+def test_only_the_columns_asked_for_and_rows_at_or_after_the_cursor(
+    duck: DuckDB, engine: duckdb.DuckDBPyConnection
+) -> None:
+    assert read(duck, engine, Model(table="marts.customers"), columns=["id"], cursor=("id", "8")) == [
+        (8,),
+        (9,),
+    ]
 
 
 @pytest.mark.parametrize(("sql", "said"), [
@@ -92,13 +105,17 @@ def test_only_the_columns_asked_for_and_rows_at_or_after_the_cursor(duck: DuckDB
     ("selec 1", "LINE 1"),
     ("select 1 as a, 2 as A", "two columns"),
 ])  # fmt: skip
-def test_a_model_that_does_not_run_is_one_line(duck: DuckDB, engine: duckdb.DuckDBPyConnection, sql: str, said: str) -> None:
+def test_a_model_that_does_not_run_is_one_line(
+    duck: DuckDB, engine: duckdb.DuckDBPyConnection, sql: str, said: str
+) -> None:
     with pytest.raises(SourceError, match=said) as caught:
         model_columns(Model(sql=sql), duck, engine, duck.root)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_missing_or_foreign_is_named(tmp_path: Path, engine: duckdb.DuckDBPyConnection) -> None:
+def test_a_file_that_is_missing_or_foreign_is_named(
+    tmp_path: Path, engine: duckdb.DuckDBPyConnection
+) -> None:
     (tmp_path / "not.duckdb").write_bytes(b"hello" * 1000)
     for name, said in {"gone.duckdb": "there is no", "not.duckdb": "cannot be opened"}.items():
         with pytest.raises(SourceError, match=said):
@@ -110,21 +127,39 @@ def test_a_file_that_is_missing_or_foreign_is_named(tmp_path: Path, engine: duck
 def test_files_are_tables(tmp_path: Path, engine: duckdb.DuckDBPyConnection) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "people.csv").write_text("id,name\n1,Ann\n2,\n")
-    engine.execute(f"COPY (SELECT i AS id, i * 2 AS double FROM range(3) t(i)) TO '{tmp_path}/data/numbers.parquet'")
+    engine.execute(
+        f"COPY (SELECT i AS id, i * 2 AS double FROM range(3) t(i)) TO '{tmp_path}/data/numbers.parquet'"
+    )
     files = Files(FilesConfig(path=Path("data")), tmp_path)
     assert read(files, engine, Model(table="people")) == [(1, "Ann"), (2, None)]
-    assert read(files, engine, Model(sql="select n.id, p.name from numbers n join people p using (id)")) == [(1, "Ann"), (2, None)]
+    assert read(files, engine, Model(sql="select n.id, p.name from numbers n join people p using (id)")) == [
+        (1, "Ann"),
+        (2, None),
+    ]
 
 
 def test_sqlite_types_come_from_the_values(tmp_path: Path, engine: duckdb.DuckDBPyConnection) -> None:
     with sqlite3.connect(tmp_path / "s.db") as db:
         db.execute("CREATE TABLE t (id INTEGER, mixed, number, big INTEGER, empty, data BLOB)")
-        db.executemany("INSERT INTO t VALUES (?, ?, ?, ?, NULL, ?)", [(1, 1, 1, 2**62, b"\x00"), (2, "x", 2.5, 1, b"\xff")])
+        db.executemany(
+            "INSERT INTO t VALUES (?, ?, ?, ?, NULL, ?)",
+            [(1, 1, 1, 2**62, b"\x00"), (2, "x", 2.5, 1, b"\xff")],
+        )
     db.close()
     lite = Sqlite(SqliteConfig(path=Path("s.db")), tmp_path)
     types = {column.name: column.type for column in model_columns(Model(table="t"), lite, engine, tmp_path)}
-    assert types == {"id": "BIGINT", "mixed": "VARCHAR", "number": "DOUBLE", "big": "BIGINT", "empty": "VARCHAR", "data": "BLOB"}
-    assert read(lite, engine, Model(table="t")) == [(1, "1", 1.0, 2**62, None, b"\x00"), (2, "x", 2.5, 1, None, b"\xff")]
+    assert types == {
+        "id": "BIGINT",
+        "mixed": "VARCHAR",
+        "number": "DOUBLE",
+        "big": "BIGINT",
+        "empty": "VARCHAR",
+        "data": "BLOB",
+    }
+    assert read(lite, engine, Model(table="t")) == [
+        (1, "1", 1.0, 2**62, None, b"\x00"),
+        (2, "x", 2.5, 1, None, b"\xff"),
+    ]
 
 
 def test_sqlite_streams_and_counts(tmp_path: Path, engine: duckdb.DuckDBPyConnection) -> None:
@@ -133,7 +168,9 @@ def test_sqlite_streams_and_counts(tmp_path: Path, engine: duckdb.DuckDBPyConnec
         db.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(150_000)])
     db.close()
     relation = Sqlite(SqliteConfig(path=Path("s.db")), tmp_path).relation(engine, "select * from t")
-    assert engine.execute(f"SELECT count(*), sum(id) FROM {relation.sql}").fetchall() == [(150_000, 150_000 * 149_999 // 2)]
+    assert engine.execute(f"SELECT count(*), sum(id) FROM {relation.sql}").fetchall() == [
+        (150_000, 150_000 * 149_999 // 2)
+    ]
     assert relation.rows == 150_000
     relation.close()
 
@@ -163,11 +200,18 @@ def test_postgres_types_arrive_exactly(postgres: Postgres, engine: duckdb.DuckDB
     assert first[7:11] == ('{"a": [1, null]}', '["x","y,z"]', "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "glad")
     assert second == (9007199254740993, *[None] * 12)
     types = {column.name: column.type for column in postgres.columns(engine, "select * from t")}
-    assert (types["price"], types["amount"], types["doc"], types["tags"]) == ("DECIMAL(10,2)", "DECIMAL(38,18)", "JSON", "JSON")
+    assert (types["price"], types["amount"], types["doc"], types["tags"]) == (
+        "DECIMAL(10,2)",
+        "DECIMAL(38,18)",
+        "JSON",
+        "JSON",
+    )
 
 
 def test_postgres_counts_what_passes(postgres: Postgres, engine: duckdb.DuckDBPyConnection) -> None:
-    relation = postgres.relation(engine, "select i as id, 'x' || i as name from generate_series(1, 300000) i", columns=["id"])
+    relation = postgres.relation(
+        engine, "select i as id, 'x' || i as name from generate_series(1, 300000) i", columns=["id"]
+    )
     assert engine.execute(f"SELECT count(*), max(id) FROM {relation.sql}").fetchall() == [(300_000, 300_000)]
     assert relation.rows == 300_000
     relation.close()
@@ -196,15 +240,22 @@ def test_postgres_names_the_line_that_is_wrong(postgres: Postgres, engine: duckd
         postgres.columns(engine, "select id,\n nme from t")
 
 
-def test_a_read_that_breaks_is_no_result(postgres: Postgres, postgres_db: str, engine: duckdb.DuckDBPyConnection) -> None:
+def test_a_read_that_breaks_is_no_result(
+    postgres: Postgres, postgres_db: str, engine: duckdb.DuckDBPyConnection
+) -> None:
     import psycopg
 
-    relation = postgres.relation(engine, "select i as id, repeat('x', 200) || (select count(*) from t) as x from generate_series(1, 20000000) i")
+    relation = postgres.relation(
+        engine,
+        "select i as id, repeat('x', 200) || (select count(*) from t) as x from generate_series(1, 20000000) i",
+    )
 
     def cut() -> None:
         with psycopg.connect(postgres_db, autocommit=True) as db:
             for _ in range(50):
-                ended = db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND pid <> pg_backend_pid()").fetchall()
+                ended = db.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND pid <> pg_backend_pid()"
+                ).fetchall()
                 if ended:
                     return
                 time.sleep(0.1)
