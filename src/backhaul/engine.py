@@ -90,27 +90,42 @@ def attached(
             engine.execute(f"ATTACH {literal(str(path))} AS {ident(alias)}{mode}")
             break
         except duckdb.IOException as error:
-            if "lock" in str(error).lower() and time.monotonic() < deadline:
+            if is_locked(error) and time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
-            raise StateError(
-                _why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state"
-            ) from None
+            raise StateError(_why(path, error), hint=_HELP) from None
         except duckdb.Error as error:
-            raise StateError(
-                _why(path, error), hint="see docs/troubleshooting.md, Damaged or locked state"
-            ) from None
+            raise StateError(_why(path, error), hint=_HELP) from None
     try:
         yield
+    except duckdb.Error as error:
+        if not is_damaged(error):
+            raise
+        raise StateError(_why(path, error), hint=_HELP) from None
     finally:
         engine.execute(f"DETACH {ident(alias)}")
 
 
+_HELP = "see docs/troubleshooting.md, Damaged or locked state"
+_DAMAGED = ("not a valid DuckDB", "Corrupt database", "Could not read enough bytes")
+"""What DuckDB 1.x says of a file with other bytes than it wrote."""
+
+
+def is_damaged(error: duckdb.Error) -> bool:
+    """Whether a file that the engine reads is not as it was written."""
+    return any(part in str(error) for part in _DAMAGED)
+
+
+def is_locked(error: duckdb.Error) -> bool:
+    """Whether another process has the file open; a damaged `block` is something else."""
+    return "set lock on file" in str(error)
+
+
 def _why(path: Path, error: duckdb.Error) -> str:
     text = str(error)
-    if "lock" in text.lower():
+    if is_locked(error):
         return f"{path.name} is in use by another process"
-    if "not a valid DuckDB" in text or "magic bytes" in text.lower() or "not a database" in text.lower():
+    if is_damaged(error):
         return f"{path.name} is not a backhaul ledger, or it is damaged"
     if "newer version" in text or "version number" in text:
         return f"{path.name} was written by a newer version"

@@ -45,6 +45,13 @@ def test_a_warehouse_that_is_none(bad: BadProject) -> None:
     bad.refuses(1, "w.duckdb")
 
 
+def test_a_damaged_warehouse_is_not_taken_for_a_busy_one(bad: BadProject) -> None:
+    with (bad.root / "w.duckdb").open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096) + b"x" * 4096)
+    bad.refuses(1, "w.duckdb", "damaged")
+
+
 @pytest.mark.parametrize(
     "sql",
     [

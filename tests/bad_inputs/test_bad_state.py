@@ -81,7 +81,25 @@ def test_a_newer_state(used: BadProject) -> None:
 @pytest.mark.parametrize("at", [0, 4096, 8192])
 def test_a_damaged_ledger(used: BadProject, at: int) -> None:
     spoilt(used.ledger, at)
-    untouched(used, used.ledger, "users.duckdb")
+    untouched(used, used.ledger, "users.duckdb is not a backhaul ledger, or it is damaged")
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.9])
+def test_a_ledger_damaged_in_its_rows(bad: BadProject, part: float) -> None:
+    """Found when the rows are read, so after the file was opened."""
+    bad.sql(
+        "create or replace table t as select i as id, md5(i::varchar) as name, random() as v from range(60000) x(i)"
+    )
+    bad.sync = {"guards": {"max_drop": "off"}}
+    bad.write().runs()
+    bad.sql("update t set v = v + 1")
+    size = bad.ledger.stat().st_size
+    spoilt(bad.ledger, int(size * part), 40_000)
+    untouched(bad, bad.ledger, "users.duckdb", "damaged")
+    for words in (("plan",), ("status",), ("records", "users"), ("reset", "users", "--yes")):
+        said = bad.call(*words)
+        assert said.code in (0, 1), said
+        assert said.code == 0 or "users.duckdb" in said.err, said
 
 
 def test_a_cut_ledger(used: BadProject) -> None:

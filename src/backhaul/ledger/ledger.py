@@ -98,6 +98,16 @@ class LedgerView:
         """Rows in the ledger."""
         return 0 if self.empty else number(self.engine, f"SELECT count(*) FROM {ALIAS}.acked")
 
+    def is_intact(self) -> bool:
+        """Whether every row can be read; reads all of them."""
+        if self.empty:
+            return True
+        try:
+            self.engine.execute(f"SELECT max(hash(acked)) FROM {ALIAS}.acked AS acked").fetchall()
+        except duckdb.Error:
+            return False
+        return True
+
     def fits(self, mapping: Mapping) -> bool:
         """Whether the stored rows are already in this mapping's shape and hashed by this engine's function."""
         return self.shape == stored_shape(mapping) and self.meta.get("hash") == hash_function()

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from backhaul.engine import number
+from backhaul.engine import is_damaged, number
 from backhaul.errors import SourceError, UsageError
 from backhaul.ledger.diff import Diff, DiffOptions
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
@@ -86,6 +86,8 @@ def prepare(
             finally:
                 relation.close()
         except duckdb.Error as error:
+            if is_damaged(error) and view is not None and not view.is_intact():
+                raise
             why = (relation.failure if relation is not None else None) or _first_line(error)
             raise SourceError(f"the model of {sync.name} could not be read: {why}",
                               hint="nothing was planned or sent") from None  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from backhaul.engine import is_locked
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 from backhaul.warehouses.inplace import InPlace, described, in_one_line, read_in_place
@@ -74,7 +75,7 @@ class DuckDB(Warehouse):
                 engine.execute(f"ATTACH {literal(str(path))} AS {ident(alias)} (TYPE duckdb, READ_ONLY)")
                 return
             except duckdb.Error as error:
-                if "lock" not in str(error).lower():
+                if not is_locked(error):
                     raise SourceError(_why(str(self.settings.path), error)) from None
                 if time.monotonic() > deadline:
                     raise SourceError(f"{self.settings.path} is being written by another process",
