@@ -96,9 +96,9 @@ def _has_schema(engine: duckdb.DuckDBPyConnection, database: str, name: str) -> 
 
 def _why(path: str, error: Exception) -> str:
     text = str(error)
-    if "not a valid DuckDB" in text or "not a valid database" in text:
+    if "not a valid DuckDB" in text or "Corrupt database" in text:
         return f"{path} cannot be opened: it is not a DuckDB file, or it is damaged"
-    if "version number" in text or "newer version" in text:
+    if "version number" in text:
         return f"{path} cannot be opened: it was written by another version of DuckDB; upgrade the package duckdb"
     return f"{path} cannot be opened: {in_one_line(error)}"
 
