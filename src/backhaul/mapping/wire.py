@@ -30,12 +30,12 @@ def key_text(fields: Sequence[MappedField]) -> str:
 
 def json_text(fields: Sequence[MappedField]) -> str:
     """A record as a JSON object followed by a comma; a dot in a field's name nests."""
-    return f"concat({_object(fields, '', _json_value)}, ',')"
+    return _object(fields, "", _json_value, "},")
 
 
 def strings_text(fields: Sequence[MappedField]) -> str:
     """A record as a JSON object whose values are all strings, followed by a comma."""
-    return f"concat({_object(fields, '', _string_value)}, ',')"
+    return _object(fields, "", _string_value, "},")
 
 
 def csv_line(fields: Sequence[MappedField]) -> str:
@@ -74,29 +74,36 @@ def _string_value(field: MappedField) -> str:
     return f"'\"' || {plain_text(field)} || '\"'"
 
 
-def _object(fields: Sequence[MappedField], prefix: str, value: Encode) -> str:
-    """concat('{', members, '}') over the fields whose names start with `prefix`; every member but the first one
-    written carries its comma in front, and the comma of the first is cut off."""
+def _object(fields: Sequence[MappedField], prefix: str, value: Encode, end: str = "}") -> str:
+    """concat('{', members, end) over the fields whose names start with `prefix`; every member but the first one written
+    carries its comma in front. Where the first may be left out, the comma of whichever is first is cut off."""
     members: list[str] = []
     seen: set[str] = set()
+    steady = bool(fields) and ("." in fields[0].name[len(prefix) :] or not _may_be_left_out(fields[0]))
     for field in fields:
         name = field.name[len(prefix) :]
         head, dot, _ = name.partition(".")
         if dot and head in seen:
             continue
-        label = ',"' + head.replace("\\", "\\\\").replace('"', '\\"') + '":'
+        comma = "," if members or not steady else ""
+        label = comma + '"' + head.replace("\\", "\\\\").replace('"', '\\"') + '":'
         if dot:
             seen.add(head)
             inner = [other for other in fields if other.name.startswith(f"{prefix}{head}.")]
             members.append(f"{literal(label)}, {_object(inner, f'{prefix}{head}.', value)}")
         else:
             members.append(_member(label, field, value))
-    return f"concat('{{', substr(concat({', '.join(members)}), 2), '}}')"
+    text = ", ".join(members)
+    return f"concat('{{', {text if steady else f'substr(concat({text}), 2)'}, {literal(end)})"
+
+
+def _may_be_left_out(field: MappedField) -> bool:
+    return field.nulls is Nulls.SKIP and not field.identifier
 
 
 def _member(label: str, field: MappedField, value: Encode) -> str:
     text = value(field)
-    if field.nulls is Nulls.SKIP and not field.identifier:
+    if _may_be_left_out(field):
         return f"CASE WHEN {ident(field.column)} IS NULL THEN '' ELSE concat({literal(label)}, {text}) END"
     empty = "'\"\"'" if value is _string_value else "'null'"
     return f"{literal(label)}, coalesce({text}, {empty})"
