@@ -94,7 +94,7 @@ class BadProject:
         }
         (self.root / "syncs").mkdir(exist_ok=True)
         (self.root / "backhaul.yml").write_text(json.dumps(config))  # JSON is YAML
-        (self.root / "syncs" / "users.yml").write_text(json.dumps(sync))
+        (self.root / "syncs" / "users.yml").write_text(json.dumps(sync, ensure_ascii=False))
         return self
 
     def sql(self, *statements: str) -> BadProject:

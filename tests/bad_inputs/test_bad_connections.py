@@ -220,7 +220,9 @@ def test_a_destination_role_that_may_not_write(bad: BadProject, postgres_db: str
 
 
 def test_a_destination_that_is_down(bad: BadProject) -> None:
-    to_postgres(bad, f"postgresql://me:{quote(CANARY, safe='')}@127.0.0.1:1/db").fails("port 1 failed: Connection refused")
+    to_postgres(bad, f"postgresql://me:{quote(CANARY, safe='')}@127.0.0.1:1/db").fails(
+        "port 1 failed: Connection refused"
+    )
 
 
 def test_a_destination_with_a_wrong_password(bad: BadProject) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 from bad_project import BadProject
+
+from backhaul.errors import StateError
+from backhaul.state.journal import Journal
+from backhaul.state.store import State
 
 
 @contextmanager
@@ -186,7 +191,7 @@ def test_a_ledger_that_another_process_writes(used: BadProject) -> None:
     with duckdb.connect(str(used.ledger)), used.start("run") as running:
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(1.5)
-        running.terminate()
+        running.kill()
         running.communicate(timeout=30)
     assert len(used.sink.seen) == 1
 
@@ -312,3 +317,14 @@ def test_a_project_folder_that_cannot_be_written(bad: BadProject) -> None:
         if done.returncode:
             pytest.skip(f"no read-only mounts here: {done.stderr.strip()}")
         bad.refuses(1, ".backhaul", "ead-only")
+
+
+async def test_a_state_that_goes_away_before_the_first_request_ends_the_run(tmp_path: Path) -> None:
+    """Instead of waiting for a journal that nobody writes."""
+    with closing(State(tmp_path)) as state:
+        for file in tmp_path.glob("state.db*"):
+            file.unlink()
+        state.path.mkdir()
+        with pytest.raises(StateError, match=r"state\.db cannot be opened"):
+            async with Journal(state, "users", "p-1") as journal:
+                await asyncio.wait_for(journal.intend(0, 1, "upsert", "k"), 5)

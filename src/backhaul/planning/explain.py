@@ -13,6 +13,8 @@ from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import FieldType
 
+TOO_DEEP = "(nested too deeply to be shown)"
+_SAFE_LEVELS = 200
 _LEVELS_AROUND = 16
 """More than any document of ours has around a value."""
 
@@ -88,13 +90,21 @@ def _value(text: str | None) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text; the text itself where it is nested deeper than orjson writes (254 levels)."""
+    """The value of a JSON text, or a word for one that is nested deeper than orjson writes (254 levels)."""
     value = orjson.loads(text)
+    if text.count("[") + text.count("{") < _SAFE_LEVELS:
+        return value
+    if isinstance(value, dict):
+        return {name: _shallow(item) for name, item in value.items()}
+    return _shallow(value)
+
+
+def _shallow(value: Any) -> Any:
     inside = value
     for _ in range(_LEVELS_AROUND):
         inside = [inside]
     try:
         orjson.dumps(inside)
     except TypeError:
-        return text
+        return TOO_DEEP
     return value

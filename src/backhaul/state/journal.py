@@ -61,6 +61,8 @@ class Journal:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        with storing(self.state.path):
+            self._database = connect(self.state.path)
         self._thread.start()
         return self
 
@@ -106,12 +108,12 @@ class Journal:
     def _burial(self, letter: DeadLetter) -> Sequence[Any]:
         at = now()
         return (
-            self.sync, letter.key, letter.op, letter.code, self.state.mask(letter.message), letter.attempts, at, at, letter.payload, letter.hash,
-            int(letter.by_mapping), self.plan,
+            self.sync, letter.key, letter.op, letter.code, self.state.mask(letter.message), letter.attempts, at, at,
+            letter.payload, letter.hash, int(letter.by_mapping), self.plan,
         )  # fmt: skip
 
     def _write(self) -> None:
-        connection = connect(self.state.path)
+        connection = self._database
         last = False
         while not last:
             waiting = [self._queue.get()]
