@@ -95,7 +95,7 @@ def _full_shape(shape: dict[str, Any]) -> dict[str, Any]:
     """A stored shape has storage types only; what reading needs beside them does not matter here."""
     return {
         "keys": shape["keys"],
-        "fields": {name: [parts[0], "clear", False, "any"] for name, parts in shape["fields"].items()},
+        "fields": {name: [parts[0], "clear", False, parts[1]] for name, parts in shape["fields"].items()},
     }
 
 

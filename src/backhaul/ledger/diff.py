@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
+import orjson
 import pyarrow as pa
 
 from backhaul.engine import number, spill_folder
-from backhaul.errors import SourceError
+from backhaul.errors import RunError, SourceError
 from backhaul.ledger.ledger import LedgerView, RowState
 from backhaul.ledger.plan import CHANGES, Plan, Segment, make_durable
 from backhaul.mapping.mapping import SEPARATOR, Mapping
@@ -54,6 +55,13 @@ def key_json(mapping: Mapping, prefix: str = "") -> str:
     columns = [prefix + key.column for key in mapping.keys]
     inner = columns[0] if len(columns) == 1 else f"json_array({', '.join(columns)})"
     return f"CAST(to_json({inner}) AS VARCHAR)"
+
+
+def identity(mapping: Mapping) -> str:
+    """SQL of a record's identifier as the destination compares it."""
+    text = key_text(mapping.identifiers)
+    folds = any(field.field.case_insensitive for field in mapping.identifiers)
+    return f"lower(trim({text}))" if folds else text
 
 
 class Diff:
@@ -101,12 +109,13 @@ class Diff:
         self.engine.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
         try:
             self._make(
-                "candidates",
+                "candidate_rows",
                 f"SELECT m.*, {known}, l._hash AS _was FROM ({desired}) AS m {kind} JOIN "
                 f"(SELECT {', '.join(self.keys)}, _hash FROM ({self.view.current(self.mapping)})) AS l ON {on} {where}",
             )
         finally:
             self.engine.execute("RESET disabled_optimizers")
+        self.engine.execute("CREATE OR REPLACE TEMP VIEW candidates AS SELECT * FROM temp.candidate_rows")
 
     def _lay_out(self, desired: str) -> None:
         """Everything is new: the rows go to a file in the shape of a plan, since a table of them would be spilled as it is
@@ -184,7 +193,7 @@ class Diff:
         if not rows and self.view is not None and self._one(f"SELECT count(*) FROM {new}"):
             names = ", ".join(f"{sql} AS n{number}" for number, sql in enumerate(folded))
             on = " AND ".join(f"a.n{number} = b.n{number}" for number in range(len(folded)))
-            stays = " AND ".join(f"gone.l{key} = {key}" for key in self.keys)
+            stays = " AND ".join(f"gone.l{key} = held.{key}" for key in self.keys)
             rows = self.engine.execute(
                 f"SELECT [a.j, b.j] FROM (SELECT {names}, {key_json(self.mapping)} AS j FROM {new}) AS a JOIN "
                 f"(SELECT {names}, {key_json(self.mapping)} AS j FROM ({self.view.current(self.mapping)}) AS held "
@@ -268,7 +277,7 @@ class Diff:
             self._make("claimed", f"SELECT {keys}, ''::VARCHAR AS n FROM temp.candidates LIMIT 0")
             self._make("twins", f"SELECT {keys} FROM temp.claimed")
             return
-        norm = self._norm()
+        norm = identity(self.mapping)
         self._make(
             "claimed",
             f"SELECT {keys}, {norm} AS n FROM temp.candidates WHERE {self.keys[0]} IS NOT NULL AND _error IS NULL",
@@ -283,14 +292,6 @@ class Diff:
                 f"WHERE NOT ({mine}) AND NOT EXISTS (SELECT 1 FROM temp.candidates AS x WHERE {moving})"
             )
         self._make("twins", twins)
-
-    def _norm(self) -> str:
-        text = key_text(self.mapping.identifiers)
-        return (
-            f"lower(trim({text}))"
-            if any(field.field.case_insensitive for field in self.mapping.identifiers)
-            else text
-        )
 
     def _changes(self) -> str:
         """The SELECT of a plan file's rows; `_segment` NULL is a candidate that is no change."""
@@ -345,9 +346,11 @@ class Diff:
 
     def _segment(self) -> str:
         mode = self.options.mode
-        gone = "NULL"
-        if mode is Mode.MIRROR and not self.options.incremental:
-            gone = f"CASE WHEN {self._norm()} IN (SELECT n FROM temp.claimed) THEN {FORGET} ELSE {DELETE} END"
+        otherwise = DELETE if mode is Mode.MIRROR else "NULL"
+        claimed = f"{identity(self.mapping)} IN (SELECT n FROM temp.claimed)"
+        gone = f"CASE WHEN {claimed} THEN {FORGET} ELSE {otherwise} END"
+        if mode is Mode.INSERT or self.options.incremental:
+            gone = "NULL"
         held = "NULL" if mode is Mode.INSERT else (
             f"CASE WHEN _was IS NOT NULL AND NOT ({self._differs()}) THEN NULL WHEN {self._moved()} THEN {MOVE} ELSE {SEND} END"
         )  # fmt: skip
@@ -366,7 +369,7 @@ class Diff:
     def _differs(self) -> str:
         """Whether the payload really changes: a NULL that is skipped changes nothing."""
         if self.view is not None and self.view.meta.get("values") == "no":
-            return "true"
+            return "_hash IS DISTINCT FROM _was"
         rules = []
         for field in self.mapping.fields:
             new, old = ident(field.column), ident("o." + field.name)
@@ -386,6 +389,7 @@ class Diff:
             f"SELECT _segment, _change, count(*), min(file_row_number), max(file_row_number) + 1 FROM {file} "
             "GROUP BY ALL ORDER BY 4"
         ).fetchall()
+        self._check_deletes(file, path)
         sent = [row for row in rows if row[0] <= SEND]
         changes = {
             name: sum(row[2] for row in sent if row[1] == number) for number, name in enumerate(CHANGES)
@@ -395,8 +399,9 @@ class Diff:
             for number in sorted({row[0] for row in sent})
             if (some := [row for row in sent if row[0] == number])
         )
+        shape = literal(orjson.dumps(self.mapping.shape).decode())
         digest = self._one(
-            f"SELECT sum(hash(_segment, _change, {', '.join(self.keys)}, _hash)::HUGEINT) FROM {file}"
+            f"SELECT sum(hash(_segment, _change, {', '.join(self.keys)}, _hash, {shape})::HUGEINT) FROM {file}"
         )
         again = dict(
             self.engine.execute(
@@ -411,6 +416,18 @@ class Diff:
             reasons={names[RowState(state)]: count for state, count in again.items()}, shape=self.mapping.shape,
             watermark=watermark,
         )  # fmt: skip
+
+    def _check_deletes(self, file: str, path: Path) -> None:
+        """A delete without an identifier must not leave: who knows what it would take away."""
+        none = " OR ".join(f"{ident(field.column)} IS NULL" for field in self.mapping.identifiers)
+        count = self._one(f"SELECT count(*) FROM {file} WHERE _segment = {DELETE} AND ({none})")
+        if count:
+            path.unlink()
+            raise RunError(
+                f"{count:,} known records that left the model cannot be deleted: `identify` is new or of another type, "
+                "and how they are identified was never acknowledged",
+                hint="run once with `identify` as it was; nothing was sent",
+            )
 
     def _op(self, segment: int) -> Op:
         if segment == DELETE:

@@ -10,12 +10,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from backhaul.ledger.diff import FORGET
+from backhaul.engine import number
+from backhaul.ledger.diff import identity
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView, RowState
 from backhaul.ledger.plan import Plan
 from backhaul.mapping.mapping import Mapping
 from backhaul.sql import ident, literal
-from backhaul.types import Nulls
+from backhaul.types import Nulls, Op
 
 
 class Settled(IntEnum):
@@ -49,19 +50,20 @@ def fold(
         if view.has_folded(plan.id):
             return
         view.adopt(mapping)
-        if not ledger.values:
-            view.set("values", "no")
+        if not ledger.values and view.meta.get("values") != "no":
+            _erase_values(view, mapping)
         everything = _settled_table(engine, plan, settlements)
         file = f"read_parquet({literal(str(plan.path))}, file_row_number = true)"
         if everything:
             source = f"(SELECT *, 0 AS status, NULL::VARCHAR AS new_id FROM {file})"
         else:
             source = f"(SELECT p.*, s.status, s.new_id FROM {file} AS p JOIN temp.settled AS s ON p.file_row_number = s.row)"
+        handed_over = not plan.first and _find_taken(view, mapping, plan, source)
         _acknowledge(view, mapping, source, first=plan.first, values=ledger.values)
         if not everything:
             _doubt(view, mapping, source)
-        if plan.forgotten:
-            _remove(view, mapping, f"{file} WHERE _segment = {FORGET}")
+        if handed_over:
+            _hand_over(view, mapping, source)
         view.set("watermark", plan.watermark if complete else None)
         engine.execute(f"INSERT INTO {ALIAS}.folded VALUES (?)", [plan.id])
     engine.execute("DROP TABLE IF EXISTS temp.settled")
@@ -134,6 +136,56 @@ def _doubt(view: LedgerView, mapping: Mapping, source: str) -> None:
         f"{RowState.UNKNOWN}, NULL, u._remote_id, {', '.join(stored)} FROM {unknown} AS u "
         f"WHERE NOT EXISTS (SELECT 1 FROM {ALIAS}.acked WHERE {same})"
     )
+
+
+def _find_taken(view: LedgerView, mapping: Mapping, plan: Plan, source: str) -> bool:
+    """temp.taken: identifiers that a record of this plan has, or may have, and had not before."""
+    if any(segment.op is Op.INSERT for segment in plan.segments):
+        return False
+    moved = " OR ".join(
+        f"{ident(field.column)} IS DISTINCT FROM {ident('o.' + field.name)}" for field in mapping.identifiers
+    )
+    keys = ", ".join(key.column for key in mapping.keys)
+    view.engine.execute(
+        f"CREATE OR REPLACE TEMP TABLE taken AS SELECT {keys}, {identity(mapping)} AS n, status, new_id "
+        f"FROM {source} WHERE _change <> 2 AND (_change = 0 OR {moved})"
+    )
+    return bool(number(view.engine, "SELECT count(*) FROM temp.taken"))
+
+
+def _hand_over(view: LedgerView, mapping: Mapping, source: str) -> None:
+    """A record belongs to the key that took its identifier last: no other key may delete or rename it from now on.
+
+    A key that lost its record holds none: if it is still in the model, its next run creates one. Of a key whose own
+    move has an unknown end, the identifier it moved to is what is left.
+    """
+    keys = [key.column for key in mapping.keys]
+    same = " AND ".join(f"h.{key} = t.{key}" for key in keys)
+    lost = ", ".join(f"h.{key}" for key in keys)
+    view.engine.execute(
+        f"CREATE OR REPLACE TEMP TABLE lost AS SELECT DISTINCT {lost} FROM "
+        f"(SELECT {', '.join(keys)}, {identity(mapping)} AS n FROM {ALIAS}.acked) AS h JOIN temp.taken AS o ON o.n = h.n "
+        f"WHERE NOT EXISTS (SELECT 1 FROM temp.taken AS t WHERE t.n = h.n AND {same})"
+    )
+    acked = " AND ".join(f"acked.{key} = u.{key}" for key in keys)
+    among = " AND ".join(f"u.{key} = l.{key}" for key in keys)
+    names = ", ".join(f"{ident(field.column)} = u.{ident(field.column)}" for field in mapping.identifiers)
+    view.engine.execute(
+        f"UPDATE {ALIAS}.acked SET {names}, _remote_id = CASE WHEN acked._remote_id IN (SELECT new_id FROM temp.taken "
+        f"WHERE new_id IS NOT NULL) THEN NULL ELSE acked._remote_id END "
+        f"FROM (SELECT u.* FROM {source} AS u JOIN temp.lost AS l ON {among} WHERE u.status = {Settled.UNKNOWN} "
+        f"AND u._change <> 2) AS u WHERE {acked}"
+    )
+    _remove(view, mapping, f"(SELECT l.* FROM temp.lost AS l WHERE NOT EXISTS (SELECT 1 FROM {source} AS u "
+            f"WHERE {among} AND u.status = {Settled.UNKNOWN} AND u._change <> 2))")  # fmt: skip
+
+
+def _erase_values(view: LedgerView, mapping: Mapping) -> None:
+    """From now on values are not kept; those of earlier runs go as well."""
+    names = [f"{ident(field.column)} = NULL" for field in mapping.fields if not field.identifier]
+    if names:
+        view.engine.execute(f"UPDATE {ALIAS}.acked SET {', '.join(names)}")
+    view.set("values", "no")
 
 
 def _remove(view: LedgerView, mapping: Mapping, source: str) -> None:

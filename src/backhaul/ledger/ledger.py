@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from collections.abc import Mapping as Dict
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import orjson
 
 from backhaul.engine import attached, number
 from backhaul.errors import RunError, StateError
-from backhaul.mapping.mapping import Mapping
+from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
-from backhaul.types import Nulls
+from backhaul.types import FieldType, Nulls
 
 ALIAS = "ledger"
 
@@ -55,10 +56,13 @@ class Ledger:
     @contextlib.contextmanager
     def writing(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView]:
         """The ledger, writable, in one transaction; the file is made where there is none."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = not self.path.exists()
         with attached(engine, self.path, ALIAS, writable=True):
             engine.execute("BEGIN")
             try:
+                if not fresh:
+                    LedgerView(engine, self.path.name)
                 engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.meta (name VARCHAR, value VARCHAR)")
                 engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.folded (plan VARCHAR)")
                 yield LedgerView(engine, self.path.name)
@@ -74,14 +78,16 @@ class LedgerView:
 
     def __init__(self, engine: duckdb.DuckDBPyConnection, file: str) -> None:
         self.engine = engine
-        try:
-            self.meta: dict[str, str] = dict(
-                engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall()
-            )
-        except duckdb.CatalogException:
+        tables = engine.execute(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{ALIAS}'")
+        found = {name for (name,) in tables.fetchall()}
+        if found and "meta" not in found:
             raise StateError(
-                f"{file} is not a backhaul ledger", hint="see docs/troubleshooting.md, Damaged or locked state"
-            ) from None
+                f"{file} is not a backhaul ledger",
+                hint="see docs/troubleshooting.md, Damaged or locked state",
+            )
+        # without any table it was killed in its first fold, before anything was committed
+        rows = engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall() if found else []
+        self.meta: dict[str, str] = dict(rows)
         self.shape: dict[str, Any] = orjson.loads(self.meta.get("shape", "{}"))
 
     @property
@@ -115,8 +121,8 @@ class LedgerView:
     def current(self, mapping: Mapping) -> str:
         """A SELECT of the ledger in a mapping's shape: `k0…, _hash, _state, _at, _remote_id, f.…`.
 
-        Where shape or hash function differ, values are cast, hashes recomputed from them, and rows that lack a newly
-        mapped field lose their hash, so that exactly the records whose payload changes are sent again.
+        Where shape or hash function differ, values are cast, hashes recomputed from them, and rows whose payload would be
+        another although the values are the same lose their hash: exactly these are sent again.
         """
         keys = [key.column for key in mapping.keys]
         names = [
@@ -130,18 +136,24 @@ class LedgerView:
         if self.fits(mapping):
             return f"SELECT {', '.join(names)} FROM {ALIAS}.acked"
         self._same_key(mapping)
-        had: dict[str, list[str]] = self.shape["fields"]
-        added = any(field.name not in had and field.nulls is not Nulls.SKIP for field in mapping.fields)
+        had: dict[str, list[Any]] = self.shape["fields"]
         values = [
             f"TRY_CAST({ident(field.column)} AS {field.storage}) AS {ident(field.column)}" if field.name in had
             else f"CAST(NULL AS {field.storage}) AS {ident(field.column)}"
             for field in mapping.fields
         ]  # fmt: skip
-        again = "NULL" if added or self.meta.get("values") == "no" else mapping.hash_sql()
-        rehashed = f"CASE WHEN _hash IS NOT NULL THEN {again} END::UBIGINT AS _hash"
+        altered = (
+            " OR ".join(f"({rule})" for field in mapping.fields for rule in _altered(field, had)) or "false"
+        )
+        if self.meta.get("values") == "no":
+            altered = "true"
+        rehashed = (
+            f"CASE WHEN _hash IS NOT NULL AND NOT _altered THEN {mapping.hash_sql()} END::UBIGINT AS _hash"
+        )
         return (
             f"SELECT {', '.join(keys)}, {rehashed}, _state, _at, _remote_id, {', '.join(names[len(keys) + 4 :])} FROM ("
-            f"SELECT {', '.join(keys)}, _hash, _state, _at, _remote_id, {', '.join(values)} FROM {ALIAS}.acked)"
+            f"SELECT {', '.join(keys)}, _hash, _state, _at, _remote_id, {', '.join(values)}, {altered} AS _altered "
+            f"FROM {ALIAS}.acked)"
         )
 
     def _same_key(self, mapping: Mapping) -> None:
@@ -173,10 +185,35 @@ class LedgerView:
 
 
 def stored_shape(mapping: Mapping) -> dict[str, Any]:
-    """What the ledger remembers of a mapping; null policies are no part of it."""
+    """What the ledger remembers of a mapping: of each field its storage, its kind, and whether NULLs leave it alone."""
     shape = mapping.shape
-    shape["fields"] = {name: [storage] for name, (storage, *_) in shape["fields"].items()}
+    skips = {field.name: field.nulls is Nulls.SKIP for field in mapping.fields}
+    shape["fields"] = {name: [parts[0], parts[3], skips[name]] for name, parts in shape["fields"].items()}
     return shape
+
+
+def _altered(field: MappedField, had: Dict[str, list[Any]]) -> Iterator[str]:
+    """Conditions on a stored row under which a field's payload is another one, whatever the model says."""
+    column = ident(field.column)
+    if field.name not in had:
+        if field.nulls is not Nulls.SKIP:
+            yield "true"
+        return
+    storage, kind, skipped = had[field.name]
+    if skipped and field.nulls is not Nulls.SKIP:
+        # nobody knows what the destination holds where nothing was ever sent
+        yield f"{column} IS NULL"
+    if _form(storage, FieldType(kind)) != _form(field.storage, field.field.type):
+        yield f"{column} IS NOT NULL"
+    elif storage != field.storage:
+        yield f"CAST({column} AS VARCHAR) IS DISTINCT FROM CAST(TRY_CAST({column} AS {field.storage}) AS VARCHAR)"
+
+
+def _form(storage: str, kind: FieldType) -> str:
+    """How a value stands in JSON: as JSON itself, quoted, or bare."""
+    if kind in (FieldType.JSON, FieldType.ARRAY):
+        return "json"
+    return "quoted" if storage in ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMPTZ") else "bare"
 
 
 def hash_function() -> str:

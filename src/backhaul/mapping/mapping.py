@@ -103,11 +103,17 @@ class Mapping:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What the ledger remembers of a mapping: names and storage types, JSON-ready."""
+        """What a plan remembers of its mapping, JSON-ready: enough for `from_shape`."""
         return {
             "keys": [[key.name, key.storage] for key in self.keys],
             "fields": {
-                field.name: [field.storage, str(field.nulls), field.identifier, str(field.field.type)]
+                field.name: [
+                    field.storage,
+                    str(field.nulls),
+                    field.identifier,
+                    str(field.field.type),
+                    field.field.case_insensitive,
+                ]
                 for field in self.fields
             },
         }
@@ -119,9 +125,12 @@ class Mapping:
             KeyColumn(name, storage, f"k{number}") for number, (name, storage) in enumerate(shape["keys"])
         )
         fields = tuple(
-            MappedField(Field(name, FieldType(kind)), "", Coercion("", storage), Nulls(nulls), identifier)
-            for name, (storage, nulls, identifier, kind) in shape["fields"].items()
-        )
+            MappedField(
+                Field(name, FieldType(kind), case_insensitive=bool(rest and rest[0])), "", Coercion("", storage),
+                Nulls(nulls), identifier,
+            )
+            for name, (storage, nulls, identifier, kind, *rest) in shape["fields"].items()
+        )  # fmt: skip
         return cls(keys, fields)
 
     def hash_sql(self, error: str = "NULL::VARCHAR") -> str:
