@@ -16,7 +16,7 @@ from backhaul.warehouses.stream import Stream
 if TYPE_CHECKING:
     import duckdb
 
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 2 << 20
 _TRY = "try it in the warehouse first"
 
 
