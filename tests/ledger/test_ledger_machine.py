@@ -44,7 +44,6 @@ class Sync(RuleBasedStateMachine):
         self.world.destination.identifier = self.identifier
         self.rows: dict[int, dict[str, Any]] = {}
         self.mapped = ["a", "b"]
-        self.drained = False
         self.left_behind: set[Any] = set()
 
     def config(self) -> Any:
@@ -59,18 +58,24 @@ class Sync(RuleBasedStateMachine):
     @rule(key=st.integers(1, 4), email=EMAILS, a=NUMBERS, b=WORDS)
     def write(self, key: int, email: str | None, a: int | None, b: str | None) -> None:
         self.rows[key] = {"id": key, "email": email, "a": a, "b": b}
-        self.drained = False
 
     @rule(key=st.integers(1, 4), a=NUMBERS, b=WORDS)
     def change(self, key: int, a: int | None, b: str | None) -> None:
         if key in self.rows:
             self.rows[key] |= {"a": a, "b": b}
-            self.drained = False
+
+    @rule(giver=st.integers(1, 4), taker=st.integers(1, 4), left=EMAILS, stays=st.booleans())
+    def hand_over(self, giver: int, taker: int, left: str | None, stays: bool) -> None:
+        """One key's identifier becomes another key's; the first goes, or takes yet another."""
+        if giver in self.rows and giver != taker:
+            row = self.rows.pop(giver)
+            self.rows[taker] = row | {"id": taker, "a": 2}
+            if stays:
+                self.rows[giver] = row | {"email": left}
 
     @rule(key=st.integers(1, 4))
     def remove(self, key: int) -> None:
         self.rows.pop(key, None)
-        self.drained = False
 
     @rule(one=st.sampled_from(list(FIELDS)))
     def remap(self, one: str) -> None:
@@ -78,7 +83,6 @@ class Sync(RuleBasedStateMachine):
         name = FIELDS[one][0]
         rest = [expr for expr in self.mapped if FIELDS[expr][0] != name]
         self.mapped = rest if one in self.mapped else [*rest, one]
-        self.drained = False
 
     @rule(data=st.data())
     def run_with_faults(self, data: st.DataObject) -> None:

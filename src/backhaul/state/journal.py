@@ -129,8 +129,9 @@ class Journal:
                     for name, rows in _grouped(entries).items():
                         connection.execute(queries()[name], (orjson.dumps(rows).decode(),))
                     connection.execute("COMMIT")
-            except StateError as error:
-                failure = error
+            except (StateError, TypeError) as error:
+                # a TypeError is a value that JSON or UTF-8 has not, such as half of a surrogate pair
+                failure = error if isinstance(error, StateError) else StateError(f"cannot be stored: {error}")
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             if futures:

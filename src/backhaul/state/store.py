@@ -5,6 +5,7 @@ Every commit is forced to the disk (synchronous=FULL). SQL stands in sql/*.sql.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import sqlite3
@@ -107,6 +108,17 @@ def _check_owner(path: Path, database: sqlite3.Connection, fresh: bool) -> None:
         )
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time: making the database and changing its journal mode do not wait for each other by themselves."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 class State:
     """The state of one project. Methods read or write at once; during delivery the journal writes (journal.py).
     `mask` takes the secrets out of what a destination said, before it is stored."""
@@ -121,13 +133,17 @@ class State:
                 raise StateError(f"the state folder {folder.name} is a symbolic link, which is not followed")
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             (folder / ".gitignore").write_text("*\n")
-            fresh = not self.path.exists()
-            if fresh:
-                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-            with closing(_opened(self.path)) as database:
-                _check_owner(self.path, database, fresh)
-            self.db = connect(self.path)
-            self._migrate()
+            with _alone(folder):
+                self._open()
+
+    def _open(self) -> None:
+        fresh = not self.path.exists()
+        if fresh:
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        with closing(_opened(self.path)) as database:
+            _check_owner(self.path, database, fresh)
+        self.db = connect(self.path)
+        self._migrate()
 
     def close(self) -> None:
         self.db.close()
