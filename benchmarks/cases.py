@@ -9,6 +9,7 @@ from statistics import median
 
 from benchmarks.measure import BACKHAUL, Failed, Took, bare, middle, postgres, run_sync, sink, timed
 from benchmarks.projects import duckdb_file, forget, http, ledger, make_project, postgres_dsn
+from benchmarks.rival import NAME, Drt
 
 GIB = 1 << 30
 CHANGED = 200
@@ -141,6 +142,28 @@ def from_postgres(settings: Settings) -> Iterator[Row]:
     yield _beside(f"{rows:,} rows read from PostgreSQL, nothing changed", rows, ours, rival, "bare ADBC read")
 
 
+def rival(settings: Settings) -> Iterator[Row]:
+    """drt-core on the same 20,000 rows and the same sink, in batches of 100."""
+    rows, source = 20_000, settings.folder / "rival.duckdb"
+    bare("make_duckdb", source, rows)
+    (settings.folder / "drt").mkdir()
+    drt, ours, theirs = Drt(settings.folder / "drt"), [], []
+    with sink() as target:
+        drt.prepare(source, target.url)
+        project = make_project(settings.folder / "rival", duckdb_file(source), http(target.url, 100))
+        for _ in range(min(settings.repeat, 3)):
+            before = target.requests()
+            theirs += drt.runs(1)
+            if target.requests() - before != rows // 100:
+                raise Failed(f"{NAME} sent {target.requests() - before} requests instead of {rows // 100}")
+            forget(project)
+            ours.append(run_sync(project)[0])
+    seconds, peak = middle(ours)
+    rate, other = rows / seconds, rows / middle(theirs)[0]
+    yield Row(f"first sync of {rows:,} rows to HTTP, batches of 100, beside {NAME}", f"{rate:,.0f} rows/s", f"{other:,.0f} rows/s ({NAME})",
+              f"{rate / other:.1f}", peak, rate >= other)  # fmt: skip
+
+
 def _beside(what: str, rows: int, ours: list[Took], rival: list[Took], name: str) -> Row:
     seconds, peak = middle(ours)
     rate, other = rows / seconds, rows / middle(rival)[0]
@@ -177,5 +200,5 @@ def _bounded(what: str, took: Took) -> Row:
 
 
 CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
-    "help": show_help, "warm": warm, "first": first, "into-postgres": into_postgres, "from-postgres": from_postgres, "memory": memory,
+    "help": show_help, "warm": warm, "first": first, "into-postgres": into_postgres, "from-postgres": from_postgres, "memory": memory, "rival": rival,
 }  # fmt: skip
