@@ -20,7 +20,7 @@ MARK = "<!-- benchmarks -->"
 def main() -> int:
     given = _arguments()
     rows: list[Row] = []
-    print(f"load average {os.getloadavg()[0]:.2f} at the start", file=sys.stderr)
+    load = os.getloadavg()[0]
     for name in given.only or CASES:
         with tempfile.TemporaryDirectory(prefix="backhaul-bench-", dir=given.dir) as folder:
             Path(folder).chmod(0o755)  # the user that PostgreSQL runs as has to get in
@@ -31,7 +31,7 @@ def main() -> int:
             except Failed as failure:
                 print(f"{name}: {failure}", file=sys.stderr)
                 rows.append(Row(name, "failed", "", "", 0, False))
-    text = table(rows, given.repeat)
+    text = table(rows, given.repeat, load)
     print(text)
     if given.write:
         replace(given.write, text)
@@ -57,7 +57,7 @@ def line(row: Row) -> str:
     return f"| {row.what} | {row.measured} | {row.bound} | {row.ratio} | {peak} | {'yes' if row.ok else '**no**'} |"
 
 
-def table(rows: list[Row], repeat: int) -> str:
+def table(rows: list[Row], repeat: int, load: float) -> str:
     """The table, and under it where and with what it was made."""
     head = [
         "| what | measured | bound or rival | ratio | peak memory | kept |",
@@ -65,7 +65,8 @@ def table(rows: list[Row], repeat: int) -> str:
     ]
     made = (
         f"`make bench`, {datetime.now(UTC):%Y-%m-%d}: whole processes from start to exit, medians of {repeat} (memory: one run), "
-        f"ten columns; {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, DuckDB {version('duckdb')}."
+        f"ten columns; {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, DuckDB {version('duckdb')}, "
+        f"load average {load:.1f} before the first."
     )
     return "\n".join([*head, *map(line, rows), "", made])
 

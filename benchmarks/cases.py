@@ -147,7 +147,9 @@ def rival(settings: Settings) -> Iterator[Row]:
     rows, source = 20_000, settings.folder / "rival.duckdb"
     bare("make_duckdb", source, rows)
     (settings.folder / "drt").mkdir()
-    drt, ours, theirs = Drt(settings.folder / "drt"), [], []
+    drt = Drt(settings.folder / "drt")
+    ours: list[Took] = []
+    theirs: list[Took] = []
     with sink() as target:
         drt.prepare(source, target.url)
         project = make_project(settings.folder / "rival", duckdb_file(source), http(target.url, 100))

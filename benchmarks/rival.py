@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Drt:
         """Installs it and writes its files. Raises: Failed without a package index."""
         environment = self.folder / "venv"
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        install = [environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check", PACKAGE]
+        install = [str(environment / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", PACKAGE]
         if subprocess.run(install).returncode:
             raise Failed(f"{PACKAGE} could not be installed")
         self._write("drt_project.yml", {"name": "bench", "version": "0.1", "profile": "bench"})
@@ -47,7 +47,7 @@ class Drt:
         }
         self._write("syncs/customers.yml", sync)
 
-    def _write(self, name: str, content: dict[str, object]) -> None:
+    def _write(self, name: str, content: Mapping[str, object]) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
