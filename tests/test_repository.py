@@ -140,7 +140,9 @@ def test_versions_agree() -> None:
 
 def test_generated_pages_are_up_to_date() -> None:
     """In a process of its own: click remembers the help options of the first context it sees."""
-    made = subprocess.run([sys.executable, ROOT / "scripts" / "generate_docs.py", "--check"], capture_output=True, text=True)
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "generate_docs.py", "--check"], capture_output=True, text=True
+    )
     assert made.returncode == 0, made.stderr
 
 

@@ -1,19 +1,19 @@
 """One tree, by recovery: what the engine or the user does next is in the type.
 
-    BackhaulError
-    ├── UsageError            the command or the files are wrong: nothing ran (exit 2)
-    ├── RunError              this run failed, nothing is lost: mend and run again (exit 1)
-    │   ├── SourceError       the warehouse or the model
-    │   ├── StateError        the state folder or database
-    │   ├── Held              a guard or a missing approval: review the plan, then `run --plan ID`
-    │   ├── PlanMoved         the world moved since the plan was reviewed: plan again
-    │   └── Halt              the destination refuses us, not a record: credentials, permission, configuration
-    └── SendError             one request did not end well; the delivery engine acts on the type
-        ├── NotApplied        certainly not applied: send again later
-        │   ├── Throttled     the whole bucket waits
-        │   └── Exhausted     the budget has no room for so long that the run ends `deferred`
-        ├── Unsettled         nobody knows whether it was applied
-        └── Refused           the whole request was refused: halve it down to the bad record
+BackhaulError
+├── UsageError            the command or the files are wrong: nothing ran (exit 2)
+├── RunError              this run failed, nothing is lost: mend and run again (exit 1)
+│   ├── SourceError       the warehouse or the model
+│   ├── StateError        the state folder or database
+│   ├── Held              a guard or a missing approval: review the plan, then `run --plan ID`
+│   ├── PlanMoved         the world moved since the plan was reviewed: plan again
+│   └── Halt              the destination refuses us, not a record: credentials, permission, configuration
+└── SendError             one request did not end well; the delivery engine acts on the type
+    ├── NotApplied        certainly not applied: send again later
+    │   ├── Throttled     the whole bucket waits
+    │   └── Exhausted     the budget has no room for so long that the run ends `deferred`
+    ├── Unsettled         nobody knows whether it was applied
+    └── Refused           the whole request was refused: halve it down to the bad record
 """
 
 from __future__ import annotations

@@ -9,17 +9,18 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from backhaul.ledger.diff import SEND, key_json
+from backhaul.ledger.diff import REFUSE, SEND, key_json
 from backhaul.ledger.fold import Settled
 from backhaul.ledger.ledger import ALIAS, Ledger, RowState
-from backhaul.ledger.plan import Plan, plan_from
+from backhaul.ledger.plan import CHANGES, Plan, plan_from
 from backhaul.mapping.mapping import Mapping
-from backhaul.planning.explain import parsed
+from backhaul.planning.explain import json_of, object_of, parsed
 from backhaul.recovery import settlements
-from backhaul.sql import ident, literal
+from backhaul.sql import literal
 from backhaul.state.store import State
-from backhaul.types import FieldType
+from backhaul.types import Nulls
 
+_DELIVERED, _UNKNOWN, _REJECTED = int(Settled.DELIVERED), int(Settled.UNKNOWN), 9
 STATUSES = ("acknowledged", "rejected", "pending", "unknown", "held")
 
 
@@ -49,13 +50,16 @@ def records(
             "SELECT key, 'rejected' AS status, NULL AS fields, NULL AS remote_id, 1 AS rank FROM temp.letters"
         )
         newest = (
-            "SELECT key, max_by(status, rank) AS status, coalesce(max_by(fields, rank), any_value(fields)) AS fields, "
+            "SELECT key, max_by(status, rank) AS status, max(rank) AS rank, "
+            "coalesce(max_by(fields, rank), any_value(fields)) AS fields, "
             f"coalesce(max_by(remote_id, rank), any_value(remote_id)) AS remote_id "
             f"FROM ({' UNION ALL '.join(sources)}) GROUP BY key"
         )
+        # what the plan on its way says is newer than a dead letter
         shown = (
-            "SELECT n.key, CASE WHEN l.key IS NOT NULL AND n.status <> 'pending' THEN 'rejected' ELSE n.status END AS status, "
-            f"n.fields, n.remote_id FROM ({newest}) AS n LEFT JOIN temp.letters AS l ON l.key = n.key"
+            "SELECT n.key, CASE WHEN l.key IS NOT NULL AND rank < 3 THEN 'rejected' ELSE n.status END AS status, "
+            "n.fields, n.remote_id FROM "
+            f"({newest}) AS n LEFT JOIN temp.letters AS l ON l.key = n.key WHERE n.status <> 'deleted'"
         )
         where = f"WHERE status = {literal(status)}" if status else ""
         found = engine.execute(
@@ -64,7 +68,7 @@ def records(
         while rows := found.fetchmany(10_000):
             for key, what, fields, remote_id in rows:
                 yield {
-                    "key": orjson.loads(key),
+                    "key": parsed(key),
                     "status": what,
                     "fields": parsed(fields) if fields else None,
                     "remote_id": remote_id,
@@ -107,13 +111,14 @@ def _letters(engine: duckdb.DuckDBPyConnection, state: State, sync: str) -> None
     engine.unregister("letters_now")
 
 
-def _object(mapping: Mapping, prefix: str) -> str:
-    pairs = []
+def _object(mapping: Mapping, prefix: str, *, over: str | None = None) -> str:
+    """The fields as a JSON object; `over`: where a skipped NULL leaves another column's value as it is."""
+    members = {}
     for field in mapping.fields:
-        column = ident(prefix + field.name)
-        json = f"{column}::JSON" if field.field.type in (FieldType.JSON, FieldType.ARRAY) else column
-        pairs.append(f"{literal(field.name)}, {json}")
-    return f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)"
+        members[field.name] = json_of(field, prefix)
+        if over is not None and field.nulls is Nulls.SKIP:
+            members[field.name] = f"coalesce({json_of(field, prefix)}, {json_of(field, over)})"
+    return object_of(members)
 
 
 def _of_ledger(mapping: Mapping, values: bool) -> str:
@@ -136,25 +141,45 @@ def _overlay(engine: duckdb.DuckDBPyConnection, state: State, sync: str, plans: 
 
 
 def _of_plan(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, open_status: str) -> str:
-    found = settlements(state, plan.id)
-    fates = [
-        (row, item.status == Settled.DELIVERED)
-        for item in found for row in range(item.low, item.high) if row not in item.except_rows
-    ]  # fmt: skip
-    table = pa.table(
-        {
-            "row": pa.array([row for row, _ in fates], pa.int64()),
-            "ok": pa.array([ok for _, ok in fates], pa.bool_()),
-        }
-    )
-    engine.register("fates_now", table)
-    engine.execute("CREATE OR REPLACE TEMP TABLE fates AS SELECT * FROM fates_now")
-    engine.unregister("fates_now")
+    _fates(engine, state, plan)
     mapping = Mapping.from_shape(plan.shape)
     file = f"read_parquet({literal(str(plan.path))}, file_row_number = true)"
+    gone = CHANGES.index("delete")
     return (
-        f"SELECT {key_json(mapping)} AS key, CASE WHEN s.ok THEN 'acknowledged' WHEN s.row IS NOT NULL THEN 'unknown' "
-        f"ELSE {literal(open_status)} END AS status, CASE WHEN s.ok THEN {_object(mapping, 'f.')} WHEN _change <> 0 THEN "
+        f"SELECT {key_json(mapping)} AS key, CASE WHEN _segment = {REFUSE} THEN 'rejected' WHEN s.fate = {_DELIVERED} AND "
+        f"_change = {gone} THEN 'deleted' WHEN s.fate = {_DELIVERED} THEN 'acknowledged' WHEN s.fate = {_UNKNOWN} THEN 'unknown' "
+        f"WHEN s.fate = {_REJECTED} THEN 'rejected' ELSE {literal(open_status)} END AS status, "
+        f"CASE WHEN s.fate = {_DELIVERED} THEN {_object(mapping, 'f.', over='o.')} WHEN _change <> 0 THEN "
         f"{_object(mapping, 'o.')} END AS fields, _remote_id AS remote_id, 3 AS rank FROM {file} AS p LEFT JOIN temp.fates AS s "
-        f"ON s.row = p.file_row_number WHERE _segment <= {SEND}"
+        f"ON s.row = p.file_row_number WHERE _segment <= {SEND} OR _segment = {REFUSE}"
     )
+
+
+def _fates(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan) -> None:
+    """temp.fates: what the journal says of a plan's rows; those on which it is silent are not in it."""
+    found = settlements(state, plan.id)
+    rejected = [
+        row
+        for outcome in state.do("outcomes", {"plan": plan.id})
+        for row in (orjson.loads(outcome["rejected"]) if outcome["rejected"] else [])
+    ]
+    excepted = [row for item in found for row in item.except_rows]
+    names = ("low", "high", "fate")
+    ranges = [(item.low, item.high, int(item.status)) for item in found]
+    columns = zip(*ranges, strict=True) if ranges else ((), (), ())
+    engine.register(
+        "ranges_now",
+        pa.table(
+            {name: pa.array(list(column), pa.int64()) for name, column in zip(names, columns, strict=True)}
+        ),
+    )
+    engine.register("excepted_now", pa.table({"row": pa.array(excepted, pa.int64())}))
+    engine.register("rejected_now", pa.table({"row": pa.array(rejected, pa.int64())}))
+    engine.execute(
+        "CREATE OR REPLACE TEMP TABLE fates AS "
+        "SELECT low + n AS row, fate FROM (SELECT low, fate, unnest(range(high - low)) AS n FROM ranges_now) "
+        f"WHERE fate <> {_DELIVERED} OR low + n NOT IN (SELECT row FROM excepted_now) "
+        f"UNION ALL SELECT row, {_REJECTED} FROM rejected_now"
+    )
+    for name in ("ranges_now", "excepted_now", "rejected_now"):
+        engine.unregister(name)

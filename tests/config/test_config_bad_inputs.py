@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - one case, or one line of the interface, stays one line
 """The bad inputs 1 to 14 of the security list: each gives one clear line with its place, and no value."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - one case, or one line of the interface, stays one line
 """A whole project: the examples of the interface, defaults, names, and every problem at once."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-
 """The shape of SQL that users write: one SELECT a model, one expression a field."""
 
 from __future__ import annotations

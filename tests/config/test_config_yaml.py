@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - one case, or one line of the interface, stays one line
 """The YAML loader: readings of scalars, places, and that nothing but UsageError leaves it."""
 
 from __future__ import annotations

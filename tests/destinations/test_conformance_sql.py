@@ -21,16 +21,25 @@ class PostgresRemote:
         self.dsn = dsn
         self.connection: Mapping[str, Any] = {"type": "postgres", "dsn": dsn}
         with psycopg.connect(dsn, autocommit=True) as db:
-            db.execute("CREATE TABLE people (id text PRIMARY KEY, name text, score bigint, other text DEFAULT 'ours')")
-            db.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE check_violation USING MESSAGE = 'not welcome'; END $$")
+            db.execute(
+                "CREATE TABLE people (id text PRIMARY KEY, name text, score bigint, other text DEFAULT 'ours')"
+            )
+            db.execute(
+                "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE check_violation USING MESSAGE = 'not welcome'; END $$"
+            )
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         with psycopg.connect(self.dsn) as db:
-            return {row[0]: {"name": row[1], "score": row[2]} for row in db.execute("SELECT id, name, score FROM people")}
+            return {
+                row[0]: {"name": row[1], "score": row[2]}
+                for row in db.execute("SELECT id, name, score FROM people")
+            }
 
     def requests(self) -> int:
         with psycopg.connect(self.dsn) as db:
-            row = db.execute("SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'people'").fetchone()
+            row = db.execute(
+                "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'people'"
+            ).fetchone()
             return int(row[0]) if row else 0
 
     def fault(self, name: str | None, key: str = "") -> None:
@@ -39,7 +48,9 @@ class PostgresRemote:
             db.execute(f"ALTER DATABASE {db.info.dbname} CONNECTION LIMIT {0 if name == 'outage' else -1}")
             if name in ("poison", "reject_all"):
                 when = f"WHEN (NEW.id = '{key}')" if key else ""
-                db.execute(f"CREATE TRIGGER refuse BEFORE INSERT ON people FOR EACH ROW {when} EXECUTE FUNCTION no()")
+                db.execute(
+                    f"CREATE TRIGGER refuse BEFORE INSERT ON people FOR EACH ROW {when} EXECUTE FUNCTION no()"
+                )
             elif name not in (None, "outage"):
                 pytest.xfail(NO_ANSWERS)
 
@@ -65,10 +76,14 @@ class SqliteRemote:
         self.connection: Mapping[str, Any] = {"type": "sqlite", "path": str(path), "timeout": "300ms"}
         self.blocker: sqlite3.Connection | None = None
         with sqlite3.connect(path) as db:
-            db.execute("CREATE TABLE people (id TEXT PRIMARY KEY, name TEXT, score INTEGER, other TEXT DEFAULT 'ours')")
+            db.execute(
+                "CREATE TABLE people (id TEXT PRIMARY KEY, name TEXT, score INTEGER, other TEXT DEFAULT 'ours')"
+            )
             db.execute("CREATE TABLE writes (n INTEGER)")
             for event in ("INSERT", "UPDATE", "DELETE"):
-                db.execute(f"CREATE TRIGGER count_{event} AFTER {event} ON people BEGIN INSERT INTO writes VALUES (1); END")
+                db.execute(
+                    f"CREATE TRIGGER count_{event} AFTER {event} ON people BEGIN INSERT INTO writes VALUES (1); END"
+                )
         db.close()
 
     def _all(self, query: str) -> list[Any]:
@@ -78,7 +93,10 @@ class SqliteRemote:
         return rows
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
-        return {row[0]: {"name": row[1], "score": row[2]} for row in self._all("SELECT id, name, score FROM people")}
+        return {
+            row[0]: {"name": row[1], "score": row[2]}
+            for row in self._all("SELECT id, name, score FROM people")
+        }
 
     def requests(self) -> int:
         return int(self._all("SELECT count(*) FROM writes")[0][0])
@@ -91,7 +109,9 @@ class SqliteRemote:
         db.execute("DROP TRIGGER IF EXISTS refuse")
         if name in ("poison", "reject_all"):
             when = f"WHEN NEW.id = '{key}'" if key else ""
-            db.execute(f"CREATE TRIGGER refuse BEFORE INSERT ON people {when} BEGIN SELECT RAISE(ABORT, 'not welcome'); END")
+            db.execute(
+                f"CREATE TRIGGER refuse BEFORE INSERT ON people {when} BEGIN SELECT RAISE(ABORT, 'not welcome'); END"
+            )
         db.commit()
         db.close()
         if name == "outage":

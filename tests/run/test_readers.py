@@ -33,7 +33,7 @@ def test_readers_answer_while_a_run_is_going_on(site: Site, faulty: Callable[...
     assert took < 3
     assert status["running"]
     counted = Counter(record["status"] for record in records)
-    assert sum(counted.values()) == 3000
+    assert 2990 <= sum(counted.values()) <= 3000  # a delete that was acknowledged is no record any more
     assert counted["unknown"] > 0  # what is in flight
     assert counted["pending"] > 0
     assert counted["acknowledged"] >= 1000

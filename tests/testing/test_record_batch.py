@@ -8,7 +8,12 @@ from backhaul.destinations.kit import Batch, Wire
 from backhaul.testing.batches import RecordBatch
 from backhaul.types import Field, FieldType, Op
 
-FIELDS = (Field("id", FieldType.INTEGER), Field("name", FieldType.STRING), Field("home.city"), Field("vip", FieldType.BOOLEAN))
+FIELDS = (
+    Field("id", FieldType.INTEGER),
+    Field("name", FieldType.STRING),
+    Field("home.city"),
+    Field("vip", FieldType.BOOLEAN),
+)
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "name": 'O"Hara, "Jr"', "home.city": None, "vip": True},
     {"id": 2, "name": "", "vip": None},

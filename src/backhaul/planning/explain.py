@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping as Dict
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -9,11 +13,13 @@ import orjson
 
 from backhaul.ledger.diff import REFUSE, SEND, key_json
 from backhaul.ledger.plan import CHANGES, Plan
+from backhaul.mapping.coercion import time_text
 from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
 from backhaul.sql import ident, literal
-from backhaul.types import FieldType
+from backhaul.types import FieldType, Nulls
 
 TOO_DEEP = "(nested too deeply to be shown)"
+_LONG = re.compile(r"[0-9][0-9.]{15}")
 _SAFE_LEVELS = 200
 _LEVELS_AROUND = 16
 """More than any document of ours has around a value."""
@@ -22,7 +28,7 @@ _LEVELS_AROUND = 16
 def sample(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int = 5) -> list[dict[str, Any]]:
     """Up to `count` changes of each kind: `{op, key, fields: {name: [old, new]}}`; only fields that change."""
     mapping = Mapping.from_shape(plan.shape)
-    values = [part for field in mapping.fields for part in (_json(field, "o."), _json(field, "f."))]
+    values = [part for field in mapping.fields for part in (json_of(field, "o."), json_of(field, "f."))]
     rows = engine.execute(
         f"SELECT _change, {key_json(mapping)}, _again IS NOT NULL, [{', '.join(values)}] FROM ("
         f"SELECT *, row_number() OVER (PARTITION BY _change) AS n FROM (SELECT * FROM {_file(plan)} WHERE _segment <= {SEND})) "
@@ -39,12 +45,14 @@ def _change(mapping: Mapping, change: int, key: str, again: bool, values: list[s
     if CHANGES[change] == "delete":
         shown = {name: [old, None] for name, (old, _) in pairs.items() if old is not None}
     else:
+        alone = {field.name for field in mapping.fields if field.nulls is Nulls.SKIP and not field.identifier}
         shown = {
             name: pair
             for name, pair in pairs.items()
-            if again or CHANGES[change] == "create" or pair[0] != pair[1]
+            if (again or CHANGES[change] == "create" or pair[0] != pair[1])
+            and not (pair[1] is None and name in alone)
         }
-    return {"op": CHANGES[change], "key": orjson.loads(key), "fields": shown}
+    return {"op": CHANGES[change], "key": parsed(key), "fields": shown}
 
 
 def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = None) -> list[dict[str, Any]]:
@@ -52,10 +60,10 @@ def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = 
     if not plan.refused:
         return []
     mapping = Mapping.from_shape(plan.shape)
-    names = ", ".join(f"{literal(field.name)}, {_json(field, 'f.')}::JSON" for field in mapping.fields)
     limit = "" if count is None else f"LIMIT {count}"
+    payload = object_of({field.name: json_of(field, "f.") for field in mapping.fields})
     rows = engine.execute(
-        f"SELECT {key_json(mapping)}, CAST(_hash AS VARCHAR), _error, CAST(json_object({names}) AS VARCHAR) "
+        f"SELECT {key_json(mapping)}, CAST(_hash AS VARCHAR), _error, {payload} "
         f"FROM {_file(plan)} WHERE _segment = {REFUSE} {limit}"
     ).fetchall()
     found = []
@@ -78,11 +86,24 @@ def _file(plan: Plan) -> str:
     return f"read_parquet({literal(str(plan.path))}, file_row_number = true)"
 
 
-def _json(field: MappedField, prefix: str) -> str:
-    column = ident(prefix + field.name)
-    if field.field.type in (FieldType.JSON, FieldType.ARRAY):
+def json_of(field: MappedField, prefix: str) -> str:
+    """SQL of a field's value as JSON text, times as they are sent; NULL stays NULL."""
+    column, kind = ident(prefix + field.name), field.field.type
+    if kind in (FieldType.JSON, FieldType.ARRAY):
         return column
+    if kind in (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP) and field.storage != "VARCHAR":
+        column = time_text(column, kind)
     return f"CAST(to_json({column}) AS VARCHAR)"
+
+
+def object_of(members: Dict[str, str]) -> str:
+    """SQL of a JSON object as text, of members that are SQL of JSON text: put together as they are, since the engine's own
+    functions would round their numbers once more."""
+    parts = [
+        f"{literal(',' * (number > 0) + orjson.dumps(name).decode() + ':')}, coalesce({value}, 'null')"
+        for number, (name, value) in enumerate(members.items())
+    ]
+    return f"concat('{{', {', '.join(parts)}, '}}')"
 
 
 def _value(text: str | None) -> Any:
@@ -90,13 +111,27 @@ def _value(text: str | None) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text, or a word for one that is nested deeper than orjson writes (254 levels)."""
-    value = orjson.loads(text)
+    """The value of a JSON text: a number that Python's or orjson's own types would round stays its text, and what is
+    nested deeper than orjson writes (254 levels) is a word."""
     if text.count("[") + text.count("{") < _SAFE_LEVELS:
-        return value
+        return (
+            json.loads(text, parse_int=_whole, parse_float=_fraction)
+            if _LONG.search(text)
+            else orjson.loads(text)
+        )
+    value = orjson.loads(text)
     if isinstance(value, dict):
         return {name: _shallow(item) for name, item in value.items()}
     return _shallow(value)
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if -(2**63) <= int(text) < 2**64 else text
+
+
+def _fraction(text: str) -> float | str:
+    value = float(text)
+    return value if Decimal(repr(value)) == Decimal(text) else text
 
 
 def _shallow(value: Any) -> Any:

@@ -93,7 +93,11 @@ class HubSpot(Destination[HubSpotConfig]):
             raise Halt(
                 f"HubSpot has no object {object!r}", hint="custom objects go by 2-… or their full name"
             )
-        items = [item for item in listed(body_of(answer), "results") if item.get("name") and not item.get("archived")]
+        items = [
+            item
+            for item in listed(body_of(answer), "results")
+            if item.get("name") and not item.get("archived")
+        ]
         found = [field_of(item, object) for item in items]
         if not found:
             raise Unsettled("HubSpot's answer has no list of properties")
