@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import duckdb
 
@@ -15,7 +19,7 @@ from backhaul.errors import StateError
 from backhaul.sql import ident, literal
 
 T = TypeVar("T")
-_OWN_SHARE = 256 << 20
+_OWN_SHARE = 304 << 20
 """What the rest of the process needs of the limit, in bytes (measured: interpreter, Arrow, HTTP client, buffers)."""
 
 
@@ -69,6 +73,15 @@ def in_order(engine: duckdb.DuckDBPyConnection) -> Iterator[None]:
         engine.execute("SET preserve_insertion_order = false")
 
 
+_HURRY: WeakKeyDictionary[duckdb.DuckDBPyConnection, float] = WeakKeyDictionary()
+"""When an engine stops waiting for files, on the monotonic clock."""
+
+
+def hurry(engine: duckdb.DuckDBPyConnection, seconds: float) -> None:
+    """From now on the engine waits for files that others have open no longer than this; called from any thread."""
+    _HURRY[engine] = time.monotonic() + seconds
+
+
 @contextlib.contextmanager
 def attached(
     engine: duckdb.DuckDBPyConnection,
@@ -83,14 +96,14 @@ def attached(
     Raises:
         StateError: the file is damaged, foreign, newer, locked for too long, or cannot be read or written.
     """
-    deadline = time.monotonic() + patience
+    begun = time.monotonic()
     mode = "" if writable else " (READ_ONLY)"
     while True:
         try:
             engine.execute(f"ATTACH {literal(str(path))} AS {ident(alias)}{mode}")
             break
         except duckdb.IOException as error:
-            if is_locked(error) and time.monotonic() < deadline:
+            if is_locked(error) and time.monotonic() < min(begun + patience, _HURRY.get(engine, inf)):
                 time.sleep(0.05)
                 continue
             raise StateError(_why(path, error), hint=_HELP) from None
@@ -99,7 +112,7 @@ def attached(
     try:
         yield
     except duckdb.Error as error:
-        if not is_damaged(error):
+        if not (is_damaged(error) or is_full(error)):
             raise
         raise StateError(_why(path, error), hint=_HELP) from None
     finally:
@@ -116,6 +129,11 @@ def is_damaged(error: duckdb.Error) -> bool:
     return any(part in str(error) for part in _DAMAGED)
 
 
+def is_full(error: duckdb.Error) -> bool:
+    """Whether there was no room left to write to; DuckDB ends its sentence with the system's own."""
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
 def is_locked(error: duckdb.Error) -> bool:
     """Whether another process has the file open; a damaged `block` is something else."""
     return "set lock on file" in str(error)
@@ -125,6 +143,8 @@ def _why(path: Path, error: duckdb.Error) -> str:
     text = str(error)
     if is_locked(error):
         return f"{path.name} is in use by another process"
+    if is_full(error):
+        return f"the disk has no room left for {path.name}; what is in it was left as it was"
     if is_damaged(error):
         return f"{path.name} is not a backhaul ledger, or it is damaged"
     if "newer version" in text or "version number" in text:

@@ -1,147 +1,318 @@
-"""Windows, holds and what of them survives a restart, against a clock that the test turns."""
+"""Senders that share a budget in one state file, against a clock that the test turns or the real one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from backhaul.delivery.budget import Budget, Window
-from backhaul.errors import Exhausted
-from backhaul.types import Rate
+from backhaul.delivery.budget import Budget, Stale
+from backhaul.errors import Exhausted, StateError
+from backhaul.state.clock import Machine
+from backhaul.state.protocol import Buckets
+from backhaul.state.sqlite import SqliteState
+from backhaul.types import Left, Rate
 
 
-class Clock:
-    """Elapsed time and the time of day; both stand still unless turned."""
+class Host:
+    """A machine and its state. Its clocks stand still unless turned."""
 
-    def __init__(self, wall: float = 1_700_000_000.0) -> None:
-        self.elapsed, self.wall = 1000.0, wall
+    def __init__(self, folder: Path) -> None:
+        self.elapsed, self.wall, self.boot = 1000.0, 1_700_000_000.0, "first"
+        self.folder = folder
 
     def turn(self, seconds: float) -> None:
         self.elapsed += seconds
         self.wall += seconds
 
-    def budget(self, *rates: Rate) -> Budget:
-        return Budget("d", rates, clock=lambda: self.elapsed, wall=lambda: self.wall)
+    def budget(self, *rates: Rate, name: str = "crm", priority: int = 0) -> Budget:
+        machine = Machine(self.boot, lambda: self.elapsed, lambda: self.wall)
+        buckets = SqliteState(self.folder / "state").buckets(machine)
+        return Budget(name, rates, buckets=buckets, priority=priority, clock=lambda: self.elapsed)
 
 
-def busiest(times: Sequence[float], length: float) -> int:
-    return max((sum(begin <= at < begin + length for at in times) for begin in times), default=0)
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
 
 
-@given(
-    count=st.integers(1, 20),
-    per=st.sampled_from([0.3, 1.0, 10.0, 60.0, 86_400.0]),
-    gaps=st.lists(st.floats(0, 2, allow_nan=False), min_size=1, max_size=200),
-)
-def test_no_window_ever_holds_more_than_allowed(count: int, per: float, gaps: list[float]) -> None:
-    window = Window(Rate("r", count, per))
-    clock, times = 1000.0, []
-    for gap in gaps:
-        clock += gap * per / count
-        wait = window.wait(clock)
-        assert wait <= per * 1.05
-        clock += wait
-        window.take(clock)
-        times.append(clock)
-    assert busiest(times, per * 0.999999) <= count
+async def taken(budget: Budget, count: int) -> int:
+    """How many of so many requests may leave before the budget says that it takes too long."""
+    found = 0
+    for _ in range(count):
+        try:
+            await asyncio.wait_for(budget.acquire(), 1)
+        except Exhausted:
+            break
+        found += 1
+    return found
 
 
-@given(count=st.integers(1, 200), per=st.sampled_from([1.0, 10.0]))
-def test_nearly_all_of_a_window_can_be_used(count: int, per: float) -> None:
-    window = Window(Rate("r", count, per))
-    clock, taken = 1000.0, 0
-    while clock < 1000.0 + 20 * per:
-        wait = window.wait(clock)
-        if wait:
-            clock += wait
-        else:
-            window.take(clock)
-            taken += 1
-    assert taken >= 0.95 * 20 * count
+DAY = Rate("day", 10, 86_400.0)
 
 
-@given(
-    moments=st.lists(st.floats(0, 3, allow_nan=False), max_size=60),
-    break_at=st.integers(0, 60),
-    away=st.floats(0, 3, allow_nan=False),
-)
-def test_a_restart_in_between_allows_no_more(moments: list[float], break_at: int, away: float) -> None:
-    clock = Clock()
-    rate = Rate("5/10s", 5, 10.0)
-    stored: dict[tuple[str, int], int] = {}
-    budget, times = clock.budget(rate), []
+async def test_i28_two_processes_share_a_window_from_the_first_request(host: Host) -> None:
+    one, other = host.budget(DAY), host.budget(DAY)
+    assert await taken(one, 6) == 6
+    assert await taken(other, 6) == 4
+    assert await taken(one, 1) == 0
 
-    async def one() -> None:
-        clock.turn(budget.windows[0].wait(clock.elapsed))
+
+async def test_i30_a_quota_is_kept_over_restarts_and_says_when_it_goes_on(host: Host) -> None:
+    assert await taken(host.budget(DAY), 20) == 10
+    host.turn(3600)
+    with pytest.raises(
+        Exhausted, match=r"limit of 10 in 1 day is used up; it can go on in 23.* UTC"
+    ) as caught:
+        await host.budget(DAY).acquire()
+    assert caught.value.after == pytest.approx(82_800, abs=500)
+    host.turn(caught.value.after + 0.3)
+    assert await taken(host.budget(DAY), 20) == 10
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0, 400 * 86_400.0, -400 * 86_400.0])
+async def test_i32_nobody_notices_that_the_wall_clock_is_set(host: Host, jump: float) -> None:
+    assert await taken(host.budget(DAY), 4) == 4
+    host.wall += jump
+    assert await taken(host.budget(DAY), 20) == 6
+    host.turn(87_000)
+    assert await taken(host.budget(DAY), 20) == 10
+
+
+@pytest.mark.parametrize("jump", [60.0, -86_400.0, -400 * 86_400.0])
+async def test_i32_a_restart_of_the_machine_forgets_nothing(host: Host, jump: float) -> None:
+    assert await taken(host.budget(DAY), 4) == 4
+    host.boot, host.elapsed = "second", 5.0
+    host.wall += jump
+    assert await taken(host.budget(DAY), 20) == 6
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, -400 * 86_400.0])
+async def test_i32_without_a_boot_id_a_clock_set_back_neither_blocks_nor_forgets(
+    host: Host, jump: float
+) -> None:
+    host.boot = ""
+    assert await taken(host.budget(DAY), 4) == 4
+    host.wall += jump
+    assert await taken(host.budget(DAY), 20) == 6
+    host.turn(87_000)
+    assert await taken(host.budget(DAY), 20) == 10
+
+
+async def test_i29_a_hold_is_for_all_and_outlives_the_process(host: Host) -> None:
+    one, other = host.budget(Rate("r", 100, 1.0)), host.budget(Rate("r", 100, 1.0))
+    assert await taken(other, 1) == 1
+    one.hold(7200, "HTTP 429")
+    await one.close()
+    with pytest.raises(Exhausted, match="HTTP 429; it can go on in 2 hours"):
+        await other.acquire()
+    unlimited = host.budget()
+    await unlimited.open()
+    with pytest.raises(Exhausted, match="HTTP 429"):
+        await unlimited.acquire()
+    host.turn(7201)
+    assert await taken(host.budget(Rate("r", 100, 1.0)), 1) == 1
+    assert await taken(unlimited, 1) == 1
+
+
+async def test_i29_who_keeps_no_window_hears_of_a_hold_too(host: Host) -> None:
+    one, other = host.budget(), host.budget()
+    await other.open()
+    await other.acquire()
+    one.hold(7200, "HTTP 429")
+    await one.close()
+    host.turn(2)
+    await other.acquire()
+    await asyncio.sleep(0.2)
+    with pytest.raises(Exhausted, match="HTTP 429"):
+        await other.acquire()
+
+
+class Stuck:
+    """Buckets in which nothing is stored for a while."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self.buckets = buckets
+
+    async def exchange(self, bucket: str, act: Any) -> Any:
+        await asyncio.Event().wait()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.buckets, name)
+
+
+async def test_i29_a_look_at_the_state_shortens_no_hold_that_is_not_stored_yet(host: Host) -> None:
+    one = host.budget()
+    one.hold(2, "HTTP 429")
+    await one.close()
+    machine = Machine(host.boot, lambda: host.elapsed, lambda: host.wall)
+    buckets = Stuck(SqliteState(host.folder / "state").buckets(machine))
+    other = Budget("crm", (), buckets=buckets, clock=lambda: host.elapsed)  # type: ignore[arg-type]
+    other.hold(7, "HTTP 503")
+    await other.open()
+    host.turn(3)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.acquire(), 0.1)
+    host.turn(5)
+    await asyncio.wait_for(other.acquire(), 1)
+
+
+async def test_i30_less_is_left_when_the_destination_says_so(host: Host) -> None:
+    one, other = host.budget(DAY), host.budget(DAY)
+    assert await taken(one, 2) == 2  # in flight
+    one.report({86_400.0: Left(5, 3700.0), 9.0: Left(0, 9.0)})
+    assert await taken(one, 2) == 2
+    assert await taken(other, 5) == 1
+
+
+class Counting:
+    """Buckets that say how often they were asked."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self.buckets, self.exchanges = buckets, 0
+
+    async def exchange(self, bucket: str, act: Any) -> Any:
+        self.exchanges += 1
+        return await self.buckets.exchange(bucket, act)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.buckets, name)
+
+
+async def test_all_who_wait_are_reserved_in_one_exchange(tmp_path: Path) -> None:
+    buckets = Counting(SqliteState(tmp_path / "state").buckets())
+    budget = Budget("crm", [Rate("r", 1000, 60.0)], buckets=buckets)
+    await asyncio.gather(*(budget.acquire() for _ in range(200)))
+    assert buckets.exchanges <= 3
+    document, _ = await buckets.peek("crm")
+    assert document["windows"]["60"]["slots"][0][1] == 200
+
+
+async def test_a_destination_without_limits_costs_no_exchange(tmp_path: Path) -> None:
+    buckets = Counting(SqliteState(tmp_path / "state").buckets())
+    budget = Budget("crm", (), buckets=buckets)
+    for _ in range(1000):
         await budget.acquire()
-        times.append(clock.wall)
-        for name, (bucket, slot, used) in budget.statements():
-            assert name == "spend"
-            stored[bucket, slot] = stored.get((bucket, slot), 0) + used
-
-    for number, gap in enumerate(moments):
-        if number == break_at:
-            clock.turn(away)
-            clock.elapsed = 5.0  # another process, another machine's uptime
-            budget = clock.budget(rate)
-            budget.load(
-                lambda bucket, since: [
-                    (s, n) for (b, s), n in sorted(stored.items()) if b == bucket and s >= since
-                ],
-                None,
-            )
-        clock.turn(gap)
-        asyncio.run(one())
-    assert busiest(times, 9.999) <= 5
+    await budget.close()
+    assert buckets.exchanges == 0
 
 
-async def test_a_hold_holds_everybody_and_is_stored() -> None:
-    clock = Clock()
-    budget = clock.budget()
-    budget.hold(5000)
-    with pytest.raises(Exhausted):
-        await budget.acquire()
-    assert budget.statements() == [("hold", ("d", clock.wall + 5000))]
-    later = clock.budget()
-    clock.turn(4999)
-    later.load(lambda bucket, since: [], clock.wall + 1)
-    assert later._held_until == pytest.approx(clock.elapsed + 1)
-
-
-async def test_a_stored_hold_far_in_the_future_is_capped() -> None:
-    clock = Clock()
-    budget = clock.budget()
-    budget.load(lambda bucket, since: [], clock.wall + 400 * 86_400)
-    assert budget._held_until - clock.elapsed <= 86_400
-
-
-async def test_stored_requests_of_the_future_do_not_block_for_ever() -> None:
-    clock = Clock()
-    budget = clock.budget(Rate("2/1s", 2, 1.0))
-    slot = int((clock.wall + 400 * 86_400) / 0.01)
-    budget.load(lambda bucket, since: [(slot, 2)], None)
-    assert budget.windows[0].wait(clock.elapsed) <= 1.05
-
-
-async def test_a_stop_ends_the_wait() -> None:
-    budget = Budget("d", ())
-    budget.hold(600)
+async def test_a_stop_ends_the_wait(host: Host) -> None:
+    budget = host.budget(Rate("r", 1, 3000.0))
+    await budget.acquire()
     waiting = asyncio.create_task(budget.acquire())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
     budget.stop.set()
     with pytest.raises(Exhausted, match="stopped"):
         await asyncio.wait_for(waiting, 1)
 
 
-async def test_who_waits_takes_nothing() -> None:
-    clock = Clock()
-    budget = clock.budget(Rate("1/1d", 1, 86_400.0))
+async def test_i13_a_stop_that_comes_with_a_place_lets_nothing_leave(host: Host) -> None:
+    budget = host.budget(Rate("r", 10, 3000.0))
+    waiting = asyncio.create_task(budget.acquire())
+    await asyncio.sleep(0)
+    budget.stop.set()
+    with pytest.raises(Exhausted, match="stopped"):
+        await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(budget.acquire(), 1)  # what is asked for after a stop is asked for knowingly
+
+
+async def test_who_is_cancelled_takes_nobodys_place(host: Host) -> None:
+    budget = host.budget(Rate("r", 1, 0.2))
     await budget.acquire()
-    for _ in range(3):
-        with pytest.raises(Exhausted):
-            await budget.acquire()
-    assert sum(used for _, (_, _, used) in budget.statements()) == 1
+    gone = asyncio.create_task(budget.acquire())
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    host.turn(0.3)
+    await asyncio.wait_for(budget.acquire(), 2)
+
+
+async def test_i34_what_cannot_be_reserved_does_not_leave(host: Host) -> None:
+    budget = host.budget(DAY)
+    with sqlite3.connect(host.folder / "state" / "state.db") as database:
+        database.execute("DROP TABLE buckets")
+    database.close()
+    with pytest.raises(StateError):
+        await asyncio.wait_for(budget.acquire(), 2)
+
+
+async def test_i31_retries_are_a_fifth_of_the_traffic_and_a_few(host: Host) -> None:
+    budget = host.budget()
+    for _ in range(1000):
+        await budget.acquire()
+    assert sum(budget.retry() for _ in range(500)) == 230
+
+
+async def test_a_request_that_leaves_late_is_counted_when_it_leaves(host: Host) -> None:
+    budget = host.budget(Rate("r", 1, 10.0))
+    given = await budget.acquire()
+    assert given is not None
+    host.turn(4)
+    budget.leaves(given)
+    await budget.close()
+    host.turn(6.4)
+    again = host.budget(Rate("r", 1, 10.0))
+    waiting = asyncio.create_task(again.acquire())
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_the_speed_of_a_limited_sender_is_its_limit() -> None:
+    budget = Budget("d", [Rate("r", 20, 0.5)])
+    began = time.monotonic()
+    for _ in range(60):
+        await budget.acquire()
+    assert time.monotonic() - began >= 1.0
+
+
+async def test_i28_a_request_whose_process_was_paused_does_not_leave(host: Host) -> None:
+    budget = host.budget(Rate("r", 1, 10.0))
+    given = await budget.acquire()
+    assert given is not None
+    host.turn(5.1)
+    with pytest.raises(Stale):
+        budget.leaves(given)
+
+
+async def test_who_looks_on_is_told_of_a_long_wait(host: Host) -> None:
+    budget, told = host.budget(Rate("r", 1, 60.0)), list[str]()
+    budget.told = told.append
+    await budget.acquire()
+    waiting = asyncio.create_task(budget.acquire())
+    while not told:
+        await asyncio.sleep(0.01)
+    budget.stop.set()
+    with pytest.raises(Exhausted):
+        await waiting
+    assert told == ["the limit of 1 in 1 minute is used up; waiting for 1 minute", ""]
+
+
+@pytest.mark.parametrize("rates", [(), (Rate("r", 5, 20.0),)])
+async def test_i29_a_request_whose_connection_took_its_time_hears_of_a_pause(
+    host: Host, rates: tuple[Rate, ...]
+) -> None:
+    budget = host.budget(*rates)
+    given = await budget.acquire()
+    budget.hold(7.0)
+    with pytest.raises(Stale):
+        budget.leaves(given)
+    host.turn(7.1)
+    budget.leaves(given)
+    await budget.close()
+
+
+async def test_i29_who_was_silent_for_long_looks_first_whether_another_process_was_told_to_be(
+    host: Host,
+) -> None:
+    one, other = host.budget(), host.budget()
+    await other.acquire()
+    one.hold(60.0)
+    await one.close()
+    host.turn(3)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.acquire(), 0.3)

@@ -47,3 +47,12 @@ async def test_a_refused_question_is_not_repeated() -> None:
     with pytest.raises(Halt, match="no such object"):
         await insist(asked, Budget("d", ()))
     assert asked.times == 1
+
+
+async def test_the_answer_to_the_last_question_holds_everybody_too() -> None:
+    """I29."""
+    budget = Budget("d", ())
+    with pytest.raises(Halt, match="busy"):
+        await insist(Asked(*(NotApplied("away") for _ in range(3)), Throttled("busy", after=7200)), budget)
+    with pytest.raises(Exhausted):
+        await budget.acquire()

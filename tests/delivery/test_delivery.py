@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,15 +13,24 @@ import pytest
 
 from backhaul.delivery.batches import Chunk
 from backhaul.delivery.budget import Budget
-from backhaul.delivery.delivery import Delivery
+from backhaul.delivery.delivery import ATTEMPTS, Delivery
+from backhaul.delivery.tally import Totals
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Spec, Wire
-from backhaul.errors import Halt, UsageError
+from backhaul.errors import Exhausted, Halt, Throttled, Unsettled, UsageError
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.state.journal import Journal
-from backhaul.state.store import State
-from backhaul.types import BatchLimits, Delivered, ObjectSchema, Op, Outcomes
+from backhaul.state.sqlite import SqliteState
+from backhaul.surroundings import Surroundings
+from backhaul.types import BatchLimits, Delivered, ObjectSchema, Op, Outcomes, Retry
 
 LIMITS = BatchLimits(records=10)
+
+
+class Hasty(random.Random):
+    """Pauses are as short as they may be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
 
 
 class Written(Destination[DestinationConfig]):
@@ -61,7 +71,7 @@ def chunks(rows: int) -> Generator[Chunk, None, None]:
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    state = State(tmp_path)
+    state = SqliteState(tmp_path)
     async with Journal(state, "s", "p") as journal:
         yield journal
     state.close()
@@ -86,7 +96,7 @@ async def test_an_unexpected_error_of_a_connector_is_raised(journal: Journal, er
     with pytest.raises(type(error), match=str(error)):
         await delivery.deliver(chunks(1000), LIMITS, 1000)
     assert destination.calls < 100
-    doubtful = [tuple(row) for row in journal.state.do("intents", {"plan": "p"})]
+    doubtful = [(row["low"], row["high"]) for row in journal.state.do("intents", {"plan": "p"})]
     assert (20, 30) in doubtful
 
 
@@ -115,4 +125,62 @@ async def test_a_part_of_a_chunk_is_sent(journal: Journal) -> None:
     delivery = Delivery(destination, journal, Budget("d", ()))
     await delivery.deliver(chunks(100), LIMITS, 37)
     assert delivery.totals.delivered == 37
+    assert journal.state.do("intents", {"plan": "p"}) == []
+
+
+class Later(Written):
+    """Wants to be asked again about record 3."""
+
+    def __init__(self, after: float) -> None:
+        super().__init__(lambda batch: None)
+        self.after, self.asked = after, list[float]()
+
+    async def write(self, batch: Batch) -> Outcomes:
+        self.asked.append(asyncio.get_running_loop().time())
+        first = len(self.asked) == 1
+        return Outcomes(tuple(
+            Retry(key, "busy", self.after) if first and key == "3" else Delivered(key) for key in batch.keys
+        ))  # fmt: skip
+
+
+async def test_what_an_answer_asks_for_one_record_is_waited_for(journal: Journal) -> None:
+    destination = Later(0.5)
+    delivery = Delivery(destination, journal, Budget("d", ()), surroundings=Surroundings(rng=Hasty()))
+    await delivery.deliver(chunks(10), LIMITS, 10)
+    assert delivery.totals.delivered == 10
+    first, second = destination.asked
+    assert second - first >= 0.5
+
+
+async def test_a_record_that_wants_a_long_wait_is_left_to_a_later_run(journal: Journal) -> None:
+    destination = Later(7200)
+    delivery = Delivery(destination, journal, Budget("d", ()), surroundings=Surroundings(rng=Hasty()))
+    await delivery.deliver(chunks(20), LIMITS, 20)
+    assert (delivery.totals.delivered, delivery.totals.deferred) == (19, 1)
+    assert len(destination.asked) == 2
+
+
+async def test_the_answer_to_the_last_attempt_holds_everybody_too(journal: Journal) -> None:
+    """I29."""
+    errors = [*(Unsettled("reset") for _ in range(ATTEMPTS - 1)), Throttled("busy", after=7200)]
+
+    def act(batch: Batch) -> None:
+        raise errors.pop(0)
+
+    budget = Budget("d", ())
+    delivery = Delivery(Written(act), journal, budget, surroundings=Surroundings(rng=Hasty()))
+    await delivery.deliver(chunks(10), LIMITS, 10)
+    assert errors == []
+    with pytest.raises(Exhausted):
+        await budget.acquire()
+
+
+async def test_what_shows_the_progress_may_break_and_nothing_hangs(journal: Journal) -> None:
+    def show(totals: Totals) -> None:
+        raise ValueError("no terminal")
+
+    delivery = Delivery(Written(lambda batch: None), journal, Budget("d", ()), progress=show)
+    async with asyncio.timeout(20):
+        with pytest.raises(ValueError, match="no terminal"):
+            await delivery.deliver(chunks(500), LIMITS, 500)
     assert journal.state.do("intents", {"plan": "p"}) == []

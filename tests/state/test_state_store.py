@@ -13,7 +13,10 @@ from threading import Barrier
 import pytest
 
 from backhaul.errors import StateError
-from backhaul.state.store import APPLICATION_ID, State, migrations, now, queries
+from backhaul.state.sqlite import APPLICATION_ID, DIALECT, SqliteState
+from backhaul.state.sqlite_connection import ROWS
+from backhaul.state.statements import migrations, queries
+from backhaul.surroundings import REAL
 
 WRITER = Path(__file__).parent / "writer.py"
 
@@ -32,27 +35,27 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_new_state_is_of_the_newest_schema_and_nobody_elses(tmp_path: Path) -> None:
-    State(tmp_path / "deep" / "state").close()
+    SqliteState(tmp_path / "deep" / "state").close()
     path = tmp_path / "deep" / "state" / "state.db"
-    assert version(path) == (len(migrations()), APPLICATION_ID)
+    assert version(path) == (len(migrations(DIALECT)), APPLICATION_ID)
     assert oct(path.stat().st_mode)[-3:] == "600"
     assert oct(path.parent.stat().st_mode)[-3:] == "700"
     assert (path.parent / ".gitignore").read_text() == "*\n"
 
 
 def test_what_is_beside_the_state_is_nobody_elses(tmp_path: Path) -> None:
-    state = State(tmp_path / "s")
-    state.do("start_run", {"id": "r", "sync": "s", "started_at": now()})
+    state = SqliteState(tmp_path / "s")
+    state.do("start_run", {"id": "r", "sync": "s", "started_at": REAL.now()})
     modes = {path.name: oct(path.stat().st_mode)[-3:] for path in (tmp_path / "s").glob("state.db*")}
     assert modes == {"state.db": "600", "state.db-wal": "600", "state.db-shm": "600"}
     state.close()
 
 
 def test_a_state_keeps_what_it_holds_when_opened_again(tmp_path: Path) -> None:
-    state = State(tmp_path)
-    state.do("start_run", {"id": "r", "sync": "s", "started_at": now()})
+    state = SqliteState(tmp_path)
+    state.do("start_run", {"id": "r", "sync": "s", "started_at": REAL.now()})
     state.close()
-    state = State(tmp_path)
+    state = SqliteState(tmp_path)
     assert [row["id"] for row in state.do("runs", {"sync": None, "limit": 9})] == ["r"]
     state.close()
 
@@ -63,12 +66,12 @@ def test_many_may_make_it_at_the_same_moment(tmp_path: Path) -> None:
 
         def make(folder: Path = folder, gate: Barrier = gate) -> None:
             gate.wait(10)
-            State(folder).close()
+            SqliteState(folder).close()
 
         with ThreadPoolExecutor(8) as pool:
             for made in [pool.submit(make) for _ in range(8)]:
                 made.result(60)
-        assert version(folder / "state.db")[0] == len(migrations())
+        assert version(folder / "state.db")[0] == len(migrations(DIALECT))
 
 
 def test_many_processes_may_make_it_at_once(tmp_path: Path) -> None:
@@ -85,14 +88,14 @@ def test_many_processes_may_make_it_at_once(tmp_path: Path) -> None:
         ]
         said = [process.communicate(timeout=60) for process in many]
         assert [(out, err) for out, err in said] == [("opened\n", "")] * 6
-        assert version(folder / "state.db")[0] == len(migrations())
+        assert version(folder / "state.db")[0] == len(migrations(DIALECT))
 
 
 def test_a_schema_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     """What a process that was killed in the middle of it leaves is an empty database."""
     (tmp_path / "state.db").touch(mode=0o600)
-    State(tmp_path).close()
-    assert version(tmp_path / "state.db")[0] == len(migrations())
+    SqliteState(tmp_path).close()
+    assert version(tmp_path / "state.db")[0] == len(migrations(DIALECT))
 
 
 @pytest.mark.parametrize("journal_mode", ["DELETE", "WAL"])
@@ -112,7 +115,7 @@ def test_what_is_not_ours_is_left_as_it_is(
     database.close()
     before = (tmp_path / "state.db").read_bytes()
     with pytest.raises(StateError) as error:
-        State(tmp_path)
+        SqliteState(tmp_path)
     assert said in str(error.value)
     assert (tmp_path / "state.db").read_bytes() == before
 
@@ -120,7 +123,7 @@ def test_what_is_not_ours_is_left_as_it_is(
 def test_a_damaged_state_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"no database at all " * 500)
     with pytest.raises(StateError, match=r"the state state\.db is damaged, or not a backhaul state"):
-        State(tmp_path)
+        SqliteState(tmp_path)
     assert (tmp_path / "state.db").read_bytes() == b"no database at all " * 500
 
 
@@ -128,7 +131,7 @@ def test_a_folder_behind_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(StateError, match="symbolic link"):
-        State(tmp_path / "link")
+        SqliteState(tmp_path / "link")
     assert list((tmp_path / "real").iterdir()) == []
 
 
@@ -136,13 +139,13 @@ def test_a_folder_behind_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StateError, match="cannot be"):
-        State(tmp_path / "s")
+        SqliteState(tmp_path / "s")
 
 
 def test_an_open_transaction_that_fails_changes_nothing(tmp_path: Path) -> None:
-    state = State(tmp_path)
+    state = SqliteState(tmp_path)
     with pytest.raises(RuntimeError), state.together():
-        state.do("start_run", {"id": "r", "sync": "s", "started_at": now()})
+        state.do("start_run", {"id": "r", "sync": "s", "started_at": REAL.now()})
         raise RuntimeError
     assert state.do("runs", {"sync": None, "limit": 9}) == []
     state.close()
@@ -152,8 +155,8 @@ def test_every_statement_is_sql(tmp_path: Path) -> None:
     """Compiled against the schema; a misspelt column fails here and not in a run."""
     import re
 
-    state = State(tmp_path)
-    for name, sql in queries().items():
+    state = SqliteState(tmp_path)
+    for name, sql in queries(ROWS).items():
         values = dict.fromkeys(re.findall(r":(\w+)", sql)) if ":" in sql else [None] * sql.count("?")
         state.db.execute(f"EXPLAIN {sql}", values).fetchall()
         assert name

@@ -1,15 +1,14 @@
-"""A process of its own that works with a state folder: `python writer.py FOLDER what`; every line it prints is durable."""
+"""A process of its own that works with a state: `python writer.py ADDRESS what`; every line it prints is durable."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
-from pathlib import Path
 
-from backhaul.state.journal import BatchOutcome, DeadLetter, Journal
-from backhaul.state.lease import lease
-from backhaul.state.store import State
+from backhaul.state.journal import BatchOutcome, Journal
+from backhaul.state.letters import DeadLetter
+from backhaul.state.opening import open_state
 
 
 async def deliver(journal: Journal, lane: int) -> None:
@@ -23,21 +22,31 @@ async def deliver(journal: Journal, lane: int) -> None:
         print("outcome", low, flush=True)  # noqa: T201
 
 
-async def journal(folder: Path) -> None:
-    async with Journal(State(folder), "s", "p1") as opened:
+async def journal(address: str) -> None:
+    async with Journal(open_state(address), "s", "p1") as opened:
         await asyncio.gather(*(deliver(opened, lane) for lane in range(4)))
 
 
-def main(folder: Path, what: str) -> None:
+async def refused(address: str, rows: int) -> None:
+    """One batch of a thousand rows, of which the first so many are refused."""
+    dead = [DeadLetter(f"{row}", "upsert", "bad", "no", 1, "{}", "1") for row in range(rows)]
+    async with Journal(open_state(address), "s", "p1") as journal:
+        await journal.intend(0, 1000, "upsert", "k")
+        await journal.settle(BatchOutcome(0, 1000, rejected=list(range(rows))), dead)
+
+
+def main(address: str, what: str) -> None:
     if what == "journal":
-        asyncio.run(journal(folder))
+        asyncio.run(journal(address))
+    elif what.startswith("refused:"):
+        asyncio.run(refused(address, int(what.removeprefix("refused:"))))
     elif what == "open":
-        State(folder).close()
+        open_state(address).close()
         print("opened", flush=True)  # noqa: T201
     else:
-        with lease(folder / "locks", "s"):
+        with open_state(address).lease("s"):
             print("leased", flush=True)  # noqa: T201
             time.sleep(60)
 
 
-main(Path(sys.argv[1]), sys.argv[2])
+main(sys.argv[1], sys.argv[2])

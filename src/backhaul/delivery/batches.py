@@ -15,23 +15,49 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from backhaul.changes import Stage, code
 from backhaul.destinations.kit import Wire
-from backhaul.ledger.diff import key_json
-from backhaul.ledger.plan import Plan, Segment
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.plan import CHANGES, Plan, Segment
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.mapping.wire import delete_fields, key_text, record_text
-from backhaul.sql import literal
+from backhaul.sql import ident
 from backhaul.types import BatchLimits, Field, Op
 
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 32 << 20
 
 
+class Texts:
+    """An Arrow column of encoded records: one buffer, and where each record begins."""
+
+    def __init__(self, column: pa.Array) -> None:
+        _, offsets, data = column.buffers()
+        numbers = memoryview(offsets)
+        numbers = numbers.cast("q") if pa.types.is_large_string(column.type) else numbers.cast("i")
+        self.offsets: memoryview[int] = numbers[column.offset : column.offset + len(column) + 1]
+        self.data = memoryview(data) if data is not None else memoryview(b"")
+
+    def size(self, row: int) -> int:
+        return self.offsets[row + 1] - self.offsets[row]
+
+    def joined(self, rows: Sequence[int], *, less: int = 0) -> bytes:
+        """The records one after the other, without the last `less` bytes."""
+        offsets, data = self.offsets, self.data
+        if isinstance(rows, range):
+            return bytes(data[offsets[rows.start] : offsets[rows.stop] - less])
+        *most, last = rows
+        pieces = [data[offsets[row] : offsets[row + 1]] for row in most]
+        return b"".join([*pieces, data[offsets[last] : offsets[last + 1] - less]])
+
+
 class Chunk:
-    """Some consecutive plan rows, encoded: Arrow columns `key, pk, hash, remote_id, wire`. `first` is the first row's number."""
+    """Some consecutive plan rows, encoded: Arrow columns `key, pk, hash, remote_id, again, wire`, of updates `held` too, and
+    `changed` where records need not be sent as a whole. `first` is the number of the first row."""
 
     def __init__(self, table: pa.RecordBatch, first: int, plan: Plan, segment: Segment, object: str,
-                 fields: Sequence[MappedField], identifiers: tuple[str, ...], wire: Wire) -> None:  # fmt: skip
+                 fields: Sequence[MappedField], identifiers: tuple[str, ...], wire: Wire, *,
+                 csv_null: str = "") -> None:  # fmt: skip
         self.first = first
         self.plan = plan
         self.op = segment.op
@@ -39,47 +65,60 @@ class Chunk:
         self.fields: tuple[Field, ...] = tuple(field.field for field in fields)
         self.identifiers = identifiers
         self.wire = wire
+        self.csv_null = csv_null
         self.table = table
-        column = table.column("wire")
-        _, offsets, data = column.buffers()
-        numbers = memoryview(offsets)
-        numbers = numbers.cast("q") if pa.types.is_large_string(column.type) else numbers.cast("i")
-        self.offsets: memoryview[int] = numbers[column.offset : column.offset + len(column) + 1]
-        self.data = memoryview(data) if data is not None else memoryview(b"")
+        self.whole = Texts(table.column("wire"))
+        self.changed = Texts(table.column("changed")) if "changed" in table.schema.names else None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def batches(self, limits: BatchLimits) -> Iterator[PlanBatch]:
         """Cuts the chunk; a batch holds at least one record, even one that is over the byte limit."""
-        low, count = 0, len(self)
+        low, count, offsets = 0, len(self), self.whole.offsets
         while low < count:
             high = min(low + limits.records, count)
-            if self.offsets[high] - self.offsets[low] > limits.bytes:
-                high = max(
-                    bisect_right(self.offsets, self.offsets[low] + limits.bytes, low, high) - 1, low + 1
-                )
+            if offsets[high] - offsets[low] > limits.bytes:
+                high = max(bisect_right(offsets, offsets[low] + limits.bytes, low, high) - 1, low + 1)
             yield PlanBatch(self, range(low, high))
             low = high
 
 
 class PlanBatch:
-    """Implements kit.Batch over rows of a chunk. `rows` are positions within the chunk."""
+    """Implements kit.Batch over rows of a chunk. `rows` are positions within the chunk; `key` is the idempotency key under
+    which they left before. `anew`: its records are gone at the destination, so that they leave as upserts without an id. `full`:
+    with all their fields, also where the destination takes changed ones alone."""
 
-    def __init__(self, chunk: Chunk, rows: Sequence[int]) -> None:
+    def __init__(
+        self,
+        chunk: Chunk,
+        rows: Sequence[int],
+        key: str | None = None,
+        *,
+        anew: bool = False,
+        full: bool = False,
+    ) -> None:
         self.chunk = chunk
         self.rows = rows
+        self.anew = anew
+        self._texts = chunk.whole if anew or full else chunk.changed or chunk.whole
+        if key is not None:
+            self.__dict__["idempotency_key"] = key
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def op(self) -> Op:
-        return self.chunk.op
+        return Op.UPSERT if self.anew else self.chunk.op
 
     @property
     def object(self) -> str:
         return self.chunk.object
+
+    @property
+    def wire(self) -> Wire:
+        return self.chunk.wire
 
     @property
     def identifiers(self) -> tuple[str, ...]:
@@ -100,11 +139,12 @@ class PlanBatch:
 
     @cached_property
     def idempotency_key(self) -> str:
-        rows = f"{self.low}-{self.high}" if isinstance(self.rows, range) else ",".join(map(str, self.rows))
-        return blake2b(
-            f"{self.chunk.plan.id}/{self.chunk.plan.digest}/{self.chunk.first}/{rows}".encode(),
-            digest_size=16,
-        ).hexdigest()
+        """The same for the same rows of the same plan, however they were cut out of it."""
+        first, plan = self.chunk.first, self.chunk.plan
+        plain = isinstance(self.rows, range)
+        rows = f"{self.low}-{self.high}" if plain else ",".join(str(first + row) for row in self.rows)
+        anew = "/anew" if self.anew else ""
+        return blake2b(f"{plan.id}/{plan.digest}/{rows}{anew}".encode(), digest_size=16).hexdigest()
 
     @cached_property
     def keys(self) -> Sequence[str]:
@@ -112,7 +152,7 @@ class PlanBatch:
 
     @cached_property
     def remote_ids(self) -> Sequence[str | None]:
-        return self._strings("remote_id")
+        return [None] * len(self) if self.anew else self._strings("remote_id")
 
     def _strings(self, name: str) -> list[Any]:
         column = self.chunk.table.column(name)
@@ -121,12 +161,11 @@ class PlanBatch:
         return [column[row].as_py() for row in self.rows]
 
     def text(self) -> bytes:
-        offsets, data = self.chunk.offsets, self.chunk.data
-        tail = 0 if self.chunk.wire is Wire.CSV else 1  # the comma behind the last object
-        if isinstance(self.rows, range):
-            return bytes(data[offsets[self.rows.start] : offsets[self.rows.stop] - tail])
-        text = b"".join(data[offsets[row] : offsets[row + 1]] for row in self.rows)
-        return text[: len(text) - tail]
+        return self._texts.joined(self.rows, less=self._ending)
+
+    @property
+    def _ending(self) -> int:
+        return 0 if self.chunk.wire is Wire.CSV else 1  # the comma behind the last object
 
     def records(self) -> list[dict[str, Any]]:
         parsed: list[dict[str, Any]] = orjson.loads(b"[" + self.text() + b"]")
@@ -136,7 +175,32 @@ class PlanBatch:
         """The same batch with some of its rows; the same rows give the same idempotency key."""
         if not isinstance(rows, range) and rows[-1] - rows[0] == len(rows) - 1:
             rows = range(rows[0], rows[-1] + 1)
-        return PlanBatch(self.chunk, rows)
+        return PlanBatch(self.chunk, rows, anew=self.anew, full=self._is_full)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._texts is self.chunk.whole
+
+    def in_full(self) -> PlanBatch:
+        """The same records with all their fields: nobody knows what the destination holds of them."""
+        return self if self._is_full else PlanBatch(self.chunk, self.rows, full=True)
+
+    def is_part(self, row: int) -> bool:
+        """Whether this record leaves with some of its fields only."""
+        return not self._is_full and self._texts.size(row) < self.chunk.whole.size(row)
+
+    def made_anew(self, rows: Sequence[int], limits: BatchLimits) -> Iterator[PlanBatch]:
+        """Some of its records as upserts that name no id of the destination's, in batches of their own."""
+        part, size = list[int](), 0
+        for row in rows:
+            length = self.chunk.whole.size(row)
+            if part and (len(part) == limits.records or size + length > limits.bytes):
+                yield PlanBatch(self.chunk, part, anew=True)
+                part, size = [], 0
+            part.append(row)
+            size += length
+        if part:
+            yield PlanBatch(self.chunk, part, anew=True)
 
     def halves(self) -> tuple[PlanBatch, PlanBatch]:
         middle = len(self.rows) // 2
@@ -146,25 +210,49 @@ class PlanBatch:
         """The primary key of one row, as JSON."""
         return str(self.chunk.table.column("pk")[row].as_py())
 
+    def is_repeat(self, row: int) -> bool:
+        """Whether an earlier run sent a change of this record and nobody knows what became of it."""
+        return bool(self.chunk.table.column("again")[row].as_py() == code(Stage.UNKNOWN))
+
+    def is_held(self, row: int) -> bool:
+        """Whether the destination has acknowledged this record before, and it is found by more than what is sent."""
+        if self.anew or self.op not in (Op.UPDATE, Op.UPSERT):
+            return False
+        known = self.chunk.table.column("remote_id")[row].is_valid
+        return known or (self.op is Op.UPDATE and bool(self.chunk.table.column("held")[row].as_py()))
+
     def hash(self, row: int) -> str:
         return str(self.chunk.table.column("hash")[row].as_py())
 
     def payload(self, row: int) -> str:
         """One record as a JSON object, whatever the wire."""
-        text = self.only([row]).text()
+        text = self.chunk.whole.joined([row], less=self._ending)
         if self.chunk.wire is not Wire.CSV:
             return text.decode()
         cells = next(csv.reader(io.StringIO(text.decode(), newline="")), [])
-        return orjson.dumps(
-            {field.name: cell for field, cell in zip(self.chunk.fields, cells, strict=False)}
-        ).decode()
+        null = self.chunk.csv_null
+        values = [None if null and cell == null else cell for cell in cells]
+        names = [field.name for field in self.chunk.fields]
+        return orjson.dumps(dict(zip(names, values, strict=False))).decode()
+
+
+def at_most(rows: int, batches: list[PlanBatch]) -> tuple[list[PlanBatch], int]:
+    """The first `rows` rows of these batches, and how many are left to be taken of others."""
+    kept: list[PlanBatch] = []
+    for batch in batches:
+        if rows <= 0:
+            break
+        kept.append(batch if len(batch) <= rows else batch.only(batch.rows[:rows]))
+        rows -= len(kept[-1])
+    return kept, rows
 
 
 def read_chunks(
     engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, wire: Wire,
-    limits: BatchLimits,
+    limits: BatchLimits, *, deltas: bool = False, csv_null: str = "",
 ) -> Generator[Chunk, None, None]:  # fmt: skip
-    """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time.
+    """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time. `deltas`: updates
+    hold the identifiers and what differs from what was acknowledged, where that is known. `csv_null` as in the kit's Spec.
 
     `engine` must keep the order of insertion and serve nothing else until the generator ends or is closed.
     """
@@ -173,19 +261,38 @@ def read_chunks(
     each = plan.path.stat().st_size // max(plan.total + plan.refused, 1)
     rows = max(min(CHUNK_ROWS, CHUNK_BYTES // max(each * 4, 1)), 1)
     rows = max(rows // limits.records, 1) * limits.records if limits.records <= rows else limits.records
+    part = deltas and plan.compared and segment.op is not Op.DELETE
+    changed = f", {record_text(wire.value, fields, _is_part(mapping), csv_null)} AS changed" if part else ""
+    whole = record_text(wire.value, fields, null=csv_null)
     query = (
         f"SELECT {key_text(mapping.identifiers)} AS key, {key_json(mapping)} AS pk, _hash AS hash, "
-        f"_remote_id AS remote_id, {record_text(wire.value, fields)} AS wire "
-        f"FROM read_parquet({literal(str(plan.path))}, file_row_number = true) "
+        f"_remote_id AS remote_id, _again AS again{_held(segment, mapping)}, {whole} AS wire{changed} "
+        f"FROM {plan.rows_sql} "
         f"WHERE file_row_number >= {segment.low} AND file_row_number < {segment.high}"
     )
     first, names = segment.low, tuple(field.name for field in mapping.identifiers)
     with engine.sql(query).to_arrow_reader(rows) as tables:
         for table in _whole_batches(tables, limits.records):
-            yield Chunk(table, first, plan, segment, object, fields, names, wire)
+            yield Chunk(table, first, plan, segment, object, fields, names, wire, csv_null=csv_null)
             first += table.num_rows
     if first - segment.low != count:
         raise RuntimeError(f"plan {plan.id} gave {first - segment.low} of {count} rows")
+
+
+def _is_part(mapping: Mapping) -> str:
+    """SQL of whether the destination is known to hold the old values: acknowledged, and nothing in doubt since."""
+    old = ident("o." + mapping.identifiers[0].name)
+    return f"(_change = {CHANGES.index('update')} AND _again IS NULL AND {old} IS NOT NULL)"
+
+
+def _held(segment: Segment, mapping: Mapping) -> str:
+    """SQL of whether a record to update was acknowledged. Of one in doubt the ledger has no values but the identifiers, if it
+    never was."""
+    if segment.op is not Op.UPDATE:
+        return ""
+    sure = [f"{ident('o.' + field.name)} IS NOT NULL" for field in mapping.fields if not field.identifier]
+    rules = " OR ".join([f"_again IS DISTINCT FROM {code(Stage.UNKNOWN)}", *sure])
+    return f", {ident('o.' + mapping.identifiers[0].name)} IS NOT NULL AND ({rules}) AS held"
 
 
 def _whole_batches(tables: Iterable[pa.RecordBatch], records: int) -> Iterator[pa.RecordBatch]:

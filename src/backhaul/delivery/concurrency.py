@@ -1,4 +1,6 @@
-"""How many requests may be in flight: additive increase, multiplicative decrease, on throttling or rising latency.
+"""How many requests may be in flight: additive increase, multiplicative decrease, on throttling or rising latency; and the
+places of the batches around them.
+
 
 The shape follows Vector's adaptive request concurrency (vectordotdev/vector, src/sinks/util/adaptive_concurrency):
 one step a round trip; a moving mean and deviation of latency tell a slow destination from noise.
@@ -75,3 +77,24 @@ class Concurrency:
         gap = latency - mean
         self._mean = mean + _SMOOTHING * gap
         self._variance = (1 - _SMOOTHING) * (self._variance + _SMOOTHING * gap * gap)
+
+
+class Room:
+    """Places that one taker waits for, several at a time."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._wanted = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def take(self, places: int) -> None:
+        while self._free < places:
+            self._wanted = places
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self._free -= places
+
+    def give(self, places: int) -> None:
+        self._free += places
+        if self._waiter is not None and self._free >= self._wanted and not self._waiter.done():
+            self._waiter.set_result(None)

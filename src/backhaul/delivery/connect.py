@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from backhaul.delivery.budget import Budget
+from backhaul.delivery.credential import bucket_of
 from backhaul.delivery.door import Door
+from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Destination
 from backhaul.errors import Exhausted, Halt, NotApplied, SendError, Throttled, Unsettled
-from backhaul.state.store import State
+from backhaul.state.protocol import Buckets
+from backhaul.surroundings import REAL, Surroundings
 
 T = TypeVar("T")
 _ATTEMPTS = 4
@@ -30,36 +32,42 @@ class Connection:
 
 @asynccontextmanager
 async def connected(
-    name: str, kind: type[Destination[Any]], config: Any, state: State
-) -> AsyncIterator[Connection]:
-    """The destination under its name in backhaul.yml; what it spent is stored when it is closed.
+    name: str, kind: type[Destination[Any]], config: Any, buckets: Buckets, *, priority: int = 0,
+    permit: Callable[[], None] = lambda: None, surroundings: Surroundings = REAL,
+    transport: Callable[[float], Transport] = Internet,
+) -> AsyncIterator[Connection]:  # fmt: skip
+    """The destination under its name in backhaul.yml, on the budget of its credential, which `buckets` keeps and which is
+    closed with it. `permit` is asked before each request.
 
     Raises:
         Halt: it refuses us, or is not reachable.
+        StateError: what is spent of its limits cannot be read.
     """
-    door = Door(Budget(name, ()), float(config.timeout))
+    timeout = float(config.timeout)
+    door = Door(Budget(name, ()), timeout, transport(timeout))
     destination = kind(config, door)
     door.owner = destination
-    budget = door.budget = Budget(name, destination.limits)
-    budget.load(
-        lambda bucket, since: [
-            (row["slot"], row["used"]) for row in state.do("spent", {"bucket": bucket, "since": since})
-        ],
-        next((row["until"] for row in state.do("held_until", {"destination": name})), None),
-    )
+    budget = door.budget = Budget(
+        name, destination.limits, bucket=bucket_of(destination, await buckets.salt()), buckets=buckets,
+        priority=priority, clock=surroundings.clock, wall=surroundings.wall,
+    )  # fmt: skip
+    budget.permit = permit
+    budget.counts_writes = not destination.base_url
     connection = Connection(destination, door, budget)
     try:
-        await insist(destination.open, budget)
+        await budget.open()
+        await insist(destination.open, budget, surroundings)
         yield connection
     finally:
         await destination.close()
         await door.close()
-        with state.together():
-            for statement, values in budget.statements():
-                state.do_all(statement, [values])
+        try:
+            await budget.close()
+        finally:
+            await buckets.close()
 
 
-async def insist(act: Callable[[], Awaitable[T]], budget: Budget) -> T:
+async def insist(act: Callable[[], Awaitable[T]], budget: Budget, surroundings: Surroundings = REAL) -> T:
     """Repeats an act that changes nothing (a description, a read-back) while the destination is busy or away.
 
     Raises:
@@ -68,15 +76,17 @@ async def insist(act: Callable[[], Awaitable[T]], budget: Budget) -> T:
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
+            if budget.counts_writes:
+                await budget.acquire()
             return await act()
         except Exhausted:
             raise
         except SendError as error:
+            if isinstance(error, Throttled) and error.after is not None:
+                budget.hold(error.after, str(error))
             if attempt == _ATTEMPTS or not isinstance(error, NotApplied | Unsettled):
                 raise Halt(
                     str(error), hint="nothing was sent; is the destination up, and its address right?"
                 ) from None
-            if isinstance(error, Throttled) and error.after is not None:
-                budget.hold(error.after)
-            await asyncio.sleep(random.uniform(0, 0.25 * 2**attempt))
+            await asyncio.sleep(surroundings.rng.uniform(0, 0.25 * 2**attempt))
     raise Halt("the destination stays away")

@@ -3,25 +3,28 @@
 A batch's life: intent stored -> sent -> answer read -> outcome stored. An answer that does not name a record, a broken
 connection or a 5xx leaves the record in doubt: it is sent again where the operation may be repeated, and is `unknown`
 where it may not, or when the attempts are used up. A batch refused as a whole is halved down to the bad record.
+A create that carries an idempotency key is repeated as it was, rows and key; while it is in doubt its intent stays.
+A record that the destination acknowledged and holds no more is made again within its batch, where the sync says so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
+from functools import partial
+from itertools import islice
 from typing import Any
 
-from backhaul.delivery.batches import Chunk, PlanBatch
+from backhaul.delivery.batches import Chunk, PlanBatch, at_most
 from backhaul.delivery.budget import Budget
-from backhaul.delivery.concurrency import Concurrency
+from backhaul.delivery.concurrency import Concurrency, Room
+from backhaul.delivery.failures import Systemic, Underway, silent
 from backhaul.delivery.tally import Tally, Totals
-from backhaul.destinations.kit import Destination
+from backhaul.destinations.kit import Destination, Job
 from backhaul.errors import (
     Exhausted,
-    Halt,
+    NotApplied,
     Refused,
     RunError,
     SendError,
@@ -29,15 +32,21 @@ from backhaul.errors import (
     Throttled,
     Unsettled,
 )
-from backhaul.state.journal import Journal
-from backhaul.types import BatchLimits, Outcomes
+from backhaul.failpoints import failpoint
+from backhaul.state.journal import Journal, Statement
+from backhaul.surroundings import REAL, Surroundings
+from backhaul.types import BatchLimits, Op, Outcomes, Rejected
 
 ATTEMPTS = 5
+GRACE = 15.0
+"""Seconds that a stop leaves to what is in flight."""
 _BASE_WAIT, _LONGEST_WAIT = 0.25, 60.0
 _SINGLES = 5
 """So many single records refused with one code, and none delivered: that is configuration, not data."""
 _BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
-_AHEAD = 4
+_PLACES = 6
+"""Batches on their way for each request in flight: others have their intent or their outcome being stored. A commit is
+waited for by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room."""
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -47,29 +56,47 @@ class Delivery:
 
     def __init__(
         self, destination: Destination[Any], journal: Journal, budget: Budget, *, dead_keys: frozenset[str] = frozenset(),
-        progress: Callable[[Totals], None] = lambda totals: None, rng: random.Random | None = None,
+        at_least_once: bool = False, recreates: bool = False,
+        progress: Callable[[Totals], None] = lambda totals: None, surroundings: Surroundings = REAL,
     ) -> None:  # fmt: skip
         self.destination = destination
         self.journal = journal
         self.budget = budget
-        self.concurrency = Concurrency(destination.concurrency)
+        self.concurrency = Concurrency(destination.concurrency, clock=surroundings.clock)
         self.totals = Totals()
         self.failure: RunError | None = None
+        self.exhausted: Exhausted | None = None
+        """Why the budget ended the delivery."""
+        self.underway = 0
+        """Records of jobs that are not over: their intents stay, and a later run asks."""
+        self._repeatable = destination.repeatable | (frozenset({Op.INSERT}) if at_least_once else frozenset())
+        self._recreates = recreates
         self.stopping = False
         self._broken: BaseException | None = None
+        self._writing: set[asyncio.Task[Any]] = set()
         self._dead_keys = dead_keys
         self._progress = progress
-        self._rng = rng or random.Random()
+        budget.told = self._waits
+        self._clock, self._rng = surroundings.clock, surroundings.rng
         self._taken = False  # whether the destination took any record at all
         self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
-        # batches whose intent or outcome is being stored hold no place among the requests in flight
-        self._room = asyncio.Semaphore(destination.concurrency * _AHEAD)
+        self._room = Room(destination.concurrency * _PLACES)
+
+    def _waits(self, why: str) -> None:
+        self.totals.waits = why
+        self._progress(self.totals)
 
     def stop(self) -> None:
-        """Starts nothing new; what is in flight ends."""
+        """Starts nothing new; what is in flight ends, or is in doubt when it is not over after `GRACE`."""
+        if not self.stopping and self._writing:
+            asyncio.get_running_loop().call_later(GRACE, self._cut_off)
         self.stopping = True
         self.budget.stop.set()
+
+    def _cut_off(self) -> None:
+        for task in self._writing:
+            task.cancel()
 
     async def deliver(self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int) -> None:
         """Sends one segment, at most `most` of its rows; returns when every batch that left is settled.
@@ -86,61 +113,142 @@ class Delivery:
                 self._broken = error
                 self.stop()
 
+        def leave(batches: Sequence[PlanBatch], failure: StateError | None) -> None:
+            if failure is not None:
+                self._fail(failure)
+                self._room.give(len(batches))
+                return
+            for batch in batches:
+                task = asyncio.create_task(self._one(batch))
+                tasks.add(task)
+                task.add_done_callback(ended)
+
         try:
-            async with aclosing(self._batches(chunks, limits, most)) as batches:
-                async for batch in batches:
-                    await self._room.acquire()
+            async with aclosing(self._batches(chunks, limits, most)) as groups:
+                async for group in groups:
+                    await self._room.take(len(group))
                     if self.stopping:
                         break
-                    task = asyncio.create_task(self._one(batch))
-                    tasks.add(task)
-                    task.add_done_callback(ended)
+                    self.journal.store([self._intention(batch) for batch in group], partial(leave, group))
         finally:
+            await self.journal.written()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.journal.written()
         if self._broken is not None:
             raise self._broken
+        self._progress(self.totals)
         if isinstance(self.failure, StateError):
             raise self.failure
 
+    async def resume(self, creates: Sequence[tuple[PlanBatch, Sequence[int]]]) -> None:
+        """Sends creates again, each the same rows under the same key; what becomes of `rows` among them is settled.
+
+        Raises:
+            RunError: the destination refuses us, or does not answer.
+        """
+        for batch, rows in creates:
+            if self.stopping:
+                break
+            await self._room.take(1)
+            await self._one(batch, doubted=rows)
+            await self.journal.written()
+        if self.failure is not None:
+            raise self.failure
+
+    async def collect(self, batch: PlanBatch, job: str) -> None:
+        """Settles a batch that an earlier run handed over, when the job is over; otherwise it is `underway` still.
+
+        Raises:
+            RunError: the destination refuses us.
+        """
+        tally = Tally(batch, batch.rows)
+        try:
+            outcomes = await self._collect(batch, Job(job, 0.0))
+        except Underway:
+            self.underway += len(batch)
+            return
+        except Refused as error:
+            tally.release(batch.rows)
+            self.totals.words.setdefault(error.code, str(error))
+        else:
+            tally.give_up(self._take(batch, tally, batch.rows, outcomes))
+        await self.journal.settle(tally.outcome(), tally.dead_letters(), self._raised(tally))
+        tally.add_to(self.totals)
+
     async def _batches(
         self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int
-    ) -> AsyncGenerator[PlanBatch, None]:
-        """Cuts chunks into batches; the next chunk is made in a thread while this one is sent."""
+    ) -> AsyncGenerator[list[PlanBatch], None]:
+        """Cuts chunks into batches, of which some are told of together; the next chunk is made in a thread while this one is
+        sent."""
         left = most
         upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
         try:
             while (chunk := await upcoming) is not None and left > 0 and not self.stopping:
                 upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-                for batch in chunk.batches(limits):
-                    if left <= 0:
-                        break
-                    cut = batch if len(batch) <= left else batch.only(batch.rows[:left])
-                    left -= len(cut)
-                    yield cut
+                batches = chunk.batches(limits)
+                while left > 0 and (group := list(islice(batches, self.destination.concurrency))):
+                    group, left = at_most(left, group)
+                    yield group
         finally:
             # the engine that makes the chunks serves one thread at a time
             await asyncio.gather(upcoming, return_exceptions=True)
             chunks.close()
 
-    async def _one(self, batch: PlanBatch) -> None:
-        """The whole life of one batch."""
-        tally = Tally(batch)
+    async def _one(self, batch: PlanBatch, doubted: Sequence[int] = ()) -> None:
+        """The whole life of one batch. `doubted` rows have left with an earlier run, whose intent is still there."""
+        tally = Tally(batch, doubted, recreates=self._recreates)
+        over = True
         try:
-            await self.journal.intend(batch.low, batch.high, str(batch.op), batch.idempotency_key)
+            if self.totals.settled:
+                failpoint("between_batches")
+            failpoint("intended")
             try:
-                await self._send(batch, tally)
+                await self._send(batch, tally, doubted or batch.rows)
+                await self._make_anew(batch, tally)
+            except Underway:
+                self.underway += len(batch)
+                return
             except RunError as error:
                 self._fail(error)
-            if spent := self.budget.statements():
-                self.journal.note(spent)
-            await self.journal.settle(tally.outcome(), tally.dead_letters(), self._raised(tally))
-            tally.add_to(self.totals)
+            if self._keyed(batch):
+                tally.bind()
+            statements = self.journal.settlement(
+                tally.outcome(), tally.dead_letters(), self._raised(tally), ends=self._ended(tally)
+            )
+            self.journal.store(statements, partial(self._settled, tally))
+            over = False
             self._progress(self.totals)
-            self._check_breaker()
-        except StateError as error:
-            self._fail(error)
         finally:
-            self._room.release()
+            if over:
+                self._room.give(1)
+
+    def _settled(self, tally: Tally, failure: StateError | None) -> None:
+        self._room.give(1)
+        if failure is not None:
+            self._fail(failure)
+            return
+        failpoint("rejected" if tally.refusals else "acknowledged")
+        tally.add_to(self.totals)
+        self._check_breaker()
+
+    def _intention(self, batch: PlanBatch) -> Statement:
+        return self.journal.intention(batch.low, batch.high, str(batch.op), batch.idempotency_key)
+
+    async def _make_anew(self, batch: PlanBatch, tally: Tally) -> None:
+        """What the destination has lost is made again; what a stop leaves of it waits for the next run."""
+        limits = self.destination.batch_limits(batch.object, Op.UPSERT) if tally.missing else None
+        for part in batch.made_anew(tally.missing, limits) if limits else ():
+            if self.stopping:
+                return
+            tally.recall(part.rows)
+            await self._send(part, tally, part.rows)
+
+    def _keyed(self, batch: PlanBatch) -> bool:
+        return batch.op is Op.INSERT and self.destination.idempotency_life is not None
+
+    def _ended(self, tally: Tally) -> list[int]:
+        """First rows of the intents that are over."""
+        return tally.ended() if self._keyed(tally.batch) else list(tally.intents)
 
     def _raised(self, tally: Tally) -> list[str]:
         """Keys of dead letters that the destination has accepted now."""
@@ -154,62 +262,151 @@ class Delivery:
             self.failure = error
         self.stop()
 
-    async def _send(self, batch: PlanBatch, tally: Tally) -> None:
-        """Attempts a batch until every row has a fate."""
-        open_rows: Sequence[int] = batch.rows
+    async def _send(self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int]) -> None:
+        """Attempts a batch until each of `open_rows` has left it."""
         error: SendError | None = None
         for attempt in range(1, ATTEMPTS + 1):
-            if self.stopping:
+            if self.stopping or (attempt > 1 and not self._may_repeat(error)):
                 break
             try:
-                error, open_rows = await self._attempt(batch.only(open_rows), tally, again=attempt > 1)
+                sent = batch if self._keyed(batch) else batch.only(open_rows)
+                sent = sent if tally.doubted.isdisjoint(open_rows) else sent.in_full()
+                error, open_rows = await self._attempt(sent, tally, open_rows, again=attempt > 1)
             except RunError:
                 tally.give_up(open_rows)
                 raise
+            if isinstance(error, Refused) and tally.resumed:
+                tally.release(open_rows)
+                return
             if isinstance(error, Refused):
                 await self._narrow(batch.only(open_rows), tally, error)
                 return
-            if not open_rows or isinstance(error, Exhausted):
+            if not open_rows or isinstance(error, Exhausted) or self._is_other(batch, tally, open_rows):
                 break
-            if attempt < ATTEMPTS:
-                await self._pause(error, attempt)
+            if error is None and tally.pause > _LONGEST_WAIT:  # some record is for a later run
+                break
+            # the last attempt's answer holds the others too
+            if attempt < ATTEMPTS or isinstance(error, Throttled):
+                await self._pause(error, attempt, tally.pause if error is None else 0.0)
         tally.give_up(open_rows)
         self._end_of_attempts(error)
 
+    def _may_repeat(self, error: SendError | None) -> bool:
+        """Whether one more retry leaves with the storm budget; if not, the run ends and the next one goes on. What an answer
+        left open is no storm, and a throttled bucket waits as a whole."""
+        if error is not None and not isinstance(error, Throttled) and not self.budget.retry():
+            if not self.totals.settled:
+                self._fail(silent(error))
+            self.exhausted = self.exhausted or Exhausted("too many requests had to be repeated")
+            self.stop()
+        return not self.stopping
+
+    def _is_other(self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int]) -> bool:
+        """Whether what is left of a create with a key, none of it in doubt, would be another request: it waits for a
+        plan and a key of its own."""
+        return self._keyed(batch) and len(open_rows) < len(batch) and tally.doubted.isdisjoint(open_rows)
+
     async def _attempt(
-        self, batch: PlanBatch, tally: Tally, *, again: bool
+        self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], *, again: bool
     ) -> tuple[SendError | None, Sequence[int]]:
         """One request. Returns what went wrong with it as a whole, and the rows still open."""
+        if self._keyed(batch) and tally.intents.get(batch.low) != batch.high:
+            await self.journal.intend(batch.low, batch.high, str(batch.op), batch.idempotency_key)
+            tally.intents[batch.low] = batch.high
         error: SendError | None = None
         await self.concurrency.acquire()
         if self.stopping:
             self.concurrency.release()
-            return Exhausted("the run is stopping"), batch.rows
-        tally.requests += 1
+            return Exhausted("the run is stopping"), open_rows
+        tally.sent.append(batch.rows)
         self.totals.writes += 1
         self.totals.retries += again
-        began = time.monotonic()
+        began = self._clock()
         try:
-            outcomes = await self.destination.write(batch)
+            if self.budget.counts_writes:
+                await self.budget.acquire()
+            answer = await self._write(batch)
+            took = self._clock() - began
+            outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer
+            failpoint("answered")
         except SendError as raised:
-            error = raised
+            error, took = raised, self._clock() - began
         finally:
             self.concurrency.release()
-        self.concurrency.seen(time.monotonic() - began, throttled=isinstance(error, Throttled))
+        self.concurrency.seen(took, throttled=isinstance(error, Throttled))
         if error is None:
             self._unanswered = 0
-            return None, self._take(batch, tally, outcomes)
+            return None, self._take(batch, tally, open_rows, outcomes)
+        if self._is_busy(error, batch, tally):
+            error = Unsettled(str(error), code=error.code)
         if isinstance(error, Unsettled):
-            return error, self._keep_doubt(batch, tally, batch.rows, set(batch.rows))
+            return error, self._keep_doubt(batch, tally, open_rows, set(open_rows))
         if isinstance(error, Refused | Throttled):
             self._unanswered = 0
-        return error, batch.rows
+        return error, open_rows
 
-    def _take(self, batch: PlanBatch, tally: Tally, outcomes: Outcomes) -> Sequence[int]:
+    async def _await(self, batch: PlanBatch, tally: Tally, job: Job) -> Outcomes:
+        """Waits for a job, whose id is durable before anyone asks about it."""
+        high = tally.intents[batch.low] = max(tally.intents.get(batch.low, 0), batch.high)
+        await self.journal.intend(batch.low, high, str(batch.op), batch.idempotency_key, job.id)
+        failpoint("handed_over")
+        return await self._collect(batch, job)
+
+    async def _collect(self, batch: PlanBatch, job: Job) -> Outcomes:
+        """Raises: Underway where the run ends or gives up first; what the job as a whole ended with."""
+        until = self._clock() + self.destination.job_timeout
+        asked: Outcomes | Job = job
+        failures = 0
+        while isinstance(asked, Job):
+            if await self._slept(asked.wait) or self._clock() > until or failures >= ATTEMPTS:
+                raise Underway
+            try:
+                asked = await self.destination.collect(batch, job.id)
+                failures = 0
+            except Exhausted:
+                raise Underway from None
+            except NotApplied as error:
+                failures += not isinstance(error, Throttled)
+                await self._pause(error, failures)
+            except Unsettled as error:
+                failures += 1
+                await self._pause(error, failures)
+        return asked
+
+    async def _slept(self, seconds: float) -> bool:
+        """Whether the run was stopped meanwhile."""
+        try:
+            await asyncio.wait_for(self.budget.stop.wait(), seconds)
+        except TimeoutError:
+            return self.stopping
+        return True
+
+    async def _write(self, batch: PlanBatch) -> Outcomes | Job:
+        """Raises: Unsettled where a stop could not wait for the answer any longer."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self._writing.add(task)
+        try:
+            return await self.destination.write(batch)
+        except asyncio.CancelledError:
+            if not self.stopping or task.uncancel():
+                raise
+            raise Unsettled("the run was stopped before there was an answer", code="stopped") from None
+        finally:
+            self._writing.discard(task)
+
+    def _is_busy(self, error: SendError, batch: PlanBatch, tally: Tally) -> bool:
+        """Whether the destination says of a key that its first request is still being worked on
+        (draft-ietf-httpapi-idempotency-key-header, 2.7: 409)."""
+        return self._keyed(batch) and error.code == "409" and not tally.doubted.isdisjoint(batch.rows)
+
+    def _take(
+        self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], outcomes: Outcomes
+    ) -> Sequence[int]:
         """Takes an answer in; returns the rows still open."""
-        refused = len(tally.refusals)
-        left, unnamed = tally.take(batch, outcomes)
-        if len(left) + len(tally.refusals) - refused < len(batch):
+        refused = len(tally.refusals) + len(tally.missing)
+        left, unnamed = tally.take(batch, open_rows, outcomes)
+        if len(left) + len(tally.refusals) + len(tally.missing) - refused < len(open_rows):
             self._taken = True
         return self._keep_doubt(batch, tally, left, unnamed)
 
@@ -217,49 +414,52 @@ class Delivery:
         self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int]
     ) -> Sequence[int]:
         """Marks rows in doubt; of an operation that must not be repeated they are unknown at once."""
-        if not doubted or batch.op in self.destination.repeatable:
+        if not doubted or batch.op in self._repeatable or self._keyed(batch):
             tally.doubted |= doubted
             return left
-        tally.unknown |= doubted
+        tally.lose(doubted)
         return [row for row in left if row not in doubted]
 
-    async def _pause(self, error: SendError | None, attempt: int) -> None:
-        """Full jitter (AWS Architecture Blog, Exponential Backoff And Jitter); a throttled bucket waits as a whole."""
+    async def _pause(self, error: SendError | None, attempt: int, least: float = 0.0) -> None:
+        """Full jitter (AWS Architecture Blog, Exponential Backoff And Jitter), after what an answer asked for one of its
+        records; a throttled bucket waits as a whole. A request in doubt may still be applied for `late` seconds: what
+        repeats it comes after that."""
         if isinstance(error, Exhausted):
             return
         longest = min(_LONGEST_WAIT, _BASE_WAIT * 2**attempt)
         if isinstance(error, Throttled):
             self.budget.hold(
-                error.after if error.after is not None else longest / 2 + self._rng.uniform(0, longest / 2)
+                error.after if error.after is not None else longest / 2 + self._rng.uniform(0, longest / 2),
+                str(error),
             )
             return
+        late = self.destination.spec.late if isinstance(error, Unsettled) else 0.0
         try:
-            await asyncio.wait_for(self.budget.stop.wait(), self._rng.uniform(0, longest))
+            await asyncio.wait_for(self.budget.stop.wait(), max(late, least) + self._rng.uniform(0, longest))
         except TimeoutError:
             return
 
     def _end_of_attempts(self, error: SendError | None) -> None:
         """A batch leaves with rows that wait for the next run, or in doubt."""
         if isinstance(error, Exhausted):
+            if error.after is not None:
+                self.exhausted = error
             self.stop()
         if self.stopping or error is None or isinstance(error, Throttled):
             return
         self._unanswered += 1
         if self._unanswered >= _DEAF or (error.code == "connect" and not self.totals.settled):
-            raise Halt(
-                f"the destination does not answer: {error}",
-                hint="nothing is lost: the rest is sent by the next run",
-            )
+            raise silent(error)
 
     async def _narrow(self, batch: PlanBatch, tally: Tally, error: Refused) -> None:
         """Halves a refused batch. When the left half was clean the fault is in the right one: it is halved unsent."""
         if len(batch) == 1:
-            tally.refuse(batch.rows[0], error.code, str(error))
-            self._count_single(error)
+            if tally.reject(batch, batch.rows[0], Rejected(batch.keys[0], error.code, str(error))):
+                self._count_single(error)
             return
         left, right = batch.halves()
         try:
-            await self._send(left, tally)
+            await self._send(left, tally, left.rows)
         except RunError:
             tally.give_up(right.rows)
             raise
@@ -268,7 +468,7 @@ class Delivery:
         elif len(right) > 1 and not any(row in tally.refusals for row in left.rows):
             await self._narrow(right, tally, error)
         else:
-            await self._send(right, tally)
+            await self._send(right, tally, right.rows)
 
     def _count_single(self, error: Refused) -> None:
         if self._taken:
@@ -284,14 +484,3 @@ class Delivery:
             if count >= _BREAKER_COUNT and count > _BREAKER_SHARE * self.totals.settled and not self.failure:
                 said = f"{count:,} of {self.totals.settled:,} records were refused with {code}: {self.totals.words[code]}"
                 self._fail(Systemic(code, said))
-
-
-class Systemic(Halt):
-    """The destination refuses record after record for one reason; `code` is its own."""
-
-    def __init__(self, code: str, said: str) -> None:
-        super().__init__(
-            f"stopped, because this looks like configuration and not like data: {said}",
-            hint="mend the mapping or the destination and run again; these records are not dead letters",
-        )
-        self.code = code

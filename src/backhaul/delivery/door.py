@@ -1,26 +1,24 @@
-"""The HTTP door of one destination: budget, authorisation, total deadline, capped answers, no redirects."""
+"""The HTTP door of one destination: budget, authorisation, what an answer means; no redirects."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 from collections.abc import Mapping
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from contextlib import suppress
+from math import inf
+from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 
-from backhaul.delivery.budget import Budget
-from backhaul.destinations.kit import Answer, Destination
-from backhaul.errors import Halt, NotApplied, Unsettled
+from backhaul.delivery.budget import Budget, Stale
+from backhaul.delivery.transport import Internet, Transport
+from backhaul.destinations.kit import Answer, Destination, classify_status
+from backhaul.errors import Expired, Halt, NotApplied, Refused, Unsettled
 
-if TYPE_CHECKING:
-    import aiohttp
-
-ANSWER_LIMIT = 64 << 20
-"""Bytes of one answer, decompressed."""
+_EARLY = 60.0
+"""Seconds before its end at which a token is renewed; at most a tenth of its life."""
+_FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
 
 
 class Door:
@@ -28,111 +26,129 @@ class Door:
 
     owner: Destination[Any]
 
-    def __init__(self, budget: Budget, timeout: float) -> None:
+    def __init__(self, budget: Budget, timeout: float, transport: Transport | None = None) -> None:
         self.budget = budget
-        self.timeout = timeout
         self.requests = 0
-        self._session: aiohttp.ClientSession | None = None
+        self._transport = transport or Internet(timeout)
+        self._fetching = asyncio.Lock()
+        self._good_until = -inf
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._transport.close()
 
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, json: Any = None,
         params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None,
     ) -> Answer:  # fmt: skip
-        """One request and its answer, read whole.
+        """One request and its answer, read whole; a second one where the access token had ended meanwhile.
 
         Raises:
             NotApplied: it never reached the destination, or the budget has no room (Exhausted).
             Unsettled: nobody knows whether it was applied.
             BackhaulError: what the destination's `classify` makes of the answer.
         """
-        await self.budget.acquire()
-        self.requests += 1
+        data = orjson.dumps(json) if json is not None else body
+        try:
+            token = await self._token()
+            return await self._request(method, path, data, params, headers)
+        except Expired:
+            self._refused(token)
+        await self._token()
+        try:
+            return await self._request(method, path, data, params, headers)
+        except Expired as error:
+            raise Halt(f"the destination refuses a new access token: {error}") from None
+
+    async def _request(
+        self, method: str, path: str, data: bytes | None, params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:  # fmt: skip
         sent = dict(self.owner.headers())
         sent.update(headers or {})
-        data: Any = orjson.dumps(json) if json is not None else body
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
-            # a large body as one bytes object would be written in one piece and block the loop
-            data = BytesIO(data) if len(data) > 1 << 20 else data
-        answer = await self._exchange(method, self._url(path), data, params, sent)
+        answer = await self._counted(method, self._url(path), data, params, sent)
+        if self.budget.rates and (left := self.owner.left(answer)):
+            self.budget.report(left)
         error = self.owner.classify(answer)
         if error is not None:
             raise error
         return answer
 
-    def _url(self, path: str) -> str:
-        return self.owner.base_url.rstrip("/") + "/" + path.lstrip("/")
+    async def _token(self) -> str:
+        """The access token, fetched by one for all where it is about to end.
 
-    async def _exchange(
-        self, method: str, url: str, data: Any, params: Mapping[str, str] | None, headers: Mapping[str, str]
-    ) -> Answer:
-        import aiohttp
+        Raises:
+            NotApplied: it could not be fetched; what it was for has not left.
+        """
+        if self.budget.clock() >= self._good_until:
+            async with self._fetching:
+                if self.budget.clock() >= self._good_until:
+                    await self._fetch()
+        return self.owner.token
 
-        place = _place(url)
+    async def _fetch(self) -> None:
         try:
-            async with self._opened().request(
-                method, url, data=data, params=params, headers=headers, allow_redirects=False
-            ) as response:
-                body = await _read(response)
-                lower = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, lower, body)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise Halt(f"{place}: its TLS certificate is not trusted ({error.certificate_error})") from None
-        except (aiohttp.ClientConnectorSSLError, ssl.SSLError) as error:
-            raise Halt(f"{place}: no TLS connection ({error})", hint="is base_url's scheme right?") from None
-        except aiohttp.ClientConnectorError as error:
-            raise NotApplied(
-                f"cannot connect to {place}: {_reason(error.os_error)}", code="connect"
-            ) from None
-        except aiohttp.ConnectionTimeoutError:
-            raise NotApplied(
-                f"cannot connect to {place}: no answer to the connection attempt", code="connect"
-            ) from None
-        except TimeoutError:
-            raise Unsettled(
-                f"{place} gave no complete answer within {self.timeout:g} s", code="timeout"
-            ) from None
-        except aiohttp.InvalidURL:
+            found = await self.owner.authorise()
+        except Unsettled as error:
+            raise NotApplied(f"no access token: {error}", code=error.code) from None
+        life = inf if found is None or found.life is None else found.life
+        self._good_until = inf if life == inf else self.budget.clock() + life - min(_EARLY, life / 10)
+        self.owner.token = found.value if found is not None else ""
+
+    def _refused(self, token: str) -> None:
+        """Another request may have found out before, and have a new one by now."""
+        if token == self.owner.token:
+            self._good_until = -inf
+
+    async def login(
+        self, path: str, form: Mapping[str, str], *, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """See kit.Http."""
+        url = self._url(path)
+        posted = method == "POST"
+        answer = await self._counted(
+            method, url, urlencode(form).encode() if posted else None, None if posted else form,
+            {**_FORM, **(headers or {})},
+        )  # fmt: skip
+        error = classify_status(answer)
+        if isinstance(error, Refused | Halt):
             raise Halt(
-                f"{place} is not a URL that can be called", hint="check base_url and the request's path"
-            ) from None
-        except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
-            raise Unsettled(f"{place}: the connection broke ({type(error).__name__})", code="reset") from None
-
-    def _opened(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self.timeout, connect=min(self.timeout, 10.0)),
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": "backhaul"},
+                f"no access token: {error}", hint="check the destination's credentials in backhaul.yml"
             )
-        return self._session
+        if error is not None:
+            raise error
+        said = answer.json()
+        if not isinstance(said, dict) or not isinstance(said.get("access_token"), str):
+            raise NotApplied("the answer to the login has no access_token")
+        return said
 
+    async def _counted(self, *request: Any) -> Answer:
+        """One request that has its place in the budget when it leaves."""
+        while True:
+            with suppress(Stale):
+                return await self._once(*request)
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    chunks, size = [], 0
-    while chunk := await response.content.readany():
-        size += len(chunk)
-        if size > ANSWER_LIMIT:
-            response.close()
-            raise Unsettled(f"HTTP {response.status} with an answer of more than {ANSWER_LIMIT >> 20} MiB")
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    async def _once(
+        self, method: str, url: str, data: bytes | None, params: Mapping[str, str] | None, headers: Mapping[str, str]
+    ) -> Answer:  # fmt: skip
+        """Raises: Stale: it did not leave."""
+        stopped, left = self.budget.stop.is_set(), False
+        given = await self.budget.acquire()
 
+        def departed() -> None:
+            nonlocal left
+            self.budget.leaves(given, stopped=stopped)
+            left = True
 
-def _reason(error: OSError) -> str:
-    """The system's words: asyncio puts the address into its own."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        try:
+            return await self._transport.exchange(method, url, data, params, headers, departed)
+        finally:
+            self.requests += left
+            if given is not None:
+                self.budget.ends()
 
-
-def _place(url: str) -> str:
-    """Host and port, without path, query or credentials."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    def _url(self, path: str) -> str:
+        """`path` may be a whole URL: some vendors read and write at different hosts."""
+        whole = path.startswith(("https://", "http://"))
+        return path if whole else self.owner.base_url.rstrip("/") + "/" + path.lstrip("/")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from backhaul.advice import field_of
+from backhaul.changes import Event, Stage, after
 from backhaul.delivery.batches import PlanBatch
-from backhaul.state.journal import BatchOutcome, DeadLetter
-from backhaul.types import Delivered, Outcomes, Rejected
+from backhaul.state.journal import BatchOutcome
+from backhaul.state.letters import DeadLetter
+from backhaul.types import Delivered, Gone, Op, Outcomes, Rejected
+
+_GONE = ("404", "410")
 
 
 @dataclass(slots=True)
@@ -21,6 +26,10 @@ class Totals:
     deferred: int = 0
     retries: int = 0
     writes: int = 0
+    recreated: int = 0
+    """Records that were gone at the destination, and were made again."""
+    waits: str = ""
+    """What the delivery waits for just now."""
     codes: Counter[str] = field(default_factory=Counter)
     """Records the destination refused, by code."""
     words: dict[str, str] = field(default_factory=dict)
@@ -32,24 +41,41 @@ class Totals:
 
 
 class Tally:
-    """The fates of one batch's rows. A row without one was delivered; `open` ones are still on their way."""
+    """Where the rows of one batch are. All of them are in flight; `stages` has those that left it for another stage than
+    acknowledged, which is what is left when a batch ends. `recreates`: what is gone at the destination is made again."""
 
-    def __init__(self, batch: PlanBatch) -> None:
+    def __init__(self, batch: PlanBatch, doubted: Sequence[int] = (), *, recreates: bool = False) -> None:
         self.batch = batch
+        self._recreates = recreates
+        self.missing: list[int] = []
+        """Rows that are gone at the destination and wait to be made again."""
+        self.anew: list[int] = []
+        """Rows that left to be made again."""
+        self.intents = {batch.low: batch.high}
+        """What the journal holds of this batch: first row and end of each request with a key of its own."""
         self.refusals: dict[int, tuple[str, str]] = {}
-        self.unknown: set[int] = set()
-        self.pending: set[int] = set()
-        self.doubted: set[int] = set()
+        self.stages: dict[int, Stage] = {}
+        self.resumed = bool(doubted)
+        self._asked = frozenset(doubted)
+        self.doubted = set(doubted)
         """Rows of a request that may have been applied without our knowing."""
         self.remote_ids: dict[int, str] = {}
-        self.requests = 0
+        self.pause = 0.0
+        """Seconds that the last answer asked to wait with one of its records."""
+        self.sent: list[Sequence[int]] = []
+        """The rows of each request."""
+        self._bound: set[int] = set()
+        """Refused rows of a request that will be sent again as it was: refused or not, they are in it."""
 
-    def take(self, batch: PlanBatch, outcomes: Outcomes) -> tuple[list[int], set[int]]:
-        """Takes an answer in. Returns the rows still open, and those among them that it did not name."""
+    def take(
+        self, batch: PlanBatch, open_rows: Sequence[int], outcomes: Outcomes
+    ) -> tuple[list[int], set[int]]:
+        """Takes an answer in. Returns which of the open rows are still open, and those among them that it did not name."""
+        self.pause = 0.0
         if outcomes.everything:
             return [], set()
         by_key = dict(zip(batch.keys, batch.rows, strict=True))
-        waiting = set(batch.rows)
+        waiting = set(open_rows)
         retry = []
         for outcome in outcomes.items:
             row = by_key.get(outcome.key)
@@ -59,59 +85,162 @@ class Tally:
             if isinstance(outcome, Delivered):
                 if outcome.remote_id is not None:
                     self.remote_ids[row] = outcome.remote_id
+                if outcome.created and batch.is_part(row):
+                    self._complete(row)
             elif isinstance(outcome, Rejected):
-                self.refusals[row] = (outcome.code, outcome.message)
+                self.reject(batch, row, outcome)
             else:
                 retry.append(row)
-        self.doubted -= set(batch.rows) - waiting
+                self.pause = max(self.pause, outcome.after or 0.0)
         return sorted([*retry, *waiting]), waiting
 
+    def _complete(self, row: int) -> None:
+        """The record had gone, and was made of the changed fields alone: it is sent as a whole, by a later run if not now."""
+        self.doubted.add(row)
+        self.give_up([row])
+        self.missing.append(row)
+
+    def reject(self, batch: PlanBatch, row: int, refusal: Rejected) -> bool:
+        """Takes in a record's refusal. False where it is none: the record is gone, which is what a delete wants, and what
+        makes it anew where the sync says so."""
+        gone = isinstance(refusal, Gone)
+        if batch.op is Op.DELETE and (gone or (refusal.code in _GONE and self._is_repeat(row))):
+            return False
+        if self._recreates and (gone or refusal.code in _GONE) and batch.is_held(row):
+            self.give_up([row])
+            self.missing.append(row)
+            return False
+        self.refuse(row, refusal.code, refusal.message)
+        return True
+
+    def _is_repeat(self, row: int) -> bool:
+        """Whether an earlier request, which was in doubt, may have deleted the record."""
+        return row in self.doubted or self.batch.is_repeat(row)
+
+    def recall(self, rows: Iterable[int]) -> None:
+        """Rows that are gone at the destination leave once more, to be made again."""
+        for row in rows:
+            after(self.stages.pop(row), Event.LEAVE)
+            self.anew.append(row)
+
     def refuse(self, row: int, code: str, message: str) -> None:
+        self._move(row, Event.REFUSE)
         self.refusals[row] = (code, message)
-        self.doubted.discard(row)
+
+    def lose(self, rows: Iterable[int]) -> None:
+        """Nobody knows what became of these rows, and nobody may ask by sending them again."""
+        for row in rows:
+            self._move(row, Event.SILENCE)
+
+    def _move(self, row: int, event: Event) -> None:
+        self.stages[row] = after(self.stages.get(row, Stage.IN_FLIGHT), event)
+
+    def release(self, rows: Sequence[int]) -> None:
+        """An earlier run's request was refused as it was: it has done nothing, and its values may be old by now. The next
+        plan has these rows anew."""
+        self.doubted.difference_update(rows)
+        self.give_up(rows)
 
     def give_up(self, rows: Sequence[int]) -> None:
-        """Ends the run's attempts at these rows: unknown where a request was in doubt, pending where none was."""
+        """Ends the run's attempts at these rows: unknown where any request was in doubt, to be tried later where none was."""
         for row in rows:
-            (self.unknown if row in self.doubted else self.pending).add(row)
+            self._move(row, Event.SILENCE if row in self.doubted else Event.NOT_APPLIED)
+
+    def at(self, stage: Stage) -> list[int]:
+        """The rows at one stage that is not acknowledged, in order."""
+        return sorted(row for row, there in self.stages.items() if there is stage)
+
+    def ended(self) -> list[int]:
+        """First rows of those requests that no row is left in doubt of."""
+        first, doubtful = self.batch.chunk.first, self.at(Stage.UNKNOWN)
+        return [
+            low
+            for low, high in self.intents.items()
+            if not any(low <= first + row < high for row in doubtful)
+        ]
+
+    def bind(self) -> None:
+        """A request with a key that is in doubt is sent again as it was, with all its rows: those that were not delivered are
+        in doubt with it, so that nobody creates them under another key meanwhile."""
+        moved: list[int] | None = None
+        while moved is None or moved:
+            moved = [row for row in self.at(Stage.RETRY) if self._is_bound(row)]
+            self.stages.update(dict.fromkeys(moved, Stage.UNKNOWN))
+        self._bound = {row for row in self.refusals if self._is_bound(row)}
+
+    def _is_bound(self, row: int) -> bool:
+        at, over = self.batch.chunk.first + row, self.ended()
+        return any(low <= at < high for low, high in self.intents.items() if low not in over)
 
     def delivered(self) -> list[int]:
-        return [
-            row
-            for row in self.batch.rows
-            if row not in self.refusals and row not in self.unknown and row not in self.pending
-        ]
+        """Of a request that is repeated as it was, only the rows that were in doubt: others may have been refused before."""
+        asked = (row for row in self.batch.rows if not self._asked or row in self._asked)
+        return [row for row in asked if row not in self.stages]
 
     def outcome(self) -> BatchOutcome:
         """For the journal; row numbers are the plan's."""
         first = self.batch.chunk.first
         ids = [self.remote_ids.get(row) for row in self.batch.rows] if self.remote_ids else None
+        if not self.stages:
+            return BatchOutcome(self.batch.low, self.batch.high, ids)
+        rows = {
+            "rejected": self.at(Stage.REJECTED),
+            "unknown": sorted([*self.at(Stage.UNKNOWN), *self._perhaps_there()]),
+            "pending": self.at(Stage.RETRY),
+        }
         return BatchOutcome(
             self.batch.low, self.batch.high, ids,
-            rejected=[first + row for row in sorted(self.refusals)], unknown=[first + row for row in sorted(self.unknown)],
-            pending=[first + row for row in sorted(self.pending)],
+            **{name: [first + row for row in found] for name, found in rows.items()},
         )  # fmt: skip
 
+    def _perhaps_there(self) -> list[int]:
+        """Refused rows that an earlier request of this batch may have changed all the same: what was acknowledged before
+        counts no more. A create is refused under the key of that request, which so has done nothing, unless it is bound."""
+        if self.batch.op is Op.INSERT:
+            return sorted(self._bound)
+        return [row for row in self.refusals if row in self.doubted]
+
     def dead_letters(self) -> list[DeadLetter]:
-        batch, attempts = self.batch, max(self.requests, 1)
+        if not self.refusals:
+            return []
+        batch, attempts = self.batch, self._attempts()
+        names = [field.name for field in batch.fields]
         return [
             DeadLetter(
                 batch.primary_key(row),
                 str(batch.op),
                 code,
                 message,
-                attempts,
+                attempts[row],
                 batch.payload(row),
                 batch.hash(row),
+                field=field_of(message, names),
             )
             for row, (code, message) in self.refusals.items()
         ]
 
+    def _attempts(self) -> dict[int, int]:
+        """How many requests each refused row was in."""
+        steps: Counter[int] = Counter()
+        for rows in self.sent:
+            plain = isinstance(rows, range)
+            for first, last in ((rows[0], rows[-1]),) if plain else zip(rows, rows, strict=True):
+                steps[first] += 1
+                steps[last + 1] -= 1
+        found, running = {}, 0
+        for row in range(min(steps, default=0), max(self.refusals) + 1):
+            running += steps[row]
+            if row in self.refusals:
+                found[row] = running
+        return found
+
     def add_to(self, totals: Totals) -> None:
-        totals.rejected += len(self.refusals)
-        totals.unknown += len(self.unknown)
-        totals.deferred += len(self.pending)
-        totals.delivered += len(self.batch) - len(self.refusals) - len(self.unknown) - len(self.pending)
+        stages = Counter(self.stages.values())
+        totals.rejected += stages[Stage.REJECTED]
+        totals.unknown += stages[Stage.UNKNOWN]
+        totals.deferred += stages[Stage.RETRY]
+        totals.delivered += len(self.batch) - len(self.stages)
+        totals.recreated += sum(row not in self.stages for row in self.anew)
         for code, message in self.refusals.values():
             totals.codes[code] += 1
             totals.words.setdefault(code, message)

@@ -1,7 +1,8 @@
 """The journal: what is on its way and what became of it, durable before anyone acts on it.
 
 One thread owns the connection. It takes everything that is waiting, writes it in one transaction, forces it to the
-disk, and then tells all who waited: batches in flight share a commit.
+disk, and then tells all who waited: batches in flight share a commit. While they do, it lets more of them come before
+it writes: every commit interrupts the event loop, and few large ones cost it less than many small ones.
 """
 
 from __future__ import annotations
@@ -9,35 +10,29 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
 
 from backhaul.errors import StateError
-from backhaul.state.store import State, connect, now, queries, storing
+from backhaul.state.letters import DeadLetter, burial
+from backhaul.state.protocol import State
 
 Statement = tuple[str, Sequence[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record refused for good. `key` and `payload` are JSON."""
-
-    key: str
-    op: str
-    code: str
-    message: str
-    attempts: int
-    payload: str
-    hash: str
-    by_mapping: bool = False
+Told = Callable[[StateError | None], None]
+"""Hears on the loop that statements are durable, or why they are not."""
+Entry = tuple[Sequence[Statement], Told]
+_GATHER = 0.003
+"""How long a commit waits for company, in seconds, where the last one was shared."""
 
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What became of rows [low, high): those not listed were delivered."""
+    """What became of rows [low, high): those not listed were delivered. A row that is rejected and unknown was refused after
+    a request of unknown end: it is told as rejected, and its ledger row is in doubt."""
 
     low: int
     high: int
@@ -54,17 +49,19 @@ class Journal:
         self.state = state
         self.sync = sync
         self.plan = plan
-        self._queue: queue.SimpleQueue[tuple[Sequence[Statement], asyncio.Future[None] | None] | None] = (
-            queue.SimpleQueue()
-        )
+        self._left: dict[int, str] = {}
+        """When each batch that is on its way left, by its first row."""
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        with storing(self.state.path):
-            self._database = connect(self.state.path)
-        self._thread.start()
+        self._writer = self.state.writer()
+        self._start()
         return self
+
+    def _start(self) -> None:
+        self._thread.start()
 
     async def __aexit__(self, *_: object) -> None:
         self._queue.put(None)
@@ -76,73 +73,106 @@ class Journal:
         Raises:
             StateError: they could not be stored.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put((statements, future))
-        await future
+        failure = await self._failure_of(statements)
+        if failure is not None:
+            raise failure
 
-    def note(self, statements: Sequence[Statement]) -> None:
-        """Stores statements with the next commit, without waiting for it."""
-        self._queue.put((statements, None))
+    async def _failure_of(self, statements: Sequence[Statement]) -> StateError | None:
+        future: asyncio.Future[StateError | None] = asyncio.get_running_loop().create_future()
+        self.store(statements, lambda failure: None if future.done() else future.set_result(failure))
+        return await future
 
-    async def intend(self, low: int, high: int, op: str, key: str) -> None:
-        """Says that rows [low, high) are about to leave."""
-        await self.write([("intend", (self.plan, low, high, op, key, now()))])
+    async def written(self) -> None:
+        """Returns when all that was handed in has been told of."""
+        await self._failure_of(())
+
+    def store(self, statements: Sequence[Statement], told: Told) -> None:
+        """Hands statements in, in the order of calls; `told` must not raise."""
+        self._take((statements, told))
+
+    def _take(self, entry: Entry) -> None:
+        self._queue.put(entry)
+
+    async def intend(self, low: int, high: int, op: str, key: str, job: str | None = None) -> None:
+        """Says that rows [low, high) are about to leave, or have left and are worked on as `job`."""
+        await self.write([self.intention(low, high, op, key, job)])
+
+    def intention(self, low: int, high: int, op: str, key: str, job: str | None = None) -> Statement:
+        """See `intend`."""
+        at = self._left[low] = self.state.now()
+        return "intend", (self.plan, low, high, op, key, at, job)
 
     async def settle(
-        self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = ()
-    ) -> None:
-        """Ends the intent, stores the outcome, buries the refused, raises the accepted: in one transaction."""
+        self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = (), *,
+        ends: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        """See `settlement`."""
+        await self.write(self.settlement(outcome, dead, raised, ends=ends))
+
+    def settlement(
+        self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = (), *,
+        ends: Sequence[int] | None = None,
+    ) -> list[Statement]:  # fmt: skip
+        """Ends the intent, stores the outcome, buries the refused, raises the accepted: in one transaction. `ends`: the
+        first rows of the intents that end, where it is not the one of the batch alone."""
         lists = [
             orjson.dumps(rows).decode() if rows else None
             for rows in (outcome.rejected, outcome.unknown, outcome.pending)
         ]
         ids = orjson.dumps(outcome.remote_ids).decode() if outcome.remote_ids else None
         statements: list[Statement] = [
-            ("end_intent", (self.plan, outcome.low)),
-            ("settle", (self.plan, outcome.low, outcome.high, ids, *lists)),
+            *(("end_intent", (self.plan, low)) for low in ([outcome.low] if ends is None else ends)),
+            (
+                "settle",
+                (
+                    self.plan,
+                    outcome.low,
+                    outcome.high,
+                    ids,
+                    *lists,
+                    self._left.pop(outcome.low, None),
+                    self.state.now(),
+                ),
+            ),
         ]
-        statements += [("bury", self._burial(letter)) for letter in dead]
+        statements += [("bury", burial(self.state, self.sync, self.plan, letter)) for letter in dead]
         statements += [("raise", (self.sync, key)) for key in raised]
-        await self.write(statements)
-
-    def _burial(self, letter: DeadLetter) -> Sequence[Any]:
-        at = now()
-        return (
-            self.sync, letter.key, letter.op, letter.code, self.state.mask(letter.message), letter.attempts, at, at,
-            letter.payload, letter.hash, int(letter.by_mapping), self.plan,
-        )  # fmt: skip
+        return statements
 
     def _write(self) -> None:
-        connection = self._database
-        last = False
+        last = shared = False
         while not last:
             waiting = [self._queue.get()]
+            if shared:
+                time.sleep(_GATHER)
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             last = None in waiting
             entries = [entry for entry in waiting if entry is not None]
-            futures = [future for _, future in entries if future is not None]
-            failure: StateError | None = None
-            try:
-                with storing(self.state.path):
-                    connection.execute("BEGIN IMMEDIATE")
-                    for name, rows in _grouped(entries).items():
-                        connection.execute(queries()[name], (orjson.dumps(rows).decode(),))
-                    connection.execute("COMMIT")
-            except (StateError, TypeError) as error:
-                # a TypeError is a value that JSON or UTF-8 has not, such as half of a surrogate pair
-                failure = error if isinstance(error, StateError) else StateError(f"cannot be stored: {error}")
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            if futures:
-                self._loop.call_soon_threadsafe(_answer, futures, failure)
-        connection.close()
+            failure = self._store(entries)
+            shared = len(entries) > 1
+            if entries:
+                self._loop.call_soon_threadsafe(self._answer, entries, failure)
+        self._writer.close()
+
+    def _store(self, entries: Sequence[Entry]) -> StateError | None:
+        """One transaction. Returns why it is not on the disk."""
+        try:
+            self._writer.write(_grouped(entries))
+        except StateError as error:
+            return error
+        return None
+
+    @staticmethod
+    def _answer(entries: Sequence[Entry], failure: StateError | None) -> None:
+        for _, told in entries:
+            told(failure)
 
 
-_ORDER = ("intend", "end_intent", "settle", "bury", "raise", "spend", "hold")
+_ORDER = ("intend", "end_intent", "settle", "bury", "raise")
 
 
-def _grouped(entries: Sequence[tuple[Sequence[Statement], Any]]) -> dict[str, list[Sequence[Any]]]:
+def _grouped(entries: Sequence[Entry]) -> dict[str, list[Sequence[Any]]]:
     """The statements of all entries by name: each kind is one SQL statement over a JSON list of its rows, because every
     step of SQLite gives the interpreter away and has to win it back from a busy event loop. The order of kinds is safe:
     a batch's intent is durable, and so in an earlier commit, before its outcome is stored."""
@@ -151,13 +181,3 @@ def _grouped(entries: Sequence[tuple[Sequence[Statement], Any]]) -> dict[str, li
         for name, values in statements:
             groups.setdefault(name, []).append(values)
     return {name: groups[name] for name in _ORDER if name in groups}
-
-
-def _answer(futures: Sequence[asyncio.Future[None]], failure: StateError | None) -> None:
-    for future in futures:
-        if future.done():
-            continue
-        if failure is None:
-            future.set_result(None)
-        else:
-            future.set_exception(failure)

@@ -11,8 +11,15 @@ from pathlib import Path
 from backhaul.errors import RunError
 
 
+class OwnLease:
+    """Ours until this process ends: the system takes it from nobody who lives."""
+
+    def check(self) -> None:
+        """Nothing can have been lost."""
+
+
 @contextlib.contextmanager
-def lease(folder: Path, sync: str) -> Iterator[None]:
+def hold(folder: Path, sync: str) -> Iterator[OwnLease]:
     """Holds the sync for this process.
 
     Raises:
@@ -31,12 +38,12 @@ def lease(folder: Path, sync: str) -> Iterator[None]:
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
-        yield
+        yield OwnLease()
     finally:
         os.close(handle)
 
 
-def is_leased(folder: Path, sync: str) -> bool:
+def is_held(folder: Path, sync: str) -> bool:
     """Whether some process is running this sync now."""
     try:
         handle = os.open(folder / f"{sync}.lock", os.O_RDWR)

@@ -11,11 +11,17 @@ WHERE sync = :sync AND status = 'running' AND id <> :id;
 
 -- runs
 SELECT id, sync, plan, status, error, started_at, finished_at, rows, report FROM runs
-WHERE (:sync IS NULL OR sync = :sync) ORDER BY started_at DESC, rowid DESC LIMIT :limit;
+WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) ORDER BY rowid DESC LIMIT :limit;
 
 -- last_full_rows
 SELECT rows FROM runs WHERE sync = :sync AND status IN ('succeeded', 'partial', 'deferred') AND incremental = 0
-ORDER BY started_at DESC, rowid DESC LIMIT 1;
+ORDER BY rowid DESC LIMIT 1;
+
+-- run
+SELECT id, sync, plan, status FROM runs WHERE id = :id;
+
+-- run_of_plan
+SELECT id, sync, status, started_at FROM runs WHERE plan = :plan ORDER BY started_at DESC, rowid DESC LIMIT 1;
 
 -- add_plan
 INSERT INTO plans (id, sync, file, header, status, created_at) VALUES (:id, :sync, :file, :header, :status, :created_at);
@@ -24,7 +30,7 @@ INSERT INTO plans (id, sync, file, header, status, created_at) VALUES (:id, :syn
 SELECT id, sync, file, header, status, created_at FROM plans WHERE id = :id;
 
 -- plans_with_status
-SELECT id, sync, file, header, status, created_at FROM plans WHERE sync = :sync AND status = :status ORDER BY created_at, rowid;
+SELECT id, sync, file, header, status, created_at FROM plans WHERE sync = :sync AND status = :status ORDER BY rowid;
 
 -- set_plan_status
 UPDATE plans SET status = :status WHERE id = :id;
@@ -38,39 +44,69 @@ DELETE FROM outcomes WHERE plan = :id;
 -- drop_plan
 DELETE FROM plans WHERE id = :id;
 
+-- keep_history
+INSERT INTO history (plan, sync, header, created_at, settled_at) SELECT id, sync, header, created_at, :at FROM plans WHERE id = :id
+ON CONFLICT (plan) DO NOTHING;
+
+-- drop_history
+DELETE FROM history WHERE plan = :id;
+
+-- history
+SELECT plan, settled_at FROM history ORDER BY settled_at, plan;
+
+-- plans_of
+SELECT id, header, status, created_at FROM plans WHERE sync = :sync
+UNION ALL SELECT plan, header, 'delivered', created_at FROM history WHERE sync = :sync ORDER BY 4, 1;
+
+-- answers
+SELECT low, high, remote_ids, rejected, unknown, pending, left_at, answered_at FROM outcomes
+WHERE plan = :plan AND low <= :row AND high > :row ORDER BY high - low LIMIT 1;
+
+-- intent_of
+SELECT at FROM intents WHERE plan = :plan AND low <= :row AND high > :row;
+
+-- letter_of
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan FROM dead_letters
+WHERE sync = :sync AND key = :key;
+
 -- old_plans
 SELECT id, file FROM plans WHERE status IN ('reviewed', 'held') AND created_at < :before;
 
 -- intend
-INSERT OR REPLACE INTO intents (plan, low, high, op, idempotency_key, at)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?);
+INSERT INTO intents (plan, low, high, op, idempotency_key, at, job)
+SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6 FROM {rows} WHERE true
+ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, op = excluded.op, idempotency_key = excluded.idempotency_key, at = excluded.at,
+    job = excluded.job;
 
 -- settle
-INSERT OR REPLACE INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 FROM json_each(?);
+INSERT INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending, left_at, answered_at)
+SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+    value ->> 7, value ->> 8 FROM {rows} WHERE true
+ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, remote_ids = excluded.remote_ids, rejected = excluded.rejected,
+    unknown = excluded.unknown, pending = excluded.pending, left_at = excluded.left_at, answered_at = excluded.answered_at;
 
 -- end_intent
-DELETE FROM intents WHERE (plan, low) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?));
+DELETE FROM intents WHERE (plan, low) IN (SELECT value ->> 0, CAST(value ->> 1 AS BIGINT) FROM {rows});
 
 -- intents
-SELECT low, high FROM intents WHERE plan = :plan ORDER BY low;
+SELECT low, high, op, idempotency_key, at, job FROM intents WHERE plan = :plan ORDER BY low;
 
 -- outcomes
 SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE plan = :plan ORDER BY low;
 
 -- bury
-INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9,
-    value ->> 10, value ->> 11 FROM json_each(?) WHERE true
+INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS INTEGER), value ->> 6, value ->> 7, value ->> 8,
+    value ->> 9, CAST(value ->> 10 AS INTEGER), value ->> 11, value ->> 12, value ->> 13 FROM {rows} WHERE true
 ON CONFLICT (sync, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
-    attempts = attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
-    hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, status = 'dead';
+    attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
+    hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, field = excluded.field, seal = excluded.seal, status = 'dead';
 
 -- raise
-DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?));
+DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM {rows});
 
 -- void_refusals
-DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND NOT by_mapping;
+DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND by_mapping = 0;
 
 -- refused
 SELECT key, hash, by_mapping FROM dead_letters WHERE sync = :sync AND status <> 'replay';
@@ -82,28 +118,58 @@ SELECT key, hash FROM dead_letters WHERE sync = :sync;
 SELECT key FROM dead_letters WHERE sync = :sync;
 
 -- dead_letters
-SELECT id, sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, status FROM dead_letters
-WHERE (:sync IS NULL OR sync = :sync) AND (:id IS NULL OR id = :id) AND status <> 'discarded' ORDER BY sync, id;
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping FROM dead_letters
+WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('dead', 'replay')
+ORDER BY sync, id;
 
--- mark_dead_letter
-UPDATE dead_letters SET status = :status WHERE id = :id;
+-- closed_letters
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping FROM dead_letters
+WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('discarded', 'expired')
+ORDER BY sync, id;
 
--- spend
-INSERT INTO budgets (bucket, slot, used) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true
-ON CONFLICT (bucket, slot) DO UPDATE SET used = used + excluded.used;
+-- replay_letters
+UPDATE dead_letters SET status = 'replay' WHERE id IN (SELECT CAST(value ->> 0 AS BIGINT) FROM {rows}) RETURNING id;
 
--- spent
-SELECT slot, used FROM budgets WHERE bucket = :bucket AND slot >= :since ORDER BY slot;
+-- discard_letters
+UPDATE dead_letters SET status = 'discarded', message = '', payload = '', seal = ''
+WHERE id IN (SELECT CAST(value ->> 0 AS BIGINT) FROM {rows}) RETURNING id;
 
--- forget_spent
-DELETE FROM budgets WHERE bucket = ? AND slot < ?;
+-- expire_letters
+UPDATE dead_letters SET status = 'expired', message = '', payload = '', seal = ''
+WHERE sync = :sync AND status = 'dead' AND last_failed_at < :before RETURNING id;
 
--- hold
-INSERT INTO holds (destination, until) SELECT value ->> 0, value ->> 1 FROM json_each(?) WHERE true
-ON CONFLICT (destination) DO UPDATE SET until = max(until, excluded.until);
+-- seals
+SELECT seal, count(*) AS letters FROM dead_letters WHERE sync = :sync AND status = 'dead' AND seal NOT IN ('', 'plain') GROUP BY seal ORDER BY seal;
 
--- held_until
-SELECT until FROM holds WHERE destination = :destination;
+-- letters_to_seal
+SELECT id, sync, key, message, payload, seal FROM dead_letters WHERE sync = :sync AND status = 'dead' AND seal NOT IN ('', :seal) ORDER BY id LIMIT 1000;
+
+-- seal_letters
+UPDATE dead_letters SET message = fresh.message, payload = fresh.payload, seal = fresh.seal
+FROM (SELECT CAST(value ->> 0 AS BIGINT) AS id, value ->> 1 AS was, value ->> 2 AS message, value ->> 3 AS payload, value ->> 4 AS seal FROM {rows}) AS fresh
+WHERE dead_letters.id = fresh.id AND dead_letters.seal = fresh.was;
+
+-- refusals_of
+SELECT code, field, count(*) AS records, min(id) AS id FROM dead_letters WHERE sync = :sync AND plan = :plan AND status = 'dead'
+GROUP BY code, field ORDER BY 3 DESC, 1, 2 LIMIT 5;
+
+-- bucket
+SELECT body FROM buckets WHERE bucket = :bucket;
+
+-- keep_bucket
+INSERT INTO buckets (bucket, body) VALUES (:bucket, :body) ON CONFLICT (bucket) DO UPDATE SET body = excluded.body;
+
+-- salt
+SELECT value FROM salts;
+
+-- keep_salt
+INSERT INTO salts (id, value) VALUES (1, :value) ON CONFLICT (id) DO NOTHING;
+
+-- boot
+SELECT began FROM boots WHERE boot = :boot;
+
+-- keep_boot
+INSERT INTO boots (boot, began) VALUES (:boot, :began) ON CONFLICT (boot) DO NOTHING;
 
 -- schema
 SELECT body FROM schemas WHERE sync = :sync;
@@ -111,6 +177,35 @@ SELECT body FROM schemas WHERE sync = :sync;
 -- keep_schema
 INSERT INTO schemas (sync, body) VALUES (:sync, :body) ON CONFLICT (sync) DO UPDATE SET body = excluded.body;
 
+-- ledger
+SELECT sync FROM ledgers WHERE sync = :sync;
+
+-- keep_ledger
+INSERT INTO ledgers (sync) VALUES (:sync) ON CONFLICT (sync) DO NOTHING;
+
+-- forget_ledger
+DELETE FROM ledgers WHERE sync = :sync;
+
 -- doubtful
 SELECT p.id, count(i.low) AS intents FROM plans p LEFT JOIN intents i ON i.plan = p.id
 WHERE p.sync = :sync AND p.status = 'delivering' GROUP BY p.id;
+
+-- model_schemas
+SELECT version, at, taken, columns, changes FROM model_schemas WHERE sync = :sync ORDER BY version;
+
+-- keep_model_schema
+INSERT INTO model_schemas (sync, version, at, taken, columns, changes) VALUES (:sync, :version, :at, :taken, :columns, :changes)
+ON CONFLICT (sync, version) DO NOTHING;
+
+-- forgotten
+SELECT hash, salt, at, answer FROM forgotten WHERE sync = :sync ORDER BY at, hash;
+
+-- keep_forgotten
+INSERT INTO forgotten (sync, hash, salt, at, answer) VALUES (:sync, :hash, :salt, :at, :answer)
+ON CONFLICT (sync, hash) DO UPDATE SET at = excluded.at, answer = excluded.answer;
+
+-- lift_forgotten
+DELETE FROM forgotten WHERE sync = :sync AND hash = :hash;
+
+-- rewrite_run
+UPDATE runs SET error = :error, report = :report WHERE id = :id;

@@ -1,0 +1,32 @@
+"""Opens the door to a table: `dynamodb://TABLE?region=…&endpoint=…`; credentials are found where AWS's tools find them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backhaul.errors import StateError
+from backhaul.state.dynamo.failures import storing
+from backhaul.values import TableAddress
+
+_ATTEMPTS = 5
+"""Of one request that is throttled or gets no answer: with the driver's own backoff some 8 seconds."""
+
+
+def connect(address: TableAddress) -> Any:
+    """A client, which any number of threads may use.
+
+    Raises:
+        StateError: the driver is not installed, or there is no region.
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise StateError("a state in DynamoDB needs boto3", hint="pip install 'backhaul[dynamodb]'") from None
+    config = Config(
+        connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": _ATTEMPTS}
+    )
+    with storing(address.table):
+        return boto3.session.Session().client(
+            "dynamodb", region_name=address.region, endpoint_url=address.endpoint, config=config
+        )

@@ -1,0 +1,65 @@
+"""Dead letters on their way into the state, and what runs do with those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backhaul.state.protocol import State
+from backhaul.words import in_one_line
+
+LONGEST_CODE = 100
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record refused for good. `key` and `payload` are JSON; `field` is what the refusal names."""
+
+    key: str
+    op: str
+    code: str
+    message: str
+    attempts: int
+    payload: str
+    hash: str
+    by_mapping: bool = False
+    field: str | None = None
+
+
+def burial(state: State, sync: str, plan: str, letter: DeadLetter) -> Sequence[Any]:
+    """The row of `bury`."""
+    at, said = state.now(), in_one_line(state.mask(letter.message))
+    message, payload, seal = state.keeping.close(sync, letter.key, said, letter.payload)
+    code = in_one_line(letter.code, LONGEST_CODE)
+    return (
+        sync, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,
+        letter.field, seal,
+    )  # fmt: skip
+
+
+def check_keys(state: State, sync: str) -> None:
+    """Called before anything is sent.
+
+    Raises:
+        UsageError: letters could not be encrypted, or some that are there could not be read.
+    """
+    rows = state.do("seals", {"sync": sync})
+    state.keeping.check(sync, [(row["seal"], row["letters"]) for row in rows])
+
+
+def expire(state: State, sync: str, before: str) -> int:
+    """Of letters that failed last before this time nothing stays but that their values are refused. Returns how many."""
+    return len(state.do("expire_letters", {"sync": sync, "before": before}))
+
+
+def seal_anew(state: State, sync: str) -> None:
+    """Encrypts with the newest key what was stored otherwise; payloads that are kept by reference stay so."""
+    keeping = state.keeping
+    while keeping.seal and (rows := state.do("letters_to_seal", {"sync": sync, "seal": keeping.seal})):
+        fresh = []
+        for row in rows:
+            message, payload = keeping.open(row)
+            fresh.append([row["id"], row["seal"], *keeping.close(sync, row["key"], message, payload or "")])
+        state.do_all("seal_letters", fresh)
