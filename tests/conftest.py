@@ -6,11 +6,17 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# how long an example takes says how busy the machine is
+settings.register_profile("backhaul", deadline=None)
+settings.load_profile("backhaul")
 
 ROOT = Path(__file__).parent.parent
 _NUMBERS = itertools.count(1)
@@ -54,3 +60,61 @@ def postgres_db(postgres_dsn: str) -> Iterator[str]:
     yield postgres_dsn.rsplit("/", 1)[0] + "/" + name
     with psycopg.connect(postgres_dsn, autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def mysql_dsn() -> Iterator[str]:
+    """A MariaDB server of this test process alone."""
+    folder = tempfile.mkdtemp(prefix="bh-my-", dir="/tmp")
+    Path(folder).chmod(0o755)
+    started = subprocess.run([ROOT / "scripts" / "mariadb", "start", folder], capture_output=True, text=True)
+    try:
+        if started.returncode:
+            missing(f"no MariaDB: {started.stderr.strip()[-300:]}")
+        yield started.stdout.strip()
+    finally:
+        subprocess.run([ROOT / "scripts" / "mariadb", "stop", folder], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def mysql_db(mysql_dsn: str) -> Iterator[str]:
+    """The DSN of a fresh, empty database."""
+    import pymysql
+
+    name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+    port = int(mysql_dsn.rsplit(":", 1)[1].split("/")[0])
+    with pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=True) as admin:
+        cursor = admin.cursor()
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        yield mysql_dsn.rsplit("/", 1)[0] + "/" + name
+        cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(scope="session")
+def dynamodb() -> Iterator[str]:
+    """The address of moto's DynamoDB, in a process of its own."""
+    line = [sys.executable, ROOT / "tests" / "dynamodb_server.py"]
+    server = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert server.stderr is not None
+    try:
+        port = server.stdout.readline().strip()
+        if not port:
+            missing(f"no simulated DynamoDB: {server.stderr.read().strip()[-300:]}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def dynamodb_state(dynamodb: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a state whose table is not there yet."""
+    for name, value in {
+        "ACCESS_KEY_ID": "someone",
+        "SECRET_ACCESS_KEY": "s3cret-s3cret",
+        "EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return f"dynamodb://test_{os.getpid()}_{next(_NUMBERS)}?region=eu-central-1&endpoint={dynamodb}"

@@ -11,7 +11,8 @@ BackhaulError
 └── SendError             one request did not end well; the delivery engine acts on the type
     ├── NotApplied        certainly not applied: send again later
     │   ├── Throttled     the whole bucket waits
-    │   └── Exhausted     the budget has no room for so long that the run ends `deferred`
+    │   ├── Exhausted     the budget has no room for so long that the run ends `deferred`
+    │   └── Expired       the access token is not valid any more: the door fetches another and sends again
     ├── Unsettled         nobody knows whether it was applied
     └── Refused           the whole request was refused: halve it down to the bad record
 """
@@ -101,7 +102,18 @@ class Throttled(NotApplied):
 
 
 class Exhausted(NotApplied):
-    """The destination's budget has no room for longer than a run waits; the rest stays pending."""
+    """The destination's budget has no room for longer than a run waits; the rest stays pending.
+
+    `after` is in seconds, None where the run is stopping.
+    """
+
+    def __init__(self, message: str | None = None, *, code: str = "", after: float | None = None) -> None:
+        super().__init__(message, code=code)
+        self.after = after
+
+
+class Expired(NotApplied):
+    """The access token that the request carried is not valid any more."""
 
 
 class Unsettled(SendError):

@@ -16,25 +16,37 @@ from backhaul.config import Project as Config
 from backhaul.config import SyncConfig, find_root
 from backhaul.config import load as load_config
 from backhaul.errors import BackhaulError, Problem, StateError, UsageError
-from backhaul.ledger.fold import Settled, Settlement, fold, forget_values
+from backhaul.ledger.fold import forget_values
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.estimate import estimate
-from backhaul.planning.explain import parsed, refusals, sample
+from backhaul.planning.explain import refusals, sample
 from backhaul.planning.prepare import Prepared
-from backhaul.records import counts, records
-from backhaul.recovery import abandon_earlier, settle_earlier
-from backhaul.report import PlanReport, RunOptions, RunReport, describe_plan
-from backhaul.run import Run
+from backhaul.planning.schema_changes import ModelSchema, model_schema, note_schema, notices, versions
+from backhaul.records.forget import Forget, lift, listed
+from backhaul.records.letters import Choice, letters, mark
+from backhaul.records.listing import counts, records
+from backhaul.records.settle import settle
+from backhaul.records.why import Why
+from backhaul.runs.approval import no_plan
+from backhaul.runs.baseline import Taken, take_over
+from backhaul.runs.recovery import abandon_earlier, settle_earlier
+from backhaul.runs.report import PlanReport, RunOptions, RunReport, describe_plan
+from backhaul.runs.run import Run
+from backhaul.runs.sending import keep_plan, require
+from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
-from backhaul.sending import keep_plan
-from backhaul.state.lease import is_leased, lease
 from backhaul.verification.verify import Verified, compare, mark_doubtful, sample_ledger
 from backhaul.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from backhaul.care.backup import Backup
+    from backhaul.care.check import Finding
+    from backhaul.care.restore import Restored
+
+_DATABASE = "use the database's own backups (pg_dump --schema=backhaul, point-in-time recovery)"
 _SHOWN = 5
 """Refused records that a plan shows."""
 
@@ -129,8 +141,8 @@ class Project:
 
     def _settle_if_idle(self, engine: Any, sync: SyncConfig) -> None:
         """A plan tells the truth only when what an earlier run left is settled; a run that is going on settles itself."""
-        if self.workspace.folder.exists() and not is_leased(self.workspace.locks, sync.name):
-            with lease(self.workspace.locks, sync.name):
+        if self.workspace.is_begun and not self.workspace.state.is_leased(sync.name):
+            with self.workspace.lease(sync):
                 settle_earlier(
                     engine,
                     self.workspace.state,
@@ -143,13 +155,14 @@ class Project:
         plan, destination = prepared.plan, self.workspace.undelivering(sync.destination)
         cost = estimate(
             plan,
-            lambda op: destination.batch_limits(sync.object, op),
+            lambda op, rows: destination.batch_limits(sync.object, op, rows),
             destination.limits,
             destination.concurrency,
             remote=bool(destination.base_url),
         )
         report = describe_plan(prepared, cost, sample(engine, plan), refusals(engine, plan, _SHOWN))
-        return replace(report, destination=sync.destination, object=sync.object)
+        said = notices(sync, prepared.schema)
+        return replace(report, destination=sync.destination, object=sync.object, schema_changes=said)
 
     def run(
         self, name: str, *, full: bool = False, limit: int | None = None, plan: str | None = None
@@ -190,9 +203,7 @@ class Project:
                 ) from None
         rows = self.workspace.state.do("plan", {"id": reference})
         if not rows:
-            raise UsageError(
-                f"there is no plan {reference}", hint="plan again with `backhaul plan`; it prints the id"
-            )
+            raise no_plan(self.workspace.state, reference)
         return {rows[0]["sync"]: (plan_from(rows[0]["header"], path).digest, reference)}
 
     def records(self, name: str, status: str | None = None) -> Iterator[dict[str, Any]]:
@@ -217,11 +228,15 @@ class Project:
                 found.append({
                     "sync": sync.name, "destination": sync.destination, "object": sync.object,
                     "schedule": sync.schedule or sync.cron,
-                    "running": is_leased(self.workspace.locks, sync.name),
-                    "records": counts(engine, self.workspace.state, self.workspace.ledger(sync), sync.name),
+                    "running": self.workspace.state.is_leased(sync.name),
+                    "records": self._counts(engine, sync),
                     "last_run": last[0] if last else None,
                 })  # fmt: skip
         return found
+
+    def _counts(self, engine: Any, sync: SyncConfig) -> dict[str, int]:
+        workspace = self.workspace
+        return counts(engine, workspace.state, workspace.ledger(sync), sync.name, workspace.plan_path)
 
     def runs(self, sync: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """The newest runs first: the RUN of each, or what is known of one that is going on."""
@@ -239,32 +254,46 @@ class Project:
             )
         return found
 
-    def dead_letters(self, sync: str | None = None, letter: int | None = None) -> list[dict[str, Any]]:
-        """`{id, sync, key, op, error: {code, message}, attempts, first_failed_at, last_failed_at, payload}`."""
-        rows = self.workspace.state.do("dead_letters", {"sync": sync, "id": letter})
-        return [
-            {
-                "id": row["id"], "sync": row["sync"], "key": orjson.loads(row["key"]), "op": row["op"],
-                "error": {"code": row["code"], "message": row["message"]}, "attempts": row["attempts"],
-                "first_failed_at": row["first_failed_at"], "last_failed_at": row["last_failed_at"],
-                "payload": parsed(row["payload"]), "replay": row["status"] == "replay",
-            }
-            for row in rows
-        ]  # fmt: skip
+    def dead_letters(
+        self, sync: str | None = None, letter: int | None = None, *, choice: Choice | None = None,
+        payloads: bool = True,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """`{id, sync, key, op, error: {code, message}, attempts, first_failed_at, last_failed_at, payload, …}`; `payload` is
+        None where it is kept no more."""
+        asked = choice or Choice(None if sync is None else (sync,), ids=() if letter is None else (letter,))
+        return letters(self.workspace, asked, payloads=payloads)
 
     def mark_dead_letters(self, letters: Sequence[int], status: str) -> None:
-        """`replay`: the next run sends the newest value; `discarded`: never again until the value changes.
+        """`replay`: the next run sends the newest value; `discarded`: not until the value changes.
 
         Raises:
             UsageError: there is no such dead letter.
         """
-        known = {row["id"] for row in self.workspace.state.do("dead_letters", {"sync": None, "id": None})}
-        for letter in letters:
-            if letter not in known:
-                raise UsageError(f"there is no dead letter {letter}", hint="see `backhaul dead-letters list`")
-        with self.workspace.state.together():
-            for letter in letters:
-                self.workspace.state.do("mark_dead_letter", {"id": letter, "status": status})
+        mark(self.workspace, letters, status)
+
+    def undo(self, run: str) -> PlanReport:
+        """Plans to put back what a run replaced, keeps the plan for `run --plan`, and describes it; sends nothing.
+
+        Raises:
+            UsageError: there is no such run, it sent nothing, or what it replaced is not kept.
+        """
+        name, plan_id = plan_of_run(self.workspace, run)
+        sync = self.sync(name)
+        with self.workspace.engine() as engine:
+            self._settle_if_idle(engine, sync)
+            plan, left = plan_undo(engine, self.workspace, sync, run, plan_id)
+            keep_plan(self.workspace, plan, "reviewed")
+            prepared = Prepared(plan, Mapping.from_shape(plan.shape), (), 0, {}, ModelSchema(()))
+            report = self._describe(engine, sync, prepared)
+        return replace(report, undo={"run": run, "left_out": left})
+
+    def why(self, name: str, key: str, *, offline: bool = False) -> dict[str, Any]:
+        """The life of one record; `key` as typed. `offline`: the destination is not asked.
+
+        Raises:
+            UsageError: there is no such key; names the nearest.
+        """
+        return asyncio.run(Why(self.workspace, self.sync(name), key, offline=offline).answer())
 
     def verify(self, name: str, *, count: int | None = 10, seed: int | None = None) -> Verified:
         """Reads acknowledged records back and compares; what differs is sent again by the next run. `count` None: all."""
@@ -284,10 +313,10 @@ class Project:
                 expected = sample_ledger(engine, mapping, count, seed)
             connection = await Schemas(self.workspace, sync, stack).connect()
             verified = await compare(connection.destination, sync.object, mapping, expected)
-            if verified.mismatches and not is_leased(self.workspace.locks, sync.name):
-                with lease(self.workspace.locks, sync.name), ledger.writing(engine):
+            if verified.mismatches and not self.workspace.state.is_leased(sync.name):
+                with self.workspace.lease(sync), ledger.writing(engine) as view:
                     mark_doubtful(
-                        engine,
+                        view,
                         mapping,
                         [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches],
                     )
@@ -302,36 +331,102 @@ class Project:
             columns = model_columns(sync.model, warehouse, engine, self.config.root)
             return compile_mapping(sync, columns, schema, engine)
 
-    def baseline(self, name: str) -> int:
-        """Takes the model's rows as already delivered, without sending. Returns how many."""
-        return asyncio.run(self._baseline(self.sync(name)))
+    def baseline(self, name: str, *, read: bool = False) -> Taken:
+        """Takes the model's rows as already delivered, without sending; with `read` only those that the destination holds
+        as they are."""
+        return asyncio.run(take_over(self.workspace, self.sync(name), read=read))
 
-    async def _baseline(self, sync: SyncConfig) -> int:
-        run = Run(self.workspace, sync, RunOptions(full=True))
-        async with AsyncExitStack() as stack:
-            stack.enter_context(lease(self.workspace.locks, sync.name))
-            engine = stack.enter_context(self.workspace.engine())
-            ledger = self.workspace.ledger(sync)
-            settle_earlier(engine, self.workspace.state, ledger, sync.name, self.workspace.plan_path)
-            schema, _ = await Schemas(self.workspace, sync, stack).remembered()
-            prepared = await run.planned(engine, schema)
-            rows = [
-                Settlement(Settled.DELIVERED, segment.low, segment.high) for segment in prepared.plan.segments
-            ]
-            fold(engine, ledger, prepared.mapping, prepared.plan, rows, complete=True)
-            prepared.plan.path.unlink(missing_ok=True)
-            return prepared.plan.total
+    def schema_changes(self, name: str) -> list[dict[str, Any]]:
+        """Every version of the model's columns that runs have found, oldest first: `{version, at, taken, columns, changes}`."""
+        return versions(self.workspace.state, self.sync(name).name)
+
+    def accept_schema(self, name: str) -> int:
+        """Takes the model's columns as they are now for those that runs go on with. Returns how many are not as before."""
+        from backhaul.models import model_columns
+
+        sync = self.sync(name)
+        with self.workspace.engine() as engine, self.workspace.warehouse(sync) as warehouse:
+            columns = model_columns(sync.model, warehouse, engine, self.config.root)
+        found = model_schema(self.workspace.state, sync, columns)
+        note_schema(self.workspace.state, sync.name, found, taken=True)
+        return len(found.changes)
 
     def reset(self, name: str) -> int:
         """Forgets what was acknowledged and keeps the known keys: the next run sends everything. Returns how many."""
-        sync = self.sync(name)
-        with lease(self.workspace.locks, sync.name), self.workspace.engine() as engine:
-            ledger = self.workspace.ledger(sync)
-            try:
-                settle_earlier(engine, self.workspace.state, ledger, sync.name, self.workspace.plan_path)
-            except StateError:
-                abandon_earlier(self.workspace.state, sync.name, self.workspace.plan_path)
-            return forget_values(engine, ledger)
+        return _reset(self.workspace, self.sync(name))
+
+    def forget(self, name: str, key: str, *, local: bool = False) -> dict[str, Any]:
+        """Erases one record: `{sync, destination, plans, proofs}`; `local`: without a delete at the destination.
+
+        Raises:
+            UsageError: there is no such key.
+            RunError: the sync runs, or the destination did not delete it: nothing was erased.
+        """
+        return asyncio.run(Forget(self.workspace, self.sync(name), key, local=local).do())
+
+    def settle(self, name: str, key: str, *, delivered: bool, remote_id: str | None = None) -> dict[str, Any]:
+        """Says of one unknown or quarantined record whether the destination holds it: `{sync, key, was, delivered}`.
+
+        Raises:
+            UsageError: the record does not wait for a person.
+        """
+        return settle(self.workspace, self.sync(name), key, delivered=delivered, remote_id=remote_id)
+
+    def forgotten(self, name: str) -> list[dict[str, Any]]:
+        """The proofs of forgotten records: `{hash, at, destination}`."""
+        return listed(self.workspace, self.sync(name).name)
+
+    def lift(self, name: str, key: str) -> None:
+        """Lets a forgotten record be sent again. Raises: UsageError: it was not forgotten."""
+        lift(self.workspace, self.sync(name), key)
+
+    def check_state(self) -> list[Finding]:
+        """Whether the state is whole, file by file; changes nothing.
+
+        Raises:
+            UsageError: the state is in a database.
+        """
+        from backhaul.care.check import check_folder
+
+        return check_folder(
+            self._state_folder("check", "`backhaul status` says whether it can be used"),
+            self.config.memory_limit,
+        )
+
+    def back_up_state(self, file: Path) -> Backup:
+        """Writes the state into one file, while no sync runs. See care/backup.py for what it raises."""
+        from backhaul.care.backup import back_up
+
+        return back_up(self._state_folder("backup", _DATABASE), file, self.workspace.surroundings.now())
+
+    def restore_state(self, file: Path, *, as_is: bool = False) -> Restored:
+        """Puts a backup in the place of the state. Every sync is reset, so that the next run sends again what may have changed
+        since; `as_is`: nothing was delivered since it was made. See care/restore.py for what it raises."""
+        from backhaul.care.restore import restore
+
+        def open_at(folder: Path) -> Workspace:
+            return Workspace(self.config.model_copy(update={"state": str(folder)}))
+
+        def prepare(restored: Workspace) -> None:
+            for sync in () if as_is else self.config.syncs.values():
+                _reset(restored, sync)
+
+        folder = self._state_folder("restore", _DATABASE)
+        return restore(folder, file, open_at, prepare)
+
+    def compact_state(self) -> tuple[int, int]:
+        """Gives room back: bytes before and after. See care/compact.py for what it raises."""
+        from backhaul.care.compact import compact
+
+        self._state_folder("compact", "a database gives room back by itself")
+        return compact(self.workspace)
+
+    def _state_folder(self, command: str, hint: str) -> Path:
+        if "://" in self.config.state:
+            raise UsageError(
+                f"`state {command}` is for a state in a folder; this one is in a database", hint=hint
+            )
+        return self.workspace.folder
 
     async def check(self, sync: SyncConfig) -> list[Check]:
         """Connections, model and fields of one sync; reads the model's keys and sends nothing."""
@@ -365,11 +460,7 @@ class Project:
                     )
                 )
                 for segment in prepared.plan.segments:
-                    if connection.destination.batch_limits(sync.object, segment.op) is None:
-                        raise UsageError(
-                            f"{sync.destination} has no {segment.op} of {sync.object}",
-                            hint="choose another mode",
-                        )
+                    require(connection.destination, sync, segment.op)
             except UsageError as error:
                 problems = error.problems or (Problem(str(error), hint=error.hint),)
                 found += [Check(sync.name, "fields", False, str(problem), usage=True) for problem in problems]
@@ -377,3 +468,17 @@ class Project:
                 said = f"{error} ({error.hint})" if error.hint else str(error)
                 found.append(Check(sync.name, "model" if found else "destination", False, said))
         return found
+
+
+def _reset(workspace: Workspace, sync: SyncConfig) -> int:
+    with workspace.lease(sync), workspace.engine() as engine:
+        workspace.begin_anew(sync)
+        ledger = workspace.ledger(sync)
+        try:
+            settle_earlier(engine, workspace.state, ledger, sync.name, workspace.plan_path)
+        except StateError:
+            abandon_earlier(workspace.state, sync.name, workspace.plan_path)
+        forgotten = forget_values(engine, ledger)
+        if not ledger.exists(engine):
+            workspace.state.do("forget_ledger", {"sync": sync.name})
+        return forgotten

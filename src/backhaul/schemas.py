@@ -3,6 +3,7 @@ anything is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
@@ -15,10 +16,18 @@ from backhaul.workspace import Workspace
 
 
 class Schemas:
-    """The description of one sync's object. The destination is connected when first needed, until `stack` closes."""
+    """The description of one sync's object. The destination is connected when first needed, until `stack` closes; `permit`
+    is asked before anything leaves."""
 
-    def __init__(self, workspace: Workspace, sync: Any, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        sync: Any,
+        stack: AsyncExitStack,
+        permit: Callable[[], None] = lambda: None,
+    ) -> None:
         self.workspace, self.sync, self.stack = workspace, sync, stack
+        self._permit = permit
         self._connection: Connection | None = None
 
     async def connect(self) -> Connection:
@@ -26,7 +35,16 @@ class Schemas:
         if self._connection is None:
             name = self.sync.destination
             kind = self.workspace.destination_class(name)
-            opening = connected(name, kind, self.workspace.destination_config(name), self.workspace.state)
+            opening = connected(
+                name,
+                kind,
+                self.workspace.destination_config(name),
+                self.workspace.buckets(),
+                priority=self.sync.priority,
+                permit=self._permit,
+                surroundings=self.workspace.surroundings,
+                transport=self.workspace.transport,
+            )
             self._connection = await self.stack.enter_async_context(opening)
         return self._connection
 
@@ -44,7 +62,9 @@ class Schemas:
         """Asks the destination, and remembers what it says."""
         connection = await self.connect()
         schema: ObjectSchema = await insist(
-            lambda: connection.destination.describe(self.sync.object), connection.budget
+            lambda: connection.destination.describe(self.sync.object),
+            connection.budget,
+            self.workspace.surroundings,
         )
         body = {"of": self._of(), "name": schema.name, "open": schema.open,
                 "fields": {name: asdict(field) for name, field in schema.fields.items()}}  # fmt: skip

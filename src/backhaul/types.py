@@ -100,6 +100,14 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What a destination says is left of one of its quotas; `seconds` is how long that holds."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLimits:
     """The largest batch one request may carry; `bytes` counts the encoded records only."""
 
@@ -113,6 +121,8 @@ class Delivered:
 
     key: str
     remote_id: str | None = None
+    created: bool = False
+    """The answer says that the record was not there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,12 @@ class Rejected:
     key: str
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(Rejected):
+    """The destination holds no such record. A delete of it is done; what it had acknowledged before may be made again,
+    as the sync's `gone` says; anything else is refused."""
 
 
 @dataclass(frozen=True, slots=True)

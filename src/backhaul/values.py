@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 _UNITS = {
     "ms": 0.001,
@@ -21,6 +22,7 @@ _UNITS = {
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|[a-z]+?)s?\s*", re.IGNORECASE)
 _RATE = re.compile(r"\s*([\d_]+)\s*/\s*(\d*(?:\.\d+)?)\s*(ms|s|[a-z]+?)s?\s*", re.IGNORECASE)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", re.IGNORECASE)
+_TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
 
 
@@ -61,6 +63,14 @@ class Duration(float, Parsed):
         if not 0 < seconds <= 366 * 86400:
             raise ValueError(f"{value!r} is not a duration between 1ms and 366 days")
         return cls(seconds)
+
+
+class Retention(Duration):
+    """How long something is kept: a duration such as `30d`, or 0 for not at all."""
+
+    @classmethod
+    def parse(cls, value: Any) -> Retention:
+        return cls(0) if str(value) in ("0", "0.0") else cls(super().parse(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +137,31 @@ class Share(Parsed):
 
     def __str__(self) -> str:
         return f"{self.number:g}%" if self.relative else f"{self.number:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableAddress:
+    """Where a state in DynamoDB is: `dynamodb://TABLE?region=eu-central-1&endpoint=http://127.0.0.1:8000`."""
+
+    table: str
+    region: str | None = None
+    """None: the one that AWS's own settings name."""
+    endpoint: str | None = None
+    """None: AWS's."""
+
+    @classmethod
+    def parse(cls, value: str) -> TableAddress:
+        """Raises: ValueError: it is no such address; says why."""
+        form = "write it as dynamodb://TABLE?region=eu-central-1"
+        parts = urlsplit(value)
+        if parts.scheme != "dynamodb" or parts.path.strip("/") or not _TABLE.fullmatch(parts.netloc):
+            raise ValueError(f"a table has 3 to 255 letters, digits, _, . or -: {form}")
+        given = parse_qsl(parts.query, keep_blank_values=True)
+        unknown = [name for name, _ in given if name not in ("region", "endpoint")]
+        if unknown or parts.fragment:
+            raise ValueError("after ? there may be region=… and endpoint=…, and nothing else")
+        named = {name: held or None for name, held in given}
+        endpoint = named.get("endpoint")
+        if endpoint and not re.fullmatch(r"https?://[^/?#@\s]+/?", endpoint):
+            raise ValueError("the endpoint is no address such as http://127.0.0.1:8000")
+        return cls(parts.netloc, named.get("region"), endpoint)

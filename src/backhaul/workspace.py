@@ -6,20 +6,26 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backhaul.config import Project, SyncConfig
 from backhaul.config.redact import redact
+from backhaul.delivery.transport import Internet, Transport
 from backhaul.errors import UsageError
 from backhaul.ledger.ledger import Ledger
-from backhaul.state.store import State
+from backhaul.ledger.shared import SharedLedger
+from backhaul.state.clock import Machine
+from backhaul.state.journal import Journal
+from backhaul.state.keeping import Keeping
+from backhaul.state.opening import open_state
+from backhaul.state.protocol import Buckets, Lease, SharedState, State
+from backhaul.surroundings import REAL, Surroundings
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,6 +44,10 @@ class Workspace:
     """Opens what a project names. Close it when done."""
 
     project: Project
+    surroundings: Surroundings = REAL
+    transport: Callable[[float], Transport] = Internet
+    """How requests leave, by their timeout in seconds."""
+    _begun_anew: set[str] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:
@@ -45,14 +55,54 @@ class Workspace:
 
     @cached_property
     def state(self) -> State:
-        return State(self.folder, lambda text: redact(text, self.project.secrets))
+        """The state where backhaul.yml says.
+
+        Raises:
+            StateError: it cannot be opened.
+        """
+
+        def mask(text: str) -> str:
+            return redact(text, self.project.secrets)
+
+        address = self.project.state if "://" in self.project.state else self.folder
+        state = open_state(address, mask, self.surroundings.now, length=self.project.lease)
+        state.keeps_history = self.project.history.keep > 0
+        state.keeping = Keeping(self.project.dead_letters.secrets())
+        return state
+
+    def lease(self, sync: SyncConfig) -> AbstractContextManager[Lease]:
+        """Holds a sync for this process. Raises: RunError where another one runs it."""
+        timeout = float(self.destination_config(sync.destination).timeout)
+        return self.state.lease(sync.name, timeout=timeout)
 
     @property
-    def locks(self) -> Path:
-        return self.folder / "locks"
+    def is_begun(self) -> bool:
+        """Whether there may be a state already."""
+        return "://" in self.project.state or self.folder.exists()
+
+    def journal(self, sync: str, plan: str) -> Journal:
+        """The journal of one plan's delivery."""
+        return Journal(self.state, sync, plan)
+
+    def buckets(self) -> Buckets:
+        """What is spent of the limits of every credential; the caller closes it."""
+        around = self.surroundings
+        return self.state.buckets(None if around is REAL else Machine("given", around.clock, around.wall))
 
     def ledger(self, sync: SyncConfig) -> Ledger:
-        return Ledger(self.folder / "ledgers" / f"{sync.name}.duckdb", values=sync.ledger.values)
+        """A sync's ledger: where the state is a folder, a file in it; else this worker's copy of what is in the state."""
+        values, state = sync.ledger.values, self.state
+        if isinstance(state, SharedState):
+            return SharedLedger(
+                self.folder / "copies" / f"{sync.name}.duckdb", state, sync.name, values=values
+            )
+        witness = None if sync.name in self._begun_anew else state
+        return Ledger(self.folder / "ledgers" / f"{sync.name}.duckdb", values=values, witness=witness)
+
+    def begin_anew(self, sync: SyncConfig) -> None:
+        """From now on, in this process, a ledger that was lost is one that never was."""
+        if self.ledger(sync).is_lost:
+            self._begun_anew.add(sync.name)
 
     def plan_path(self, plan_id: str) -> Path:
         return self.folder / "plans" / f"{plan_id}.parquet"
@@ -74,16 +124,36 @@ class Workspace:
         """Removes what killed processes left: spilled files, plan files nobody recorded, and reviews nobody wants any more."""
         for spill in self.folder.glob(f"{_SPILL}*"):
             with suppress(OSError):
-                if _age(spill) > _ORPHAN_AGE:
+                if self.surroundings.age(spill) > _ORPHAN_AGE:
                     with owned(spill):
                         shutil.rmtree(spill)
-        before = (datetime.now(UTC) - _REVIEW_KEPT).isoformat()
+        before = (self.surroundings.moment() - _REVIEW_KEPT).isoformat()
         for row in self.state.do("old_plans", {"before": before}):
             self.state.drop_plan(row["id"], self.plan_path(row["id"]))
+        kept = self._tidy_history()
         for file in (self.folder / "plans").glob("p-*"):
             with suppress(OSError):
-                if _age(file) > _ORPHAN_AGE and not self.state.do("plan", {"id": file.stem}):
+                known = file.stem in kept
+                if (
+                    not known
+                    and self.surroundings.age(file) > _ORPHAN_AGE
+                    and not self.state.do("plan", {"id": file.stem})
+                ):
                     file.unlink()
+
+    def _tidy_history(self) -> set[str]:
+        """Forgets delivered plans that are too old, and the oldest of what is too much. Gives those that stay."""
+        wanted = self.project.history
+        before = (self.surroundings.moment() - timedelta(seconds=wanted.keep)).isoformat()
+        room, kept = int(wanted.size), set[str]()
+        for row in reversed(self.state.do("history")):
+            path = self.plan_path(row["plan"])
+            room -= path.stat().st_size if path.exists() else 0
+            if room < 0 or row["settled_at"] < before:
+                self.state.drop_plan(row["plan"], path)
+            else:
+                kept.add(row["plan"])
+        return kept
 
     @contextmanager
     def warehouse(self, sync: SyncConfig) -> Iterator[Warehouse]:
@@ -115,10 +185,6 @@ class Workspace:
             self.state.close()
 
 
-def _age(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
-
-
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
     """Marks a folder as a living process's; the mark goes with the process.
@@ -139,6 +205,8 @@ class _NoDoor:
 
     async def request(self, *_: Any, **__: Any) -> Any:
         raise UsageError("this destination was not opened")
+
+    login = request
 
 
 def plugin(group: str, name: str) -> Any:

@@ -17,7 +17,7 @@ from bad_project import BadProject
 
 from backhaul.errors import StateError
 from backhaul.state.journal import Journal
-from backhaul.state.store import State
+from backhaul.state.sqlite import SqliteState
 
 
 @contextmanager
@@ -132,10 +132,37 @@ def test_a_ledger_of_a_newer_format(used: BadProject) -> None:
 
 
 def test_a_ledger_that_is_gone_is_not_taken_for_a_first_run(used: BadProject) -> None:
-    """What was acknowledged is forgotten with it; nothing of the destination is deleted, and every row is sent again."""
+    """I35: a first run would create everything a second time. It is refused, again and again, until a person decides."""
+    kept = used.ledger.read_bytes()
     used.ledger.unlink()
+    for words in (("run",), ("run", "--full"), ("plan",)):
+        used.refuses(1, "ledgers/users.duckdb is gone", "baseline users", "reset users", words=words)
+    used.ledger.write_bytes(kept)
     used.runs()
-    assert len(used.sink.records) == 3
+    assert used.sink.records["1"]["name"] == "new"
+
+
+def test_a_lost_ledger_is_begun_anew_by_baseline(used: BadProject) -> None:
+    used.ledger.unlink()
+    seen = len(used.sink.seen)
+    assert used.call("baseline", "users").code == 0
+    used.runs()
+    assert len(used.sink.seen) == seen
+
+
+def test_a_lost_ledger_is_begun_anew_by_reset(used: BadProject) -> None:
+    used.ledger.unlink()
+    assert used.call("reset", "users", "--yes").code == 0
+    used.runs()
+    assert used.sink.records["1"]["name"] == "new"
+
+
+def test_a_baseline_that_fails_leaves_a_lost_ledger_lost(used: BadProject) -> None:
+    used.ledger.unlink()
+    used.sql("alter table t rename to elsewhere")
+    assert used.call("baseline", "users").code == 1
+    used.sql("alter table elsewhere rename to t")
+    used.refuses(1, "ledgers/users.duckdb is gone")
 
 
 def test_a_plan_file_that_is_gone(used: BadProject) -> None:
@@ -161,7 +188,7 @@ def test_a_damaged_plan_on_its_way(used: BadProject) -> None:
         running.kill()
         running.communicate()
     used.sink.faults.latency = 0.0
-    (plan,) = (used.state / "plans").glob("*.parquet")
+    plan = max((used.state / "plans").glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
     spoilt(plan, 0, plan.stat().st_size)
     seen = len(used.sink.seen)
     said = used.call("run")
@@ -321,7 +348,7 @@ def test_a_project_folder_that_cannot_be_written(bad: BadProject) -> None:
 
 async def test_a_state_that_goes_away_before_the_first_request_ends_the_run(tmp_path: Path) -> None:
     """Instead of waiting for a journal that nobody writes."""
-    with closing(State(tmp_path)) as state:
+    with closing(SqliteState(tmp_path)) as state:
         for file in tmp_path.glob("state.db*"):
             file.unlink()
         state.path.mkdir()

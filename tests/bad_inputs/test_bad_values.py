@@ -226,7 +226,9 @@ def test_a_model_that_lost_most_of_its_rows(bad: BadProject) -> None:
 def test_a_column_whose_type_changed(bad: BadProject) -> None:
     bad.runs()
     bad.sql("alter table t alter v type varchar using 'v' || v")
-    bad.runs()
+    bad.refuses(1, "column v is VARCHAR and was DOUBLE", "schema-changes users --accept")
+    bad.sync = {"on_schema_change": "apply"}
+    bad.write().runs()
     assert bad.sink.records["2"]["v"] == "v3.0"
 
 
@@ -234,13 +236,15 @@ def test_a_column_whose_type_no_longer_fits_the_field(bad: BadProject) -> None:
     bad.object = {"fields": {"v": {"type": "number"}, "name": {"type": "string"}}}
     bad.write().runs()
     bad.sql("alter table t alter v type date using date '2026-01-01'")
+    bad.sync = {"on_schema_change": "apply"}
+    bad.write()
     bad.refuses(2, "v: v is DATE, which is no number", "syncs/users.yml:1")
 
 
 def test_a_column_that_left_the_model(bad: BadProject) -> None:
     bad.runs()
     bad.sql("alter table t drop v")
-    bad.refuses(2, "syncs/users.yml:1", "columns: id, name")
+    bad.refuses(1, "column v is missing", "mend the model, or the mapping")
 
 
 def test_a_key_whose_type_changed(bad: BadProject) -> None:

@@ -13,7 +13,15 @@ def test_the_schema_has_every_installed_type_with_its_keys() -> None:
     top = document["$defs"]["BackhaulFile"]["properties"]
     (entry,) = top["destinations"]["patternProperties"].values()
     keys = {option["properties"]["type"]["const"]: set(option["properties"]) for option in entry["anyOf"]}
-    assert keys["hubspot"] == {"type", "access_token", "rate_limits", "concurrency", "timeout"}
+    assert keys["hubspot"] == {
+        "type",
+        "access_token",
+        "rate_limits",
+        "share",
+        "budget",
+        "concurrency",
+        "timeout",
+    }
     assert set(keys) == {"hubspot", "http", "postgres"}
     hubspot = next(one for one in entry["anyOf"] if one["properties"]["type"]["const"] == "hubspot")
     assert hubspot["properties"]["access_token"]["description"] == "A private app's token."

@@ -21,7 +21,7 @@ BAD = [
     ("a as b", "alias"), ("a b", "alias"), ("upper(plan", "not valid SQL"), ("'open", "not valid SQL"),
     ("drop table x", ""), ("delete from x", ""), ("a from b", "more than one"), ("a limit 1", "more than one"),
     ("a union select 1", "more than one"), ("distinct a", "more than one"), ("*", "not one value"),
-    ("count(*)", "aggregates"), ("sum(a) over ()", "aggregates"), ("$1", "parameters"), ("a = ?", "parameters"),
+    ("count(*)", "aggregates"), ("unnest(tags)", "one value"), ("sum(a) over ()", "aggregates"), ("$1", "parameters"), ("a = ?", "parameters"),
     ("a -- note", "comment"), ("a /* note */", "comment"), ("(" * 3000 + "a" + ")" * 3000, ""), ("a) + (b", ""),
 ]  # fmt: skip
 

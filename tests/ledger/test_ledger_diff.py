@@ -253,7 +253,7 @@ def test_another_hash_function_is_recomputed(world: World, monkeypatch: pytest.M
     world.put((1, "x", 1, ""), (2, "y", 2, "")).run(sync())
     with world.ledger.writing(world.engine) as view:
         view.set("hash", "duckdb 0.1 hash")
-        world.engine.execute("UPDATE ledger.acked SET _hash = _hash + 1")
+        world.engine.execute("UPDATE _backhaul_ledger.acked SET _hash = _hash + 1")
     assert world.plan(sync()).total == 0
     plan = world.put((1, "x", 1, ""), (2, "y", 3, "")).run(sync())
     assert plan.total == 1

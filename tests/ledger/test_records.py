@@ -13,14 +13,15 @@ from world import LOST, World, sync
 
 from backhaul.ledger.fold import forget_values
 from backhaul.ledger.plan import Plan
-from backhaul.records import STATUSES, counts, records
-from backhaul.state.store import State, now
+from backhaul.records.listing import STATUSES, counts, records
+from backhaul.state.sqlite import SqliteState
+from backhaul.surroundings import REAL
 
 
 class Known:
     """A world and the state beside it."""
 
-    def __init__(self, world: World, state: State) -> None:
+    def __init__(self, world: World, state: SqliteState) -> None:
         self.world, self.state = world, state
 
     def under_way(self, plan: Plan, status: str = "delivering") -> None:
@@ -31,18 +32,24 @@ class Known:
             "header": plan.header().decode(),
             "status": status,
         }
-        self.state.do("add_plan", row | {"created_at": now()})
+        self.state.do("add_plan", row | {"created_at": REAL.now()})
 
     def settled(self, plan: Plan, low: int, high: int, **lists: list[int]) -> None:
         texts = [
             orjson.dumps(lists[name]).decode() if name in lists else None
             for name in ("rejected", "unknown", "pending")
         ]
-        self.state.do_all("settle", [(plan.id, low, high, None, *texts)])
+        self.state.do_all("settle", [(plan.id, low, high, None, *texts, None, None)])
 
     def bury(self, *keys: str) -> None:
-        rows = [("s", key, "upsert", "bad", "no", 1, now(), now(), "{}", "1", 0, "p") for key in keys]
+        rows = [
+            ("s", key, "upsert", "bad", "no", 1, REAL.now(), REAL.now(), "", "1", 0, "p", None, "")
+            for key in keys
+        ]
         self.state.do_all("bury", rows)
+
+    def path(self, name: str) -> Path:
+        return self.world.folder / f"{name}.parquet"
 
     def all(self, status: str | None = None) -> dict[Any, dict[str, Any]]:
         found = list(
@@ -51,7 +58,7 @@ class Known:
                 self.state,
                 self.world.ledger,
                 "s",
-                lambda name: self.world.folder / f"{name}.parquet",
+                self.path,
                 status,
             )
         )
@@ -63,7 +70,7 @@ class Known:
 
     def agree(self) -> None:
         told = Counter(self.statuses().values())
-        assert counts(self.world.engine, self.state, self.world.ledger, "s") == {
+        assert counts(self.world.engine, self.state, self.world.ledger, "s", self.path) == {
             name: told[name] for name in STATUSES
         }
         for status in STATUSES:
@@ -72,7 +79,7 @@ class Known:
 
 @pytest.fixture
 def known(tmp_path: Path) -> Iterator[Known]:
-    world, state = World(tmp_path), State(tmp_path / "state")
+    world, state = World(tmp_path), SqliteState(tmp_path / "state")
     yield Known(world, state)
     world.close()
     state.close()
@@ -101,7 +108,7 @@ def test_values_are_shown_as_they_are(tmp_path: Path) -> None:
         "id DECIMAL(38,0), email VARCHAR, d DECIMAL(38,10), seen TIMESTAMPTZ, j JSON, big HUGEINT, day DATE"
     )
     world = World(tmp_path, columns=columns)
-    state = State(tmp_path / "state")
+    state = SqliteState(tmp_path / "state")
     known = Known(world, state)
     fields = {"d": "d", "seen": "seen", "j": "j", "big": "big", "day": "day", "pi": "3.14::double"}
     key = "12345678901234567890123456789"
@@ -149,7 +156,7 @@ def test_a_plan_that_is_half_settled(known: Known) -> None:
     known.bury("1", "9")
     known.settled(plan, before["5"], before["5"] + 1, unknown=[before["5"]])
     known.settled(plan, before["6"], before["6"] + 1, pending=[before["6"]])
-    known.state.do_all("intend", [(plan.id, before["10"], before["10"] + 1, "upsert", "k", now())])
+    known.state.do_all("intend", [(plan.id, before["10"], before["10"] + 1, "upsert", "k", REAL.now())])
     found = known.all()
     assert {key: record["status"] for key, record in found.items()} == {
         0: "acknowledged", 1: "rejected", 2: "acknowledged", 3: "pending", 5: "unknown", 6: "pending", 7: "pending",
@@ -189,7 +196,7 @@ def test_dead_letters_unknowns_and_resets(known: Known) -> None:
 
 
 def test_hashes_alone_show_no_values(tmp_path: Path) -> None:
-    world, state = World(tmp_path, values=False), State(tmp_path / "state")
+    world, state = World(tmp_path, values=False), SqliteState(tmp_path / "state")
     world.put(*rows(1)).run(sync())
     assert Known(world, state).all()[0]["fields"] is None
     world.close()

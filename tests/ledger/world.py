@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backhaul.changes import Stage
 from backhaul.config.sync import SyncConfig
 from backhaul.engine import in_order, open_engine
-from backhaul.ledger.diff import DELETE, MOVE, REFUSE, SEND, Diff, DiffOptions, key_json
-from backhaul.ledger.fold import Settled, Settlement, fold
+from backhaul.ledger.diff import DELETE, MOVE, REFUSE, SEND, Diff, DiffOptions
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.fold import Settlement, fold
 from backhaul.ledger.ledger import Ledger
 from backhaul.ledger.plan import Plan
 from backhaul.mapping.mapping import Mapping as Compiled
@@ -59,7 +61,9 @@ class Destination:
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
     def find(self, value: Any) -> str | None:
-        return next((rid for rid, held in self.records.items() if held[self.identifier] == value), None)
+        return next(
+            (rid for rid, held in self.records.items() if str(held[self.identifier]) == str(value)), None
+        )
 
     def upsert(self, record: dict[str, Any]) -> str:
         rid = self.find(record[self.identifier]) or f"r{next(self._ids)}"
@@ -148,11 +152,11 @@ class World:
                 what = REFUSED
             if what == OK:
                 settled.append(
-                    Settlement(Settled.DELIVERED, number, number + 1, remote_ids=[rid] if self.ids else None)
+                    Settlement(Stage.ACKNOWLEDGED, number, number + 1, remote_ids=[rid] if self.ids else None)
                 )
                 self.letters.pop(row["key"], None)
             elif what in (LOST, APPLIED):
-                settled.append(Settlement(Settled.UNKNOWN, number, number + 1))
+                settled.append(Settlement(Stage.UNKNOWN, number, number + 1))
             elif what == REFUSED:
                 self.letters[row["key"]] = (row["hash"], False)
         return settled
@@ -180,6 +184,6 @@ class World:
                 return {}
             names = ["_hash", "_state", "_remote_id", *(f"f.{name}" for name in view.shape["fields"])]
             rows = self.engine.execute(
-                f"SELECT k0, {', '.join(map(ident, names))} FROM ledger.acked"
+                f"SELECT k0, {', '.join(map(ident, names))} FROM _backhaul_ledger.acked"
             ).fetchall()
         return {str(row[0]): dict(zip(names, row[1:], strict=True)) for row in rows}

@@ -84,10 +84,12 @@ def errors(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str, s
     return {key: tuple(error.split(SEPARATOR, 2)) for key, error in rows}
 
 
-def written(connection: duckdb.DuckDBPyConnection, mapping: Compiled, wire: str) -> dict[int, str]:
+def written(
+    connection: duckdb.DuckDBPyConnection, mapping: Compiled, wire: str, null: str = ""
+) -> dict[int, str]:
     """The wire's text of each row that the mapping does not refuse."""
     rows = connection.execute(
-        f"SELECT k0, {record_text(wire, mapping.fields)} FROM d WHERE _error IS NULL ORDER BY k0"
+        f"SELECT k0, {record_text(wire, mapping.fields, null=null)} FROM d WHERE _error IS NULL ORDER BY k0"
     ).fetchall()
     return dict(rows)
 

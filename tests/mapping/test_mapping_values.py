@@ -293,6 +293,21 @@ NESTED = {
 }
 
 
+def test_csv_with_a_text_for_null_leaves_empty_cells_for_what_is_skipped(
+    db: duckdb.DuckDBPyConnection,
+) -> None:
+    """Where an empty cell leaves a field alone: NULL and the empty text are cleared, a skipped NULL and what did not change
+    are empty cells."""
+    mapped.table(db, {"v": "VARCHAR", "n": "BIGINT"}, [[None, None], ["", "0"], ["#", "1"], ['"', "2"]])
+    skipped = {"s": {"value": "v", "null": "skip"}, "m": {"value": "n", "null": "skip"}}
+    mapping = mapped.compiled(db, {"v": "v", "n": "n", **skipped})
+    lines = mapped.written(db, mapping, "csv", null="#N/A")
+    assert list(lines.values()) == [
+        "0,#N/A,#N/A,,\n", "1,#N/A,0,#N/A,0\n", '2,"#",1,"#",1\n', '3,"""",2,"""",2\n',
+    ]  # fmt: skip
+    assert list(mapped.written(db, mapping, "csv").values())[:2] == ["0,,,,\n", '1,"",0,"",0\n']
+
+
 @pytest.mark.parametrize(("expr", "text"), NESTED.items(), ids=list(NESTED))
 def test_nested_values_keep_their_digits(db: duckdb.DuckDBPyConnection, expr: str, text: str) -> None:
     db.execute("CREATE OR REPLACE TABLE t AS SELECT 0 AS id")

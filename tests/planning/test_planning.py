@@ -161,6 +161,8 @@ def test_an_estimate(segments: Any, rates: Any, concurrency: int, requests: int,
 
 def test_an_operation_without_limits_counts_each_record() -> None:
     assert (
-        estimate(plan(segments=(Segment(Op.INSERT, 0, 7),)), lambda op: None, (), 8, remote=False).requests
+        estimate(
+            plan(segments=(Segment(Op.INSERT, 0, 7),)), lambda op, rows: None, (), 8, remote=False
+        ).requests
         == 7
     )

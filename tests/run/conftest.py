@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from plugin import Api, install, settings
 from sites import Handler, Servers, Site
 
 from backhaul.testing.sink import Faults, Sink
+
+POSTGRES = Path(__file__).parents[2] / "scripts" / "postgres"
+
+
+def missing(what: str) -> None:
+    """Ends the test: skipped, or failed where everything has to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +80,35 @@ def answering(site: Site) -> Callable[..., list[str]]:
         return asked
 
     return serve
+
+
+@pytest.fixture
+def plugged(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """Points the project at the destination of plugin.py."""
+    install(tmp_path / "plugins")
+    monkeypatch.syspath_prepend(tmp_path / "plugins")
+    api = Api()
+    site.sync = {"mode": "upsert", "freshness": {"sample": 0}, "fields": {"name": "name"}}
+    site.write()
+    settings(site, base_url=f"http://127.0.0.1:{site.servers.start(api.app())}")
+    return api
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Path]:
+    """The folder of a PostgreSQL server that the test may stop and start."""
+    folder = Path(tempfile.mkdtemp(prefix="bh-pg-", dir="/tmp"))
+    folder.chmod(0o755)
+    started = subprocess.run([POSTGRES, "start", folder], capture_output=True, text=True)
+    try:
+        if started.returncode:
+            missing(f"no PostgreSQL: {started.stderr.strip()[-300:]}")
+        yield folder
+    finally:
+        subprocess.run([POSTGRES, "stop", folder], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_dsn(own_postgres: Path) -> str:
+    return (own_postgres / "dsn").read_text().strip()

@@ -19,7 +19,7 @@ from aiohttp import web
 
 import backhaul
 from backhaul.project import FinishedRun, Project
-from backhaul.report import RunReport
+from backhaul.runs.report import RunReport
 from backhaul.testing.sink import Sink
 
 RESULTS = {"each": "results", "key": "id", "delivered": "status == 'ok'", "error": "error"}
@@ -80,6 +80,10 @@ class Site:
     batch_size: int = 100
     fields: dict[str, Any] = field(default_factory=dict)
     """What the object declares of its fields; nothing: it takes any."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More keys of backhaul.yml."""
+    lookup: dict[str, Any] = field(default_factory=dict)
+    """What the object's `read` declares beside its request."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def write(self) -> None:
@@ -91,7 +95,13 @@ class Site:
             "upsert": {"request": "POST /upsert", "body": {"records": "$records"}, **write},
             "insert": {"request": "POST /insert", "body": {"records": "$records"}, **write},
             "delete": {"request": "POST /delete", "body": {"ids": "$keys"}, **write},
-            "read": {"request": "POST /read", "body": {"ids": "$keys"}, "each": "results", "key": "id"},
+            "read": {
+                "request": "POST /read",
+                "body": {"ids": "$keys"},
+                "each": "results",
+                "key": "id",
+                **self.lookup,
+            },
         }
         if self.fields:
             user["fields"] = self.fields
@@ -100,6 +110,7 @@ class Site:
             "project": "t",
             "warehouses": {"main": {"type": "duckdb", "path": "warehouse.duckdb"}},
             "destinations": {"api": api | self.api},
+            **self.settings,
         }
         sync = {
             "name": "users",

@@ -48,6 +48,21 @@ def test_a_replay_sends_the_newest_value(site: Site, faulty: Callable[..., None]
     assert site.letters() == []
 
 
+def test_a_replay_finds_a_row_that_an_incremental_read_passes_over(
+    site: Site, faulty: Callable[..., None]
+) -> None:
+    site.sync = {
+        "mode": "upsert",
+        "model": {"warehouse": "main", "table": "t", "primary_key": "id", "cursor": "v"},
+    }
+    site.write()
+    letter = bad(site, faulty)
+    faulty()
+    mark(site, letter, "replay")
+    assert site.run().report.delivered == 1
+    assert site.letters() == []
+
+
 def test_a_replay_that_is_refused_again_stays_and_is_counted(site: Site, faulty: Callable[..., None]) -> None:
     letter = bad(site, faulty)
     mark(site, letter, "replay")

@@ -69,7 +69,7 @@ def test_nothing_is_sent_that_is_not_written_down(
     assert report.status == "succeeded", report.error
     assert site.sink.records == site.model()
     twice = [key for key, count in (site.sent(since) - sent).items() if key in sent and count]
-    assert len(twice) <= 32 * 10
+    assert len(twice) <= 48 * 10
 
 
 def test_a_state_that_cannot_be_made_is_said(site: Site, small: Path) -> None:
@@ -79,3 +79,24 @@ def test_a_state_that_cannot_be_made_is_said(site: Site, small: Path) -> None:
     with pytest.raises(StateError):
         site.run()
     assert site.sink.seen == []
+
+
+def test_care_without_room_loses_nothing(site: Site, small: Path) -> None:
+    put_state_on(site, small)
+    site.fill(5000).run()
+    file = site.root / "backup.tar"
+    with site.project as project:
+        project.back_up_state(file)
+    fill_up(small, 65_536)
+    for act in (
+        lambda project: project.back_up_state(small / "other.tar"),
+        lambda project: project.restore_state(file),
+        lambda project: project.compact_state(),
+    ):
+        with site.project as project, pytest.raises(StateError):
+            act(project)
+    assert sorted(path.name for path in small.iterdir()) == ["ballast", "state"]
+    (small / "ballast").unlink()
+    with site.project as project:
+        assert all(one.ok for one in project.check_state())
+    assert site.run().report.requests == 0

@@ -131,7 +131,7 @@ def test_a_changed_mapping_is_named_and_approved_anew(site: Site) -> None:
 def test_a_baseline_sends_nothing_and_only_later_changes_are_sent(site: Site) -> None:
     site.fill(100)
     with site.project as project:
-        assert project.baseline("users") == 100
+        assert project.baseline("users").records == 100
     assert site.sink.seen == []
     assert site.run().report.requests == 0
     site.sql("update t set v = v + 1 where id < 3")

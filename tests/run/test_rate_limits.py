@@ -58,7 +58,7 @@ def test_a_window_is_kept_over_runs(site: Site) -> None:
 
 
 def test_a_daily_quota_defers_and_outlives_the_process(site: Site) -> None:
-    site.api = {"rate_limits": ["50/1d"]}
+    site.api = {"rate_limits": ["50/1d"], "share": "100%"}
     site.batch_size = 10
     site.write()
     site.fill(1000)
@@ -70,14 +70,14 @@ def test_a_daily_quota_defers_and_outlives_the_process(site: Site) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 3
     assert len(site.sink.seen) == 50
-    site.api = {"rate_limits": ["1000/1d"]}
+    site.api = {"rate_limits": ["2000/1d"]}
     site.write()
     assert site.run().report.delivered == 500
     assert site.sink.records == site.model()
 
 
 def test_a_quota_that_ends_with_the_last_batch_is_no_failure(site: Site) -> None:
-    site.api = {"rate_limits": ["50/1d"]}
+    site.api = {"rate_limits": ["50/1d"], "share": "100%"}
     site.batch_size = 10
     site.write()
     site.fill(500)

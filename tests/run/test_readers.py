@@ -30,7 +30,7 @@ def test_readers_answer_while_a_run_is_going_on(site: Site, faulty: Callable[...
         project.runs("users")
         took = time.monotonic() - began
     assert process.poll() is None
-    assert took < 3
+    assert took < 10
     assert status["running"]
     counted = Counter(record["status"] for record in records)
     assert 2990 <= sum(counted.values()) <= 3000  # a delete that was acknowledged is no record any more

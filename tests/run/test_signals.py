@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -11,8 +13,8 @@ import pytest
 from aiohttp import web
 from sites import Site
 
-from backhaul.report import RunOptions
-from backhaul.run import Run
+from backhaul.runs.report import RunOptions
+from backhaul.runs.run import Run
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -38,7 +40,7 @@ def test_a_signal_finishes_what_is_in_flight(
     began = time.monotonic()
     _, said = process.communicate(timeout=30)
     assert process.returncode == 3
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "Traceback" not in said
     sent = len(site.sink.seen)
     assert sent < 60
@@ -66,7 +68,7 @@ def test_a_signal_ends_a_long_hold(site: Site, answering: Callable[..., list[str
     began = time.monotonic()
     _, said = process.communicate(timeout=30)
     assert process.returncode == 3
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "Traceback" not in said
 
 
@@ -82,7 +84,7 @@ def test_a_signal_while_the_model_is_read_sends_nothing(site: Site) -> None:
     began = time.monotonic()
     _, said = process.communicate(timeout=30)
     assert process.returncode in (1, 3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "Traceback" not in said
     assert "stopped" in said
     assert site.sink.seen == []
@@ -99,11 +101,22 @@ def test_a_second_signal_ends_at_once_and_loses_nothing(site: Site, faulty: Call
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.communicate(timeout=30)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert process.returncode not in (0, None)
     faulty()
     assert site.run().report.status == "succeeded"
     assert site.sink.records == site.model()
+
+
+def test_a_stop_before_the_plan_sends_nothing(site: Site) -> None:
+    site.write()
+    site.fill(10)
+    with site.project as project:
+        one = Run(project.workspace, project.sync("users"), RunOptions())
+        one.stop()
+        report = asyncio.run(one.execute())
+    assert (report.status, report.error) == ("failed", "stopped before anything was sent")
+    assert site.sink.seen == []
 
 
 def test_a_stop_at_any_moment_is_polite(site: Site, faulty: Callable[..., None]) -> None:
@@ -114,20 +127,77 @@ def test_a_stop_at_any_moment_is_polite(site: Site, faulty: Callable[..., None])
     faulty(latency=0.002)
     ended = set()
 
-    async def run(after: float) -> None:
+    def stop_at_request(one: Run, number: int) -> None:
+        if len(site.sink.seen) >= number:
+            one.stop()
+        else:
+            asyncio.get_running_loop().call_later(0.001, stop_at_request, one, number)
+
+    async def run(after: float, *, requests: int = 1000) -> str:
         with site.project as project:
             one = Run(project.workspace, project.sync("users"), RunOptions())
             asyncio.get_running_loop().call_later(after, one.stop)
+            stop_at_request(one, len(site.sink.seen) + requests)
             report = await one.execute()
-        ended.add(report.status)
         assert report.status in ("succeeded", "deferred") or "stopped" in str(report.error), report
+        return report.status
 
     began = time.monotonic()
-    asyncio.run(run(60))
+    assert asyncio.run(run(60)) == "succeeded"
     length = time.monotonic() - began
     for number in range(30):
         site.sql(f"update t set v = v + 1, name = 'n{number}' where id % 3 = {number % 3}")
-        asyncio.run(run(length * number / 20))
+        ended.add(asyncio.run(run(length * number / 20)))
+    assert "failed" in ended
+    faulty(latency=0.1)
+    site.sql("update t set v = v + 1")
+    assert asyncio.run(run(60, requests=2)) == "deferred"
     site.run()
     assert site.sink.records == site.model()
-    assert ended == {"succeeded", "deferred", "failed"}
+
+
+HOLDER = """
+import duckdb, sys, time
+held = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_i36_a_run_that_waits_for_the_ledger_answers_a_signal_at_once(site: Site) -> None:
+    site.fill(10)
+    site.run()
+    site.sql("update t set v = v + 1")
+    ledger = site.root / ".backhaul" / "ledgers" / "users.duckdb"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(ledger)], stdout=subprocess.PIPE, text=True)
+    site.processes.append(holder)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    process = site.command("run")
+    until(lambda: site.rows("SELECT 1 FROM runs WHERE status = 'running'"))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    holder.kill()
+    assert site.run().report.delivered == 10
+
+
+def test_i36_what_does_not_answer_is_in_doubt_within_thirty_seconds(
+    site: Site, faulty: Callable[..., None]
+) -> None:
+    site.fill(10)
+    faulty(silence=120)
+    process = site.command("run")
+    until(lambda: site.sink.records)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=40)
+    assert time.monotonic() - began < 30
+    assert process.returncode == 3
+    assert "Traceback" not in said
+    with site.project as project:
+        assert project.status(["users"])[0]["records"]["unknown"] == 10

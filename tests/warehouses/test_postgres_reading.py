@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from backhaul.warehouses.postgres_errors import address, explain
 from backhaul.warehouses.postgres_types import decimal
 
 SECRET = "p4ss%2Fw0rd"
+SPOILT = "\x1f"
+"""The end of the names of columns that say what did not fit."""
 
 
 class Model:
@@ -45,7 +48,8 @@ def warehouse(dsn: str) -> Postgres:
 def read(source: Postgres, engine: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
     relation = open_model(Model(sql), source, engine, Path())
     try:
-        return engine.execute(f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM {relation.sql}").fetchall()
+        columns = f"COLUMNS(lambda c: NOT ends_with(c, '{SPOILT}'))"
+        return engine.execute(f"SELECT CAST({columns} AS VARCHAR) FROM {relation.sql}").fetchall()
     finally:
         relation.close()
 
@@ -119,11 +123,16 @@ def test_a_numeric_of_no_width_has_eighteen_decimals() -> None:
 
 
 @pytest.mark.parametrize("value", ["1e30", "'NaN'", "'Infinity'"])
-def test_a_numeric_that_does_not_fit_names_its_column(
+def test_a_numeric_that_does_not_fit_keeps_its_text_beside_it(
     postgres_db: str, engine: duckdb.DuckDBPyConnection, value: str
 ) -> None:
-    with pytest.raises(duckdb.ConversionException, match="price"):
-        read(warehouse(postgres_db), engine, f"select {value}::numeric as price")
+    source, model = warehouse(postgres_db), Model(f"select {value}::numeric as price, 1 as n")
+    price, number = model_columns(model, source, engine, Path())
+    assert (price.type, price.spoilt, number.spoilt) == ("DECIMAL(38,18)", f"price{SPOILT}", None)
+    relation = open_model(model, source, engine, Path())
+    (row,) = engine.execute(f'SELECT price, "{price.spoilt}" FROM {relation.sql}').fetchall()
+    relation.close()
+    assert row == (None, "1" + "0" * 30 if value == "1e30" else value.strip("'"))
 
 
 def test_names_that_need_quoting(postgres_db: str, engine: duckdb.DuckDBPyConnection) -> None:
@@ -262,3 +271,15 @@ def test_a_certificate_that_is_not_trusted(
 def test_tls_that_the_server_does_not_offer(postgres_db: str, engine: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(SourceError, match="asks for TLS"):
         warehouse(make_conninfo(postgres_db, sslmode="require")).columns(engine, "select 1")
+
+
+def test_a_read_that_nobody_waits_for_ends(postgres_db: str, engine: duckdb.DuckDBPyConnection) -> None:
+    """Closing a relation in the middle of it cancels what the server still does for it."""
+    slow = "select i, pg_sleep(case when i > 300000 then 60 else 0 end)::text as t from generate_series(1, 400000) as g (i)"
+    relation = warehouse(postgres_db).relation(engine, slow)
+    assert engine.execute(f"SELECT count(*) FROM (SELECT * FROM {relation.sql} LIMIT 10)").fetchall() == [
+        (10,)
+    ]
+    began = time.monotonic()
+    relation.close()
+    assert time.monotonic() - began < 20

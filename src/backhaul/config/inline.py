@@ -34,7 +34,13 @@ _SANDBOX = re.compile(r"(?:sandbox|local|demo|test|dummy|example|fake)(?:[ _-][a
 _SCHEME = re.compile(r"(?:bearer|basic|token|apikey)\s+", re.IGNORECASE)
 _KEYWORD = re.compile(r"\bpassword\s*=\s*('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 _HOST = re.compile(r"\bhost(?:addr)?\s*=\s*'?([^\s',]+)", re.IGNORECASE)
-_WITH_SECRETS: tuple[Where, ...] = (("warehouses",), ("destinations",), ("alerts",), ("state",))
+_WITH_SECRETS: tuple[Where, ...] = (
+    ("warehouses",),
+    ("destinations",),
+    ("alerts",),
+    ("state",),
+    ("dead_letters",),
+)
 _LOOPBACK = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
@@ -83,7 +89,8 @@ def _is_secret_key(config: type[BaseModel], where: Where) -> bool:
 
 def _reason(where: Where, text: Text, secret_type: bool) -> tuple[str, str] | None:
     key = next((part for part in reversed(where) if isinstance(part, str)), "")
-    variable = re.sub(r"\W", "_", str(where[1] if len(where) > 2 else "") + "_" + key).strip("_").upper()
+    place = str(where[1] if where[1] != key else where[0]) if len(where) > 2 else ""
+    variable = re.sub(r"\W", "_", f"{place}_{key}").strip("_").upper()
     hint = f"write it as ${{{variable}}} and set {variable} in the environment or in .env"
     if _TOKEN.search(text.literal):
         return f"`{key}` holds a secret in plain text", hint

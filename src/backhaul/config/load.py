@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from backhaul.config.connections import Connections, read_connections
 from backhaul.config.documents import Document, Where, read
 from backhaul.config.explain import explain
-from backhaul.config.inline import password_in, refuse_inline
+from backhaul.config.inline import password_in, refuse_inline, secrets_of
 from backhaul.config.interpolate import Interpolated, environment, interpolate
 from backhaul.config.plugins import EntryPoints, Plugins
-from backhaul.config.project import VERSION, BackhaulFile, Project
+from backhaul.config.project import VERSION, BackhaulFile, DeadLetters, Project
 from backhaul.config.redact import redact
 from backhaul.config.sync import SyncConfig
 from backhaul.config.syncs import read_sync
@@ -99,7 +99,7 @@ def _read_main(
     reading.problems.extend(found.problems)
     reading.hidden |= _outside(found)
     connections = read_connections(document, found, plugins)
-    inline = dict(refuse_inline(document, found, connections.types))
+    inline = dict(refuse_inline(document, found, connections.types | {("dead_letters",): DeadLetters}))
     reading.hidden |= {found.texts[where].literal for where in inline}
     problems = [*connections.problems]
     data = {key: value for key, value in found.data.items() if key not in ("warehouses", "destinations")}
@@ -110,6 +110,8 @@ def _read_main(
     reading.problems.extend(problem for where, problem in problems if not _below(where, skip))
     reading.problems.extend(inline.values())
     reading.secrets |= connections.secrets | _state_secrets(found)
+    if file is not None:
+        reading.secrets |= secrets_of(found, ("dead_letters",), file.dead_letters)
     return _Main(_project(reading.root, file, connections), connections, defaults)
 
 
@@ -160,7 +162,10 @@ def _project(root: Path, file: BackhaulFile | None, connections: Connections) ->
         warehouse_types=connections.type_names["warehouses"],
         destination_types=connections.type_names["destinations"],
         syncs={},
+        lease=kept.lease,
         memory_limit=kept.memory_limit,
+        history=kept.history,
+        dead_letters=kept.dead_letters,
         defaults=kept.defaults,
         alerts=kept.alerts,
     )

@@ -111,6 +111,27 @@ RowGuard = Annotated[
 ]
 
 
+_PRIORITIES = {"high": 10, "normal": 0, "low": -10}
+
+
+def _priority(value: Any) -> int:
+    """Raises: ValueError."""
+    if isinstance(value, str) and value.strip().lower() in _PRIORITIES:
+        return _PRIORITIES[value.strip().lower()]
+    if isinstance(value, bool) or not isinstance(value, int) or not -1000 <= value <= 1000:
+        raise ValueError("expected high, normal, low, or a whole number between -1000 and 1000")
+    return value
+
+
+Priority = Annotated[
+    int,
+    PlainValidator(_priority),
+    WithJsonSchema(
+        {"type": ["integer", "string"], "description": "high (10), normal (0), low (-10), or a number."}
+    ),
+]
+
+
 class Guards(Section):
     """What stops a run before anything is sent: a number of records, a share of them, or `off`.
 
@@ -129,6 +150,10 @@ class Guards(Section):
     """Rows the model must have. Unset: at least one, once the destination holds records."""
     max_drop: ShareGuard = None
     """How much smaller than at the last run the model may be. Unset: 50%."""
+    max_field_changes: ShareGuard = None
+    """Known records in which any one field may change. Unset: no limit."""
+    max_null_rise: ShareGuard = None
+    """Known records in which any one field may become NULL, less those in which it is no longer. Unset: no limit."""
 
 
 class Freshness(Section):

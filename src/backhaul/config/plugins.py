@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
@@ -41,11 +40,14 @@ class Plugins(Protocol):
 class EntryPoints:
     """The types that installed packages declare under `backhaul.warehouses` and `backhaul.destinations`."""
 
+    def __init__(self) -> None:
+        self._points: dict[Kind, dict[str, EntryPoint]] = {}
+
     def names(self, kind: Kind) -> Sequence[str]:
-        return sorted(_declared(kind))
+        return sorted(self._declared(kind))
 
     def find(self, kind: Kind, name: str) -> Connector:
-        point = _declared(kind)[name]
+        point = self._declared(kind)[name]
         try:
             cls = point.load()
         except ModuleNotFoundError as error:
@@ -56,10 +58,10 @@ class EntryPoints:
             raise Missing(f"the type {name} cannot be imported: {error}", _install(point, name)) from None
         return Connector(_config(cls), _dialect(cls))
 
-
-@cache
-def _declared(kind: Kind) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"backhaul.{kind}")}
+    def _declared(self, kind: Kind) -> dict[str, EntryPoint]:
+        if kind not in self._points:
+            self._points[kind] = {point.name: point for point in entry_points(group=f"backhaul.{kind}")}
+        return self._points[kind]
 
 
 def _install(point: EntryPoint, name: str) -> str:

@@ -87,6 +87,8 @@ def _not_one(expressions: list[Any]) -> Fault | None:
         return Fault("an expression holds no subquery; write it in the model")
     if isinstance(one, exp.Star) or (isinstance(one, exp.Column) and isinstance(one.this, exp.Star)):
         return Fault("`*` is not one value")
+    if one.find(exp.Unnest, exp.Explode):
+        return Fault("an expression gives one value; write unnest in the model")
     if one.find(exp.AggFunc, exp.Window):
         return Fault("an expression sees one row; write aggregates and windows in the model")
     if one.find(exp.Placeholder, exp.Parameter, exp.DML, exp.DDL, exp.Command):

@@ -17,6 +17,7 @@ from backhaul.config.parts import (
     LedgerOptions,
     Line,
     Name,
+    Priority,
     Section,
 )
 from backhaul.errors import Problem
@@ -44,9 +45,15 @@ class SyncDefaults(Section):
     freshness: Freshness = Freshness()
     """How old the destination may be, and how much is read back."""
     on_schema_change: Literal["fail", "apply", "ignore"] = "fail"
-    """What happens when the model's columns change."""
+    """A column that the sync reads has another type: refuse the run, go on, or go on silently. A missing one is refused."""
+    duplicates: Literal["refuse", "reject"] = "refuse"
+    """Rows of the model that share a primary key or have none: refuse the run, or reject them all, as dead letters, and send the
+    rest."""
+    gone: Literal["recreate", "reject"] | None = None
+    """The destination no longer holds a record that it acknowledged: make it again by an upsert, or reject it. Unset: recreate in
+    mode upsert and mirror, reject in mode update."""
     approve: Literal["first", "always", "never"] = "never"
-    """Which runs wait for `backhaul run --plan`: the first and those after a mapping change, all, or none."""
+    """Which runs wait for `backhaul run --plan`: the first and those after a changed mapping, all, or none."""
     ledger: LedgerOptions = LedgerOptions()
     """What the ledger keeps of each acknowledged record."""
 
@@ -115,6 +122,10 @@ class SyncFile(SyncDefaults):
     """What the destination calls the thing: contacts, Account, a table."""
     mode: Mode = Mode.UPSERT
     """insert, update, upsert, or mirror (upsert, and delete what left the model)."""
+    priority: Priority = 0
+    """Who sends first among syncs that share a credential: high, normal, low, or a number; the larger goes first."""
+    unknown: Literal["at_most_once", "at_least_once"] = "at_most_once"
+    """Of creates that nobody can look up and whose end nobody knows: leave them to a person, or send them again."""
     identify: dict[Line, Expression] = Field(min_length=1, max_length=32)
     """Destination identifier <- SQL expression."""
     fields: dict[Line, FieldMapping] = Field(default={}, max_length=2000)

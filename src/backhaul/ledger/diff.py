@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
-import orjson
 import pyarrow as pa
 
-from backhaul.engine import number, spill_folder
+from backhaul.changes import Stage, code, named
+from backhaul.engine import in_order, number, spill_folder
 from backhaul.errors import RunError, SourceError
-from backhaul.ledger.ledger import LedgerView, RowState
-from backhaul.ledger.plan import CHANGES, Plan, Segment, make_durable
+from backhaul.ledger import nameless
+from backhaul.ledger.duplicates import Duplicates, Found, count_candidates, key_json
+from backhaul.ledger.ledger import LedgerView
+from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, rows_of
+from backhaul.ledger.remapping import APPROVED, remapped, resent
+from backhaul.ledger.suppression import is_wanted, suppress
+from backhaul.ledger.tally import Tally, tally_of
+from backhaul.mapping.fingerprint import fingerprints
 from backhaul.mapping.mapping import SEPARATOR, Mapping
 from backhaul.mapping.wire import key_text
 from backhaul.sql import ident, literal
@@ -42,19 +49,16 @@ class RelationLike(Protocol):
 @dataclass(frozen=True, slots=True)
 class DiffOptions:
     """`moves`: the destination can change a record's identifier by its own id. `refused` holds the dead letters as
-    (key as JSON, hash, made by the mapping)."""
+    (key as JSON, hash, made by the mapping). `forgotten` are hashes of keys that are not to be sent: sha256 of `salt` and key.
+    `set_aside`: keys that are NULL or occur twice are refused one by one, and not the model."""
 
     mode: Mode
     incremental: bool = False
     moves: bool = False
     refused: Sequence[tuple[str, str, bool]] = ()
-
-
-def key_json(mapping: Mapping, prefix: str = "") -> str:
-    """SQL of the primary key as JSON: a scalar, or a list of scalars where the key is composite."""
-    columns = [prefix + key.column for key in mapping.keys]
-    inner = columns[0] if len(columns) == 1 else f"json_array({', '.join(columns)})"
-    return f"CAST(to_json({inner}) AS VARCHAR)"
+    forgotten: Sequence[str] = ()
+    salt: str = ""
+    set_aside: bool = False
 
 
 def identity(mapping: Mapping) -> str:
@@ -79,21 +83,27 @@ class Diff:
         self.view = view if view is not None and not view.empty else None
         self.options = options
         self.keys = [key.column for key in mapping.keys]
-        self.rows = 0
+        self.rows = self.suppressed = self._nameless = 0
+        self.found = Found()
+        self._claims = self._twins = 0
+        """Rows of temp.claimed and temp.twins."""
 
     def find(self, relation: RelationLike) -> None:
         """Fills temp.candidates with the rows that may differ, in one pass over the model.
 
         Raises:
-            SourceError: a key is NULL or occurs twice; names samples.
+            SourceError: a key is NULL or occurs twice, and such rows are not set aside; names samples.
         """
         self._join(relation)
+        if self.options.forgotten:
+            columns = f"*{self._nothing_known()}"
+            self.suppressed = suppress(self.engine, self.options.forgotten, self._salted(), columns)
         self.rows = (
             self._one(f"SELECT count(*) FROM {relation.sql}") if relation.repeatable else relation.rows or 0
         )
+        self.found = count_candidates(self.engine, self.mapping, self.view)
         self._check_nulls()
         self._check_duplicates(relation)
-        self._check_spellings()
 
     def _join(self, relation: RelationLike) -> None:
         desired = self.mapping.desired(relation.sql)
@@ -108,32 +118,34 @@ class Diff:
         # the ledger's (key, hash) is the side to hold in memory; the model with all its columns only streams past
         self.engine.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
         try:
-            self._make(
-                "candidate_rows",
+            file = spill_folder(self.engine) / "candidates.parquet"
+            self._copy(
                 f"SELECT m.*, {known}, l._hash AS _was FROM ({desired}) AS m {kind} JOIN "
                 f"(SELECT {', '.join(self.keys)}, _hash FROM ({self.view.current(self.mapping)})) AS l ON {on} {where}",
+                file,
             )
         finally:
             self.engine.execute("RESET disabled_optimizers")
-        self.engine.execute("CREATE OR REPLACE TEMP VIEW candidates AS SELECT * FROM temp.candidate_rows")
+        self._show(file)
+
+    def _nothing_known(self) -> str:
+        """The ledger's columns of candidates that were laid out without one."""
+        nothing = "".join(f", NULL::{key.storage} AS l{key.column}" for key in self.mapping.keys)
+        return f"{nothing}, NULL::UBIGINT AS _was" if self.view is None else ""
 
     def _lay_out(self, desired: str) -> None:
-        """Everything is new: the rows go to a file in the shape of a plan, since a table of them would be spilled as it is
-        and written again."""
+        """Everything is new: the rows are written in the shape of a plan, so that clean ones need not be written again."""
         old = [f"NULL::{field.storage} AS {ident('o.' + field.name)}" for field in self.mapping.fields]
         names = [*self.keys, "_hash", *self._values("f."), *old, "NULL::VARCHAR AS _remote_id", "_error"]
-        self._laid_out = spill_folder(self.engine) / "candidates.parquet"
         kind = f"{SEND} AS _segment, {self._creates()} AS _change"
-        self._copy(
-            f"SELECT {kind}, {', '.join(names)}, NULL::UTINYINT AS _again FROM ({desired})", self._laid_out
-        )
-        self._show(self._laid_out)
+        file = spill_folder(self.engine) / "candidates.parquet"
+        self._copy(f"SELECT {kind}, {', '.join(names)}, NULL::UTINYINT AS _again FROM ({desired})", file)
+        self._show(file)
 
     def _show(self, file: Path) -> None:
-        nothing = ", ".join(f"NULL::{key.storage} AS l{key.column}" for key in self.mapping.keys)
+        """Makes a file temp.candidates; a table of so many wide rows would fill the memory."""
         self.engine.execute(
-            f"CREATE OR REPLACE TEMP VIEW candidates AS SELECT *, {nothing}, NULL::UBIGINT AS _was "
-            f"FROM read_parquet({literal(str(file))})"
+            f"CREATE OR REPLACE TEMP VIEW candidates AS SELECT *{self._nothing_known()} FROM read_parquet({literal(str(file))})"
         )
 
     def _copy(self, select: str, file: Path) -> None:
@@ -142,100 +154,95 @@ class Diff:
         )
 
     def _check_nulls(self) -> None:
-        missing = " AND ".join(f"l{key} IS NULL" for key in self.keys)
-        null = " OR ".join(f"{key} IS NULL" for key in self.keys)
-        count = self._one(f"SELECT count(*) FROM temp.candidates WHERE ({null}) AND {missing}")
+        count, names = self.found.nameless, ", ".join(key.name for key in self.mapping.keys)
+        if count and not self.options.set_aside:
+            have = f"{count:,} row{'s have' if count > 1 else ' has'} {nameless.lacking(self.mapping)}"
+            raise SourceError(f"{have} in the primary key ({names}){nameless.samples(self.engine, self.mapping)}",
+                              hint="filter them out in the model, choose a key that is always there, or have such rows set "
+                              "aside with `duplicates: reject`; nothing was sent")  # fmt: skip
         if count:
-            names = ", ".join(key.name for key in self.mapping.keys)
-            raise SourceError(f"{count:,} row{'s have' if count > 1 else ' has'} NULL in the primary key ({names})",
-                              hint="filter them out in the model, or choose a key that is always there")  # fmt: skip
+            nameless.set_aside(self.engine, self.mapping)
+            self._nameless = count
+            self.found = count_candidates(self.engine, self.mapping, self.view)
 
     def _check_duplicates(self, relation: RelationLike) -> None:
-        keys = ", ".join(self.keys)
-        if self.view is None or self.options.incremental:
-            twice = self._pairs("temp.candidates")
-        else:
-            new = self._one(f"SELECT count(*) FROM temp.candidates WHERE l{self.keys[0]} IS NULL")
-            gone = self._one(f"SELECT count(*) FROM temp.candidates WHERE {self.keys[0]} IS NULL")
-            twice = self._pairs(f"temp.candidates WHERE l{self.keys[0]} IS NULL")
-            # every ledger key is there once: more matched model rows than matched ledger rows means duplicates
-            if not twice and self.rows - new > self.view.count() - gone:
-                desired = self.mapping.desired(relation.again().sql)
-                twice = self._pairs(f"(SELECT {keys} FROM ({desired}))")
-                if not twice:
-                    raise SourceError(
-                        "the model gave different rows when read twice, so its duplicate keys cannot be named"
-                    )
-        if twice:
-            self._refuse(f"the primary key is not unique: {twice}")
+        rows, whole = self.rows - self.suppressed - self._nameless, not self.options.incremental
+        duplicates = Duplicates(self.engine, self.mapping, self.view, rows, self.found, whole=whole)
+        said = duplicates.found(relation)
+        if said and not self.options.set_aside:
+            raise SourceError(said, hint="make the model give one row a key, or have such rows set aside with "
+                              "`duplicates: reject`; nothing was sent")  # fmt: skip
+        if said:
+            duplicates.set_aside(relation, is_wanted(self._salted()) if self.suppressed else "true")
+            self.found = count_candidates(self.engine, self.mapping, self.view)
 
-    def _pairs(self, source: str) -> str:
-        keys = ", ".join(self.keys)
-        table, _, where = source.partition(" WHERE ")
-        rows = self.engine.execute(
-            f"SELECT {key_json(self.mapping)}, count(*) AS n FROM {table} {'WHERE ' + where if where else ''} "
-            f"GROUP BY {keys} HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT 3"
-        ).fetchall()
-        return ", ".join(f"{mask(key)} ({count} rows)" for key, count in rows)
-
-    def _check_spellings(self) -> None:
-        """Keys that differ only in case, outer spaces or Unicode form are duplicates too; keys of the ledger were
-        checked when they came in, so only new ones are looked at."""
-        if not any(key.storage == "VARCHAR" for key in self.mapping.keys):
-            return
-        folded = [
-            f"lower(trim(nfc_normalize({key.column})))" if key.storage == "VARCHAR" else key.column
-            for key in self.mapping.keys
-        ]
-        new = f"temp.candidates WHERE l{self.keys[0]} IS NULL"
-        among = f"SELECT list({key_json(self.mapping)}) AS pair FROM {new} GROUP BY {', '.join(folded)} HAVING count(*) > 1"
-        rows = self.engine.execute(f"{among} LIMIT 3").fetchall()
-        if not rows and self.view is not None and self._one(f"SELECT count(*) FROM {new}"):
-            names = ", ".join(f"{sql} AS n{number}" for number, sql in enumerate(folded))
-            on = " AND ".join(f"a.n{number} = b.n{number}" for number in range(len(folded)))
-            stays = " AND ".join(f"gone.l{key} = held.{key}" for key in self.keys)
-            rows = self.engine.execute(
-                f"SELECT [a.j, b.j] FROM (SELECT {names}, {key_json(self.mapping)} AS j FROM {new}) AS a JOIN "
-                f"(SELECT {names}, {key_json(self.mapping)} AS j FROM ({self.view.current(self.mapping)}) AS held "
-                f"WHERE NOT EXISTS "
-                f"(SELECT 1 FROM temp.candidates AS gone WHERE gone.{self.keys[0]} IS NULL AND {stays})) AS b ON {on} LIMIT 3"
-            ).fetchall()
-        if rows:
-            pairs = ", ".join(" and ".join(mask(key) for key in pair[:2]) for (pair,) in rows)
-            self._refuse(f"primary keys differ only in case, spaces or Unicode form: {pairs}")
-
-    def _refuse(self, message: str) -> None:
-        raise SourceError(message, hint="make the model give one row a key; nothing was sent")
+    def _salted(self) -> str:
+        """SQL of what stands for the key of a row `c` among the forgotten ones."""
+        return f"sha256({literal(self.options.salt)} || {key_json(self.mapping, 'c.')})"
 
     def write(self, plan_id: str, sync: str, path: Path, watermark: str | None = None) -> Plan:
         """Freezes the changes in a plan file: durable, sorted by segment."""
         self._find_refused()
         self._find_twins()
-        part = path.with_suffix(".part")
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         ready = self._is_plan()
-        if ready:
-            shutil.move(self._laid_out, part)
-        else:
-            changes = f"SELECT * FROM ({self._changes()}) WHERE _segment IS NOT NULL"
-            self._copy(f"{changes} ORDER BY _segment", part)
-        part.chmod(0o600)
-        part.replace(path)
-        make_durable(path)
+        with freezing(path) as part:
+            if ready:
+                shutil.move(spill_folder(self.engine) / "candidates.parquet", part)
+                tally = self._tally(part)
+            else:
+                tally = self._write_sorted(part)
+            self._check_deletes(tally)
         if ready:
             self._show(path)
-        return self._describe(plan_id, sync, path, watermark)
+        return self._describe(plan_id, sync, path, tally, watermark)
 
     def _is_plan(self) -> bool:
         """Whether the laid out rows are the changes already: the common first sync of clean rows."""
-        bad = "SELECT 1 FROM temp.candidates WHERE _error IS NOT NULL UNION ALL SELECT 1 FROM temp.twins"
         return (
-            self.view is None and not self.options.refused and not self._one(f"SELECT count(*) FROM ({bad})")
+            self.view is None
+            and not self.options.refused
+            and not self.suppressed
+            and not self._twins
+            and not self._one("SELECT count(*) FROM temp.main.candidates WHERE _error IS NOT NULL")
+        )
+
+    def _write_sorted(self, part: Path) -> list[Tally]:
+        """The changes by segment: each is picked out of an unsorted file, which a sort of wide rows would spill anyway."""
+        if not self.found.all:
+            self._copy(self._no_change(), part)
+            return []
+        unsorted = spill_folder(self.engine) / "changes.parquet"
+        self._copy(f"SELECT * FROM ({self._changes()}) WHERE _segment IS NOT NULL", unsorted)
+        tally = self._tally(unsorted)
+        segments = sorted({row.segment for row in tally})
+        if len(segments) > 1:
+            file = f"read_parquet({literal(str(unsorted))})"
+            picks = [f"SELECT * FROM {file} WHERE _segment = {segment}" for segment in segments]
+            with in_order(self.engine):
+                self._copy(" UNION ALL ".join(picks), part)
+            unsorted.unlink()
+        else:
+            shutil.move(unsorted, part)
+        return tally
+
+    def _tally(self, file: Path) -> list[Tally]:
+        before = [] if self.view is None else [*self._values("o."), "_remote_id"]
+        return tally_of(self.engine, file, self.mapping, before)
+
+    def _no_change(self) -> str:
+        """A plan without rows."""
+        old = [f"NULL::{field.storage} AS {ident('o.' + field.name)}" for field in self.mapping.fields]
+        names = [*self.keys, "_hash", *self._values("f."), *old, "NULL::VARCHAR AS _remote_id", "_error"]
+        return (
+            f"SELECT {SEND} AS _segment, 0 AS _change, {', '.join(names)}, NULL::UTINYINT AS _again "
+            "FROM temp.main.candidates LIMIT 0"
         )
 
     def _find_refused(self) -> None:
         """temp.refused: what dead letters say is not to be sent again as it is."""
         rows = self.options.refused
+        if not rows:
+            return
         table = pa.table({
             "key": pa.array([row[0] for row in rows], pa.string()),
             "hash": pa.array([row[1] for row in rows], pa.string()),
@@ -248,50 +255,57 @@ class Diff:
     def _key(self, prefix: str) -> str:
         """The primary key of a candidate as JSON, whether it is in the model or in the ledger alone."""
         gone, there = key_json(self.mapping, prefix + "l"), key_json(self.mapping, prefix)
-        return f"CASE WHEN {prefix}{self.keys[0]} IS NULL THEN {gone} ELSE {there} END"
+        return f"CASE WHEN {self._is_gone(prefix)} THEN {gone} ELSE {there} END"
+
+    def _is_gone(self, prefix: str) -> str:
+        """SQL: the candidate is in the ledger alone."""
+        return f"({prefix}{self.keys[0]} IS NULL AND {prefix}l{self.keys[0]} IS NOT NULL)"
 
     def stale(self, letters: Sequence[tuple[str, str]]) -> list[str]:
         """Of dead letters (key as JSON, hash) the keys of those that mean nothing any more: the record is as acknowledged
         again, or has left the model. Only a read of the whole model can say so."""
         if not letters or self.options.incremental:
             return []
+        if not self.found.all:
+            return [key for key, _ in letters]
         keys, hashes = zip(*letters, strict=True)
         self.engine.register(
             "letters_now",
             pa.table({"key": pa.array(keys, pa.string()), "hash": pa.array(hashes, pa.string())}),
         )
-        reason = f"(c.{self.keys[0]} IS NOT NULL OR n.hash = {literal(NO_HASH)})"
+        reason = f"(NOT {self._is_gone('c.')} OR n.hash = {literal(NO_HASH)})"
         rows = self.engine.execute(
             f"SELECT key FROM letters_now AS n WHERE NOT EXISTS "
-            f"(SELECT 1 FROM temp.candidates AS c WHERE {self._key('c.')} = n.key AND {reason})"
+            f"(SELECT 1 FROM temp.main.candidates AS c WHERE {self._key('c.')} = n.key AND {reason})"
         ).fetchall()
         self.engine.unregister("letters_now")
         return [key for (key,) in rows]
 
     def _find_twins(self) -> None:
-        """temp.twins: keys that claim an identifier which another key claims or holds; temp.claimed: every claim."""
-        keys = ", ".join(self.keys)
-        if {field.expr.strip('"').lower() for field in self.mapping.identifiers} == {
+        """temp.twins: keys that claim an identifier which another key claims or holds; temp.claimed: every claim. Neither is
+        made where there can be none."""
+        if not self.found.all or {field.expr.strip('"').lower() for field in self.mapping.identifiers} == {
             key.name.lower() for key in self.mapping.keys
         }:
-            self._make("claimed", f"SELECT {keys}, ''::VARCHAR AS n FROM temp.candidates LIMIT 0")
-            self._make("twins", f"SELECT {keys} FROM temp.claimed")
             return
-        norm = identity(self.mapping)
-        self._make(
+        keys, norm = ", ".join(self.keys), identity(self.mapping)
+        self._claims = self._make(
             "claimed",
-            f"SELECT {keys}, {norm} AS n FROM temp.candidates WHERE {self.keys[0]} IS NOT NULL AND _error IS NULL",
+            f"SELECT {keys}, {norm} AS n FROM temp.main.candidates WHERE {self.keys[0]} IS NOT NULL AND _error IS NULL",
         )
-        twins = f"SELECT {keys} FROM temp.claimed WHERE n IN (SELECT n FROM temp.claimed GROUP BY n HAVING count(*) > 1)"
+        if not self._claims:
+            return
+        more = "SELECT n FROM temp.main.claimed GROUP BY n HAVING count(*) > 1"
+        twins = f"SELECT {keys} FROM temp.main.claimed WHERE n IN ({more})"
         if self.view is not None:
             mine = " AND ".join(f"h.{key} = c.{key}" for key in self.keys)
             moving = " AND ".join(f"x.l{key} = h.{key}" for key in self.keys)
             twins += (
-                f" UNION SELECT {', '.join('c.' + key for key in self.keys)} FROM temp.claimed AS c JOIN "
+                f" UNION SELECT {', '.join('c.' + key for key in self.keys)} FROM temp.main.claimed AS c JOIN "
                 f"(SELECT {keys}, {norm} AS n FROM ({self.view.current(self.mapping)})) AS h ON h.n = c.n "
-                f"WHERE NOT ({mine}) AND NOT EXISTS (SELECT 1 FROM temp.candidates AS x WHERE {moving})"
+                f"WHERE NOT ({mine}) AND NOT EXISTS (SELECT 1 FROM temp.main.candidates AS x WHERE {moving})"
             )
-        self._make("twins", twins)
+        self._twins = self._make("twins", twins)
 
     def _changes(self) -> str:
         """The SELECT of a plan file's rows; `_segment` NULL is a candidate that is no change."""
@@ -312,7 +326,7 @@ class Diff:
     def _joined(self) -> str:
         both = [(key, f"l{key}") for key in self.keys]
         parts = [f"coalesce(c.{new}, c.{old}) AS {new}" for new, old in both]
-        parts += [f"c.{both[0][0]} IS NULL AS gone", f"c.{both[0][1]} IS NULL AS unheld", "c._hash", "c._was"]
+        parts += [f"{self._is_gone('c.')} AS gone", f"c.{both[0][1]} IS NULL AS unheld", "c._hash", "c._was"]
         joins = ""
         if self.view is None:
             parts += [f"c.{ident(field.column)}" for field in self.mapping.fields]
@@ -331,27 +345,36 @@ class Diff:
                 parts += [f"{value} AS {column}", f"h.{column} AS {ident('o.' + field.name)}"]
             parts += ["h._remote_id", "CASE WHEN c._was IS NULL THEN h._state END AS _again",
                       f"c.{both[0][1]} IS NOT NULL AND h._at IS NULL AS never"]  # fmt: skip
-        twin = " AND ".join(f"t.{key} = c.{key}" for key in self.keys)
-        name = self.mapping.identifiers[0].name
-        said = literal(
-            f"{name}{SEPARATOR}duplicate{SEPARATOR}another record of the model has the same {name}"
-        )
-        parts += [f"coalesce(c._error, CASE WHEN t.{self.keys[0]} IS NOT NULL THEN {said} END) AS _error"]
-        refused_now = f"(c._error IS NOT NULL OR t.{self.keys[0]} IS NOT NULL)"
-        parts += [f"r.key IS NOT NULL AND (r.by_mapping IS FALSE OR {refused_now}) AS dead"]
-        joins += f" LEFT JOIN (SELECT DISTINCT * FROM temp.twins) AS t ON {twin}"
-        hashed = f"coalesce(CAST(c._hash AS VARCHAR), {literal(NO_HASH)})"
-        joins += f" LEFT JOIN temp.refused AS r ON r.hash = {hashed} AND r.key = {self._key('c.')}"
-        return f"SELECT {', '.join(parts)} FROM temp.candidates AS c{joins}"
+        error, bad, dead = "c._error", "c._error IS NOT NULL", "false"
+        if self._twins:
+            twin = " AND ".join(f"t.{key} = c.{key}" for key in self.keys)
+            name = self.mapping.identifiers[0].name
+            said = literal(
+                f"{name}{SEPARATOR}duplicate{SEPARATOR}another record of the model has the same {name}"
+            )
+            joins += f" LEFT JOIN (SELECT DISTINCT * FROM temp.main.twins) AS t ON {twin}"
+            error = f"coalesce(c._error, CASE WHEN t.{self.keys[0]} IS NOT NULL THEN {said} END) AS _error"
+            bad = f"(c._error IS NOT NULL OR t.{self.keys[0]} IS NOT NULL)"
+        if self.options.refused:
+            hashed = f"coalesce(CAST(c._hash AS VARCHAR), {literal(NO_HASH)})"
+            joins += f" LEFT JOIN temp.main.refused AS r ON r.hash = {hashed} AND r.key = {self._key('c.')}"
+            dead = f"r.key IS NOT NULL AND (r.by_mapping IS FALSE OR {bad})"
+        parts += [error, f"{dead} AS dead"]
+        return f"SELECT {', '.join(parts)} FROM temp.main.candidates AS c{joins}"
 
     def _segment(self) -> str:
         mode = self.options.mode
         otherwise = DELETE if mode is Mode.MIRROR else "NULL"
-        claimed = f"{identity(self.mapping)} IN (SELECT n FROM temp.claimed)"
-        gone = f"CASE WHEN {claimed} THEN {FORGET} ELSE {otherwise} END"
-        if mode is Mode.INSERT or self.options.incremental:
+        gone = str(otherwise)
+        if self._claims:
+            claimed = f"{identity(self.mapping)} IN (SELECT n FROM temp.main.claimed)"
+            gone = f"CASE WHEN {claimed} THEN {FORGET} ELSE {otherwise} END"
+        absent = f"_again = {code(Stage.RETRY)}"
+        if mode is Mode.INSERT and not self.options.incremental:
+            gone = f"CASE WHEN {absent} THEN {FORGET} END"
+        elif self.options.incremental:
             gone = "NULL"
-        held = "NULL" if mode is Mode.INSERT else (
+        held = f"CASE WHEN {absent} THEN {SEND} END" if mode is Mode.INSERT else (
             f"CASE WHEN _was IS NOT NULL AND NOT ({self._differs()}) THEN NULL WHEN {self._moved()} THEN {MOVE} ELSE {SEND} END"
         )  # fmt: skip
         return (
@@ -383,46 +406,48 @@ class Diff:
         pairs = [f"{ident(field.column)} <> {ident('o.' + field.name)}" for field in self.mapping.identifiers]
         return f"_remote_id IS NOT NULL AND NOT never AND ({' OR '.join(pairs)})"
 
-    def _describe(self, plan_id: str, sync: str, path: Path, watermark: str | None) -> Plan:
-        file = f"read_parquet({literal(str(path))}, file_row_number = true)"
-        rows = self.engine.execute(
-            f"SELECT _segment, _change, count(*), min(file_row_number), max(file_row_number) + 1 FROM {file} "
-            "GROUP BY ALL ORDER BY 4"
-        ).fetchall()
-        self._check_deletes(file, path)
-        sent = [row for row in rows if row[0] <= SEND]
+    def _segments(self, tally: list[Tally]) -> Iterator[Segment]:
+        low = 0
+        for segment in sorted({row.segment for row in tally if row.segment <= SEND}):
+            high = low + sum(row.count for row in tally if row.segment == segment)
+            yield Segment(self._op(segment), low, high)
+            low = high
+
+    def _describe(
+        self, plan_id: str, sync: str, path: Path, tally: list[Tally], watermark: str | None
+    ) -> Plan:
+        sent = [row for row in tally if row.segment <= SEND]
         changes = {
-            name: sum(row[2] for row in sent if row[1] == number) for number, name in enumerate(CHANGES)
+            name: sum(row.count for row in sent if row.change == number)
+            for number, name in enumerate(CHANGES)
         }
-        segments = tuple(
-            Segment(self._op(number), min(row[3] for row in some), max(row[4] for row in some))
-            for number in sorted({row[0] for row in sent})
-            if (some := [row for row in sent if row[0] == number])
-        )
-        shape = literal(orjson.dumps(self.mapping.shape).decode())
-        digest = self._one(
-            f"SELECT sum(hash(_segment, _change, {', '.join(self.keys)}, _hash, {shape})::HUGEINT) FROM {file}"
-        )
-        again = dict(
-            self.engine.execute(
-                f"SELECT _again, count(*) FROM {file} WHERE _again IS NOT NULL AND _segment <= {SEND} GROUP BY 1"
-            ).fetchall()
-        )
-        names = {RowState.ACKED: "mapping", RowState.UNKNOWN: "unknown", RowState.KNOWN: "reset"}
+        causes, caused = resent(self.engine, rows_of(path), self.mapping, remapped(self.view, self.mapping))
+        again: Counter[int] = Counter()
+        for row in sent:
+            if row.again is not None:
+                again[row.again] += row.count
+        names = {
+            Stage.ACKNOWLEDGED: "mapping",
+            Stage.UNKNOWN: "unknown",
+            Stage.DETECTED: "reset",
+            Stage.RETRY: "absent",
+        }
+        reasons = {names[named(state)]: count for state, count in again.items()}
         return Plan(
-            id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=segments,
-            refused=sum(row[2] for row in rows if row[0] == REFUSE), forgotten=sum(row[2] for row in rows if row[0] == FORGET),
-            digest=f"{digest or 0:x}", first=self.view is None, incremental=self.options.incremental,
-            reasons={names[RowState(state)]: count for state, count in again.items()}, shape=self.mapping.shape,
-            watermark=watermark,
+            id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=tuple(self._segments(tally)),
+            refused=sum(row.count for row in tally if row.segment == REFUSE),
+            forgotten=sum(row.count for row in tally if row.segment == FORGET),
+            digest=f"{sum(int(row.digest) for row in tally):x}", first=self.view is None, incremental=self.options.incremental,
+            reasons=reasons | ({"mapping": caused} if caused else {}), shape=self.mapping.shape,
+            mapping=fingerprints(self.mapping), remapped=causes,
+            unapproved=remapped(self.view, self.mapping, APPROVED), after=None if self.view is None else self.view.last_folded(),
+            watermark=watermark, compared=self.view is not None and self.view.meta.get("values") != "no",
         )  # fmt: skip
 
-    def _check_deletes(self, file: str, path: Path) -> None:
+    def _check_deletes(self, tally: list[Tally]) -> None:
         """A delete without an identifier must not leave: who knows what it would take away."""
-        none = " OR ".join(f"{ident(field.column)} IS NULL" for field in self.mapping.identifiers)
-        count = self._one(f"SELECT count(*) FROM {file} WHERE _segment = {DELETE} AND ({none})")
+        count = sum(row.nameless for row in tally if row.segment == DELETE)
         if count:
-            path.unlink()
             raise RunError(
                 f"{count:,} known records that left the model cannot be deleted: `identify` is new or of another type, "
                 "and how they are identified was never acknowledged",
@@ -436,13 +461,9 @@ class Diff:
             return Op.UPDATE
         return Op.UPSERT if self.options.mode is Mode.MIRROR else Op(self.options.mode.value)
 
-    def _make(self, name: str, select: str) -> None:
-        self.engine.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")
+    def _make(self, name: str, select: str) -> int:
+        """Makes a table, and says how many rows it has."""
+        return self._one(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")
 
     def _one(self, query: str) -> int:
         return number(self.engine, query)
-
-
-def mask(key: str) -> str:
-    """A key as it may stand in a message: long text keeps its ends only."""
-    return key if len(key) <= 8 else f"{key[:4]}…{key[-3:]}"

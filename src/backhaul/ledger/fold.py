@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from backhaul.changes import Stage, code
 from backhaul.engine import number
-from backhaul.ledger.diff import identity
-from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView, RowState
+from backhaul.failpoints import failpoint
+from backhaul.ledger.diff import FORGET, identity
+from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
+from backhaul.ledger.remapping import note_mapping
 from backhaul.mapping.mapping import Mapping
-from backhaul.sql import ident, literal
+from backhaul.sql import ident
 from backhaul.types import Nulls, Op
 
-
-class Settled(IntEnum):
-    """What became of one plan row. A row without one is pending: the next run finds it again."""
-
-    DELIVERED = 0
-    UNKNOWN = 1
+_ACKNOWLEDGED, _UNKNOWN = code(Stage.ACKNOWLEDGED), code(Stage.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Rows [low, high) of a plan that share a fate, less `except_rows`; `remote_ids` are in row order."""
+    """Rows [low, high) of a plan that are in one stage, less `except_rows`; `remote_ids` are in row order.
 
-    status: Settled
+    Only acknowledged and unknown rows move the ledger. A row without a settlement is found again by the next run.
+    """
+
+    status: Stage
     low: int
     high: int
     except_rows: frozenset[int] = frozenset()
@@ -52,28 +52,40 @@ def fold(
         view.adopt(mapping)
         if not ledger.values and view.meta.get("values") != "no":
             _erase_values(view, mapping)
-        everything = _settled_table(engine, plan, settlements)
-        file = f"read_parquet({literal(str(plan.path))}, file_row_number = true)"
+        found = list(settlements)
+        stages = {item.status for item in found}
+        everything = _settled_table(engine, plan, found)
         if everything:
-            source = f"(SELECT *, 0 AS status, NULL::VARCHAR AS new_id FROM {file})"
+            source = f"(SELECT *, 0 AS status, NULL::VARCHAR AS new_id FROM {plan.rows_sql})"
         else:
-            source = f"(SELECT p.*, s.status, s.new_id FROM {file} AS p JOIN temp.settled AS s ON p.file_row_number = s.row)"
+            settled = "JOIN temp.main.settled AS s ON p.file_row_number = s.row"
+            source = f"(SELECT p.*, s.status, s.new_id FROM {plan.rows_sql} AS p {settled})"
+        keys = ", ".join(key.column for key in mapping.keys)
+        view.touch(None if plan.first else f"SELECT {keys} FROM {source}")
+        if plan.forgotten:
+            absent = f"(SELECT {keys} FROM {plan.rows_sql} WHERE _segment = {FORGET} AND _again = {code(Stage.RETRY)})"
+            view.touch(f"SELECT {keys} FROM {absent}")
+            _remove(view, mapping, absent)
         handed_over = not plan.first and _find_taken(view, mapping, plan, source)
-        _acknowledge(view, mapping, source, first=plan.first, values=ledger.values)
-        if not everything:
+        if everything or Stage.ACKNOWLEDGED in stages:
+            _acknowledge(view, mapping, source, first=plan.first, values=ledger.values)
+        if Stage.UNKNOWN in stages:
             _doubt(view, mapping, source)
         if handed_over:
             _hand_over(view, mapping, source)
         view.set("watermark", plan.watermark if complete else None)
+        if plan.mapping:
+            note_mapping(view, plan.mapping, complete=complete)
         engine.execute(f"INSERT INTO {ALIAS}.folded VALUES (?)", [plan.id])
-    engine.execute("DROP TABLE IF EXISTS temp.settled")
+        failpoint("folding")
+    if not everything:
+        engine.execute("DROP TABLE IF EXISTS temp.main.settled")
 
 
-def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, settlements: Iterable[Settlement]) -> bool:
+def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, found: Sequence[Settlement]) -> bool:
     """Fills temp.settled; or answers True when every row of the plan was delivered and no ids came back."""
-    found = list(settlements)
     plain = all(
-        item.status is Settled.DELIVERED and not item.except_rows and not item.remote_ids for item in found
+        item.status is Stage.ACKNOWLEDGED and not item.except_rows and not item.remote_ids for item in found
     )
     if (
         plain
@@ -82,16 +94,21 @@ def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, settlements: I
         and sum(item.high - item.low for item in found) == plan.total
     ):
         return True
+    _fill_settled(engine, found)
+    return False
+
+
+def _fill_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement]) -> None:
     engine.execute("CREATE OR REPLACE TEMP TABLE settled (row BIGINT, status UTINYINT, new_id VARCHAR)")
     ranges = pa.table({
         "low": pa.array([item.low for item in found], pa.int64()),
         "high": pa.array([item.high for item in found], pa.int64()),
-        "status": pa.array([int(item.status) for item in found], pa.uint8()),
+        "status": pa.array([code(item.status) for item in found], pa.uint8()),
         "ids": pa.array([item.remote_ids for item in found], pa.list_(pa.string())),
     })  # fmt: skip
     engine.register("ranges_now", ranges)
     engine.execute(
-        "INSERT INTO temp.settled SELECT low + n, status, ids[n + 1] FROM "
+        "INSERT INTO temp.main.settled SELECT low + n, status, ids[n + 1] FROM "
         "(SELECT low, status, ids, unnest(range(high - low)) AS n FROM ranges_now)"
     )
     engine.unregister("ranges_now")
@@ -99,14 +116,13 @@ def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, settlements: I
     if excepted.num_rows:
         engine.register("excepted_now", excepted)
         engine.execute(
-            f"DELETE FROM temp.settled WHERE status = {Settled.DELIVERED} AND row IN (SELECT row FROM excepted_now)"
+            f"DELETE FROM temp.main.settled WHERE status = {_ACKNOWLEDGED} AND row IN (SELECT row FROM excepted_now)"
         )
         engine.unregister("excepted_now")
-    return False
 
 
 def _acknowledge(view: LedgerView, mapping: Mapping, source: str, *, first: bool, values: bool) -> None:
-    delivered = f"{source} WHERE status = {Settled.DELIVERED}"
+    delivered = f"{source} WHERE status = {_ACKNOWLEDGED}"
     if not first:
         _remove(view, mapping, delivered)
     keys = [key.column for key in mapping.keys]
@@ -117,23 +133,24 @@ def _acknowledge(view: LedgerView, mapping: Mapping, source: str, *, first: bool
         for field in mapping.fields
     ]  # fmt: skip
     view.engine.execute(
-        f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {RowState.ACKED}, "
-        f"now()::TIMESTAMP, coalesce(new_id, _remote_id), {', '.join(stored)} FROM {delivered} AND _change <> 2"
+        f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {_ACKNOWLEDGED}, "
+        f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
+        f"CASE WHEN _again = {code(Stage.RETRY)} THEN now()::TIMESTAMP END, {', '.join(stored)} FROM {delivered} AND _change <> 2"
     )
 
 
 def _doubt(view: LedgerView, mapping: Mapping, source: str) -> None:
     """Rows whose fate nobody knows lose their hash; keys never held before are remembered with their identifiers."""
-    unknown = f"(SELECT * FROM {source} WHERE status = {Settled.UNKNOWN})"
+    unknown = f"(SELECT * FROM {source} WHERE status = {_UNKNOWN})"
     keys = [key.column for key in mapping.keys]
     same = " AND ".join(f"acked.{key} = u.{key}" for key in keys)
     view.engine.execute(
-        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {RowState.UNKNOWN} FROM {unknown} AS u WHERE {same}"
+        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {_UNKNOWN}, _since = now()::TIMESTAMP FROM {unknown} AS u WHERE {same}"
     )
     stored = [f"u.{ident(field.column)}" if field.identifier else "NULL" for field in mapping.fields]
     view.engine.execute(
         f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join('u.' + key for key in keys)}, NULL, "
-        f"{RowState.UNKNOWN}, NULL, u._remote_id, {', '.join(stored)} FROM {unknown} AS u "
+        f"{_UNKNOWN}, NULL, u._remote_id, now()::TIMESTAMP, {', '.join(stored)} FROM {unknown} AS u "
         f"WHERE NOT EXISTS (SELECT 1 FROM {ALIAS}.acked WHERE {same})"
     )
 
@@ -146,11 +163,11 @@ def _find_taken(view: LedgerView, mapping: Mapping, plan: Plan, source: str) -> 
         f"{ident(field.column)} IS DISTINCT FROM {ident('o.' + field.name)}" for field in mapping.identifiers
     )
     keys = ", ".join(key.column for key in mapping.keys)
-    view.engine.execute(
+    return bool(number(
+        view.engine,
         f"CREATE OR REPLACE TEMP TABLE taken AS SELECT {keys}, {identity(mapping)} AS n, status, new_id "
-        f"FROM {source} WHERE _change <> 2 AND (_change = 0 OR {moved})"
-    )
-    return bool(number(view.engine, "SELECT count(*) FROM temp.taken"))
+        f"FROM {source} WHERE _change <> 2 AND (_change = 0 OR {moved})",
+    ))  # fmt: skip
 
 
 def _hand_over(view: LedgerView, mapping: Mapping, source: str) -> None:
@@ -164,25 +181,68 @@ def _hand_over(view: LedgerView, mapping: Mapping, source: str) -> None:
     lost = ", ".join(f"h.{key}" for key in keys)
     view.engine.execute(
         f"CREATE OR REPLACE TEMP TABLE lost AS SELECT DISTINCT {lost} FROM "
-        f"(SELECT {', '.join(keys)}, {identity(mapping)} AS n FROM {ALIAS}.acked) AS h JOIN temp.taken AS o ON o.n = h.n "
-        f"WHERE NOT EXISTS (SELECT 1 FROM temp.taken AS t WHERE t.n = h.n AND {same})"
+        f"(SELECT {', '.join(keys)}, {identity(mapping)} AS n FROM {ALIAS}.acked) AS h JOIN temp.main.taken AS o ON o.n = h.n "
+        f"WHERE NOT EXISTS (SELECT 1 FROM temp.main.taken AS t WHERE t.n = h.n AND {same})"
     )
+    view.touch(f"SELECT {', '.join(keys)} FROM temp.main.lost")
     acked = " AND ".join(f"acked.{key} = u.{key}" for key in keys)
     among = " AND ".join(f"u.{key} = l.{key}" for key in keys)
     names = ", ".join(f"{ident(field.column)} = u.{ident(field.column)}" for field in mapping.identifiers)
     view.engine.execute(
-        f"UPDATE {ALIAS}.acked SET {names}, _remote_id = CASE WHEN acked._remote_id IN (SELECT new_id FROM temp.taken "
+        f"UPDATE {ALIAS}.acked SET {names}, _remote_id = CASE WHEN acked._remote_id IN (SELECT new_id FROM temp.main.taken "
         f"WHERE new_id IS NOT NULL) THEN NULL ELSE acked._remote_id END "
-        f"FROM (SELECT u.* FROM {source} AS u JOIN temp.lost AS l ON {among} WHERE u.status = {Settled.UNKNOWN} "
+        f"FROM (SELECT u.* FROM {source} AS u JOIN temp.main.lost AS l ON {among} WHERE u.status = {_UNKNOWN} "
         f"AND u._change <> 2) AS u WHERE {acked}"
     )
-    _remove(view, mapping, f"(SELECT l.* FROM temp.lost AS l WHERE NOT EXISTS (SELECT 1 FROM {source} AS u "
-            f"WHERE {among} AND u.status = {Settled.UNKNOWN} AND u._change <> 2))")  # fmt: skip
+    _remove(view, mapping, f"(SELECT l.* FROM temp.main.lost AS l WHERE NOT EXISTS (SELECT 1 FROM {source} AS u "
+            f"WHERE {among} AND u.status = {_UNKNOWN} AND u._change <> 2))")  # fmt: skip
+
+
+def resettle(
+    engine: duckdb.DuckDBPyConnection,
+    ledger: Ledger,
+    mapping: Mapping,
+    plan: Plan,
+    found: Sequence[Settlement],
+) -> tuple[int, int]:
+    """Settles creates of a folded plan that were unknown: acknowledged ones, and refused ones, which leave the ledger.
+    Returns how many of each. Those that are known not to be there (RETRY) leave it too.
+
+    Rows that are not unknown any more stay as they are, so that it can be done twice.
+    """
+    keys = [key.column for key in mapping.keys]
+    same = " AND ".join(f"acked.{key} = s.{key}" for key in keys)
+    unknown = f"acked._state = {_UNKNOWN} AND acked._at IS NULL AND {same}"
+    _fill_settled(engine, found)
+    settled = "JOIN temp.settled AS d ON p.file_row_number = d.row"
+    source = f"(SELECT p.*, d.status, d.new_id FROM {plan.rows_sql} AS p {settled}) AS s"
+    with ledger.writing(engine) as view:
+        view.touch(f"SELECT {', '.join(keys)} FROM {source}")
+        kept = [field for field in mapping.fields if field.name in view.shape["fields"]]
+        values = [
+            f"{ident(field.column)} = s.{ident(field.column)}"
+            for field in kept
+            if ledger.values or field.identifier
+        ]
+        hashed = "s._hash" if view.fits(mapping) else "NULL"
+        acknowledged = number(
+            engine,
+            f"UPDATE {ALIAS}.acked SET {', '.join(values)}, _hash = {hashed}, _state = {_ACKNOWLEDGED}, _at = now()::TIMESTAMP, "
+            f"_since = NULL, _remote_id = coalesce(s.new_id, acked._remote_id) FROM {source} "
+            f"WHERE {unknown} AND s.status = {_ACKNOWLEDGED}",
+        )
+        gone = f"DELETE FROM {ALIAS}.acked USING {source} WHERE {unknown} AND s.status = "
+        refused = number(engine, f"{gone}{code(Stage.REJECTED)}")
+        if number(engine, f"{gone}{code(Stage.RETRY)}"):
+            view.set("watermark", None)  # they are creates again, and may lie before it
+    engine.execute("DROP TABLE IF EXISTS temp.settled")
+    return acknowledged, refused
 
 
 def _erase_values(view: LedgerView, mapping: Mapping) -> None:
     """From now on values are not kept; those of earlier runs go as well."""
     names = [f"{ident(field.column)} = NULL" for field in mapping.fields if not field.identifier]
+    view.touch(None)
     if names:
         view.engine.execute(f"UPDATE {ALIAS}.acked SET {', '.join(names)}")
     view.set("values", "no")
@@ -199,18 +259,26 @@ def _remove(view: LedgerView, mapping: Mapping, source: str) -> None:
 def _columns(mapping: Mapping) -> str:
     keys = [key.column for key in mapping.keys]
     return ", ".join(
-        [*keys, "_hash", "_state", "_at", "_remote_id", *(ident(field.column) for field in mapping.fields)]
+        [
+            *keys,
+            "_hash",
+            "_state",
+            "_at",
+            "_remote_id",
+            "_since",
+            *(ident(field.column) for field in mapping.fields),
+        ]
     )
 
 
 def forget_values(engine: duckdb.DuckDBPyConnection, ledger: Ledger) -> int:
     """`reset`: forgets what was acknowledged and keeps the known keys. Returns how many."""
-    if not ledger.path.exists():
+    if not ledger.exists(engine):
         return 0
     with ledger.writing(engine) as view:
         if view.empty:
             return 0
-        engine.execute(f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {RowState.KNOWN}")
+        engine.execute(f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {code(Stage.DETECTED)}")
         view.set("watermark", None)
         return view.count()
 

@@ -1,17 +1,18 @@
 """What a destination has acknowledged, row by row: one DuckDB file a sync.
 
 `acked` holds a row for every key that the destination holds or may hold: `_hash` of the acknowledged record (NULL: send it
-again whatever the model says), `_state` (why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL: never), the
-destination's own id, and the acknowledged values. `folded` names the plans already taken in. Outside a fold the file is
-only ever opened read-only, so any number of processes can read it while a run is going on.
+again whatever the model says), `_state` (changes.py: why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL:
+never), the destination's own id, `_since`, and the acknowledged values. `_since` (UTC) is when a row became unknown; an
+acknowledged row has one while it is to be looked up again, because it was created after a look-up had found nothing.
+`folded` names the plans already taken in. Outside a fold the file is only ever opened read-only, so any number of
+processes can read it while a run is going on.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Mapping as Dict
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,55 +23,84 @@ from backhaul.engine import attached, number
 from backhaul.errors import RunError, StateError
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
+from backhaul.state.protocol import State
 from backhaul.types import FieldType, Nulls
 
-ALIAS = "ledger"
+ALIAS = "_backhaul_ledger"
 
 
-class RowState(IntEnum):
-    """Why a ledger row is as it is."""
-
-    ACKED = 0
-    UNKNOWN = 1
-    """A request about it left and nobody knows what became of it."""
-    KNOWN = 2
-    """`reset`: the key is known, the value is not."""
+FORMAT = 2
+"""What this version writes. 1 had no `_since`; it is read as it is and made into 2 by the next fold."""
 
 
 class Ledger:
-    """The embedded ledger of one sync. `values=False` keeps hashes and identifiers, but no other value."""
+    """The embedded ledger of one sync. `values=False` keeps hashes and identifiers, but no other value. `witness` is the
+    state that remembers that there is a ledger, so that a lost file is not taken for a first run."""
 
-    def __init__(self, path: Path, *, values: bool = True) -> None:
+    def __init__(self, path: Path, *, values: bool = True, witness: State | None = None) -> None:
         self.path = path
         self.values = values
+        self.witness = witness
 
     @contextlib.contextmanager
     def reading(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView | None]:
         """The ledger as it is now, read-only; None before the first fold."""
-        if not self.path.exists():
+        if not self.exists(engine):
             yield None
             return
         with attached(engine, self.path, ALIAS):
-            yield LedgerView(engine, self.path.name)
+            yield self._view(engine)
+
+    def _view(self, engine: duckdb.DuckDBPyConnection) -> LedgerView:
+        return LedgerView(engine, self.path.name)
+
+    def exists(self, engine: duckdb.DuckDBPyConnection) -> bool:
+        """Whether anything was ever folded.
+
+        Raises:
+            StateError: something was, and the file is gone.
+        """
+        if self.path.exists():
+            return True
+        if self.is_lost:
+            raise StateError(
+                f"the ledger ledgers/{self.path.name} is gone, so nobody knows what {self.path.stem} has delivered",
+                hint=f"put the file back; or `backhaul baseline {self.path.stem}` where the destination is right as it is; "
+                f"or `backhaul reset {self.path.stem}` to begin anew, which repeats plain creates",
+            )
+        return False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the state remembers a ledger that is not there."""
+        return self._is_witnessed() and not self.path.exists()
+
+    def _is_witnessed(self) -> bool:
+        return self.witness is not None and bool(self.witness.do("ledger", {"sync": self.path.stem}))
+
+    def _bear_witness(self) -> None:
+        if self.witness is not None and not self._is_witnessed():
+            self.witness.do("keep_ledger", {"sync": self.path.stem})
 
     @contextlib.contextmanager
     def writing(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView]:
         """The ledger, writable, in one transaction; the file is made where there is none."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = not self.path.exists()
+        Ledger.exists(self, engine)
         with attached(engine, self.path, ALIAS, writable=True):
+            view = self._view(engine)
             engine.execute("BEGIN")
             try:
-                if not fresh:
-                    LedgerView(engine, self.path.name)
-                engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.meta (name VARCHAR, value VARCHAR)")
-                engine.execute(f"CREATE TABLE IF NOT EXISTS {ALIAS}.folded (plan VARCHAR)")
-                yield LedgerView(engine, self.path.name)
+                if view.bare:
+                    engine.execute(f"CREATE TABLE {ALIAS}.meta (name VARCHAR, value VARCHAR)")
+                    engine.execute(f"CREATE TABLE {ALIAS}.folded (plan VARCHAR)")
+                yield view
                 engine.execute("COMMIT")
             except BaseException:
                 engine.execute("ROLLBACK")
                 raise
         self.path.chmod(0o600)
+        self._bear_witness()
 
 
 class LedgerView:
@@ -78,27 +108,61 @@ class LedgerView:
 
     def __init__(self, engine: duckdb.DuckDBPyConnection, file: str) -> None:
         self.engine = engine
-        tables = engine.execute(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{ALIAS}'")
-        found = {name for (name,) in tables.fetchall()}
-        if found and "meta" not in found:
-            raise StateError(
-                f"{file} is not a backhaul ledger",
-                hint="see docs/troubleshooting.md, Damaged or locked state",
-            )
-        # without any table it was killed in its first fold, before anything was committed
-        rows = engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall() if found else []
-        self.meta: dict[str, str] = dict(rows)
+        found = self._said(file)
+        self.bare = found is None
+        """It is being made, or was killed in its first fold, before anything was committed."""
+        self.meta: dict[str, str] = found or {}
         self.shape: dict[str, Any] = orjson.loads(self.meta.get("shape", "{}"))
+        self.format = int(self.meta.get("format", "1")) if self.shape else FORMAT
+        if self.format > FORMAT:
+            raise StateError(
+                f"{file} was written by a newer backhaul (ledger format {self.format}, this one knows {FORMAT})",
+                hint="upgrade backhaul; the ledger was left as it is",
+            )
+
+    def _said(self, file: str) -> dict[str, str] | None:
+        """What the ledger says of itself; None where there is no table at all."""
+        try:
+            return dict(self.engine.execute(f"SELECT name, value FROM {ALIAS}.meta").fetchall())
+        except (duckdb.CatalogException, duckdb.BinderException):
+            if number(self.engine, f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"):
+                raise StateError(
+                    f"{file} is not a backhaul ledger",
+                    hint="see docs/troubleshooting.md, Damaged or locked state",
+                ) from None
+            return None
 
     @property
     def empty(self) -> bool:
         return not self.shape
 
+    def touch(self, keys: str | None) -> None:
+        """Says that rows of these keys (a SELECT of them) are about to change; None: all may."""
+
+    def renew(self) -> None:
+        """Says that no copy of this ledger may keep what was removed from it."""
+
     def set(self, name: str, value: str | None) -> None:
-        self.engine.execute(f"DELETE FROM {ALIAS}.meta WHERE name = ?", [name])
+        if self.meta.get(name) == value:
+            return
+        if self.meta.pop(name, None) is not None:
+            self.engine.execute(f"DELETE FROM {ALIAS}.meta WHERE name = ?", [name])
         if value is not None:
             self.engine.execute(f"INSERT INTO {ALIAS}.meta VALUES (?, ?)", [name, value])
             self.meta[name] = value
+
+    def clear(self) -> None:
+        """Forgets everything that was set."""
+        self.engine.execute(f"DELETE FROM {ALIAS}.meta")
+        self.meta.clear()
+
+    def mapping(self, identifiers: Collection[str] = ()) -> Mapping:
+        """The mapping whose shape the rows have; which fields identify a record is the caller's to say."""
+        fields = {
+            name: [storage, "skip" if rest and rest[0] else "clear", name in identifiers, kind]
+            for name, (storage, kind, *rest) in self.shape["fields"].items()
+        }
+        return Mapping.from_shape({"keys": self.shape["keys"], "fields": fields})
 
     def count(self) -> int:
         """Rows in the ledger."""
@@ -131,6 +195,7 @@ class LedgerView:
             "_state",
             "_at",
             "_remote_id",
+            *(["_since"] if self.format > 1 else []),
             *(ident(field.column) for field in mapping.fields),
         ]
         if self.fits(mapping):
@@ -151,8 +216,8 @@ class LedgerView:
             f"CASE WHEN _hash IS NOT NULL AND NOT _altered THEN {mapping.hash_sql()} END::UBIGINT AS _hash"
         )
         return (
-            f"SELECT {', '.join(keys)}, {rehashed}, _state, _at, _remote_id, {', '.join(names[len(keys) + 4 :])} FROM ("
-            f"SELECT {', '.join(keys)}, _hash, _state, _at, _remote_id, {', '.join(values)}, {altered} AS _altered "
+            f"SELECT {', '.join(keys)}, {rehashed}, {', '.join(names[len(keys) + 1 :])} FROM ("
+            f"SELECT {', '.join(names[: -len(mapping.fields)])}, {', '.join(values)}, {altered} AS _altered "
             f"FROM {ALIAS}.acked)"
         )
 
@@ -166,19 +231,45 @@ class LedgerView:
             )
 
     def adopt(self, mapping: Mapping) -> None:
-        """Brings the stored rows into a mapping's shape, making the table where there is none."""
+        """Brings the stored rows into a mapping's shape and this version's format, making the table where there is none."""
+        self._upgrade()
         if self.empty:
             columns = [f"{key.column} {key.storage}" for key in mapping.keys]
-            columns += ["_hash UBIGINT", "_state UTINYINT", "_at TIMESTAMP", "_remote_id VARCHAR"]
+            columns += [
+                "_hash UBIGINT",
+                "_state UTINYINT",
+                "_at TIMESTAMP",
+                "_remote_id VARCHAR",
+                "_since TIMESTAMP",
+            ]
             columns += [f"{ident(field.column)} {field.storage}" for field in mapping.fields]
             self.engine.execute(f"CREATE TABLE {ALIAS}.acked ({', '.join(columns)})")
         elif not self.fits(mapping):
+            self.touch(None)
             self.engine.execute(f"CREATE TABLE {ALIAS}.reshaped AS {self.current(mapping)}")
             self.engine.execute(f"DROP TABLE {ALIAS}.acked")
             self.engine.execute(f"ALTER TABLE {ALIAS}.reshaped RENAME TO acked")
         self.shape = stored_shape(mapping)
         self.set("shape", orjson.dumps(self.shape).decode())
         self.set("hash", hash_function())
+
+    def _upgrade(self) -> None:
+        if self.format < FORMAT:
+            self.engine.execute(f"ALTER TABLE {ALIAS}.acked ADD COLUMN _since TIMESTAMP")
+        self.format = FORMAT
+        self.set("format", str(FORMAT))
+
+    def last_folded(self) -> str | None:
+        """The newest plan that was taken in."""
+        plan = self.engine.execute(f"SELECT max_by(plan, rowid) FROM {ALIAS}.folded").fetchall()[0][0]
+        return None if plan is None else str(plan)
+
+    def folded(self, count: int) -> list[str]:
+        """The newest plans that were taken in, newest first."""
+        rows = self.engine.execute(
+            f"SELECT plan FROM {ALIAS}.folded ORDER BY rowid DESC LIMIT {count}"
+        ).fetchall()
+        return [plan for (plan,) in rows]
 
     def has_folded(self, plan: str) -> bool:
         return bool(number(self.engine, f"SELECT count(*) FROM {ALIAS}.folded WHERE plan = {literal(plan)}"))

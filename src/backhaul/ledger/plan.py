@@ -7,12 +7,15 @@ that the destination has acknowledged, `_remote_id`, `_error`. Rows are addresse
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from backhaul.sql import literal
 from backhaul.types import Op
 
 CHANGES = ("create", "update", "delete")
@@ -46,15 +49,33 @@ class Plan:
     """The ledger was empty."""
     incremental: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
-    """Why rows are sent again although their values are as acknowledged: `mapping`, `unknown`, `reset`."""
+    """Why rows are sent again although their values are as acknowledged: `mapping`, `unknown`, `reset`; `absent`:
+    a create of unknown end that a look-up did not find."""
     shape: dict[str, Any] = field(default_factory=dict)
+    mapping: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the mapping's fields."""
+    remapped: dict[str, int] = field(default_factory=dict)
+    """Fields that are mapped otherwise than what was delivered, and how many updates each causes."""
+    unapproved: tuple[str, ...] = ()
+    """Fields that are mapped otherwise than in any plan that was delivered."""
+    compared: bool = False
+    """The old values are those that the destination acknowledged."""
+    after: str | None = None
+    """The newest plan that the ledger had taken in."""
     watermark: str | None = None
     """The cursor's highest value in this read; stored once everything here is settled."""
+    undo: str | None = None
+    """The run whose changes this takes back; its file has a column more: `_was`, the ledger's hash when it was made."""
 
     @property
     def total(self) -> int:
         """Changes that would be sent."""
         return sum(segment.high - segment.low for segment in self.segments)
+
+    @property
+    def rows_sql(self) -> str:
+        """SQL of the file's rows with their numbers, `file_row_number`."""
+        return rows_of(self.path)
 
     def header(self) -> bytes:
         """The plan without its rows, as JSON."""
@@ -68,7 +89,28 @@ def plan_from(header: bytes | str, path: Path) -> Plan:
     data = orjson.loads(header)
     data["segments"] = tuple(Segment(Op(item["op"]), item["low"], item["high"]) for item in data["segments"])
     data["path"] = path
+    data["unapproved"] = tuple(data.get("unapproved", ()))
     return Plan(**data)
+
+
+def rows_of(path: Path) -> str:
+    """SQL of a plan file's rows with their numbers, `file_row_number`."""
+    return f"read_parquet({literal(str(path))}, file_row_number = true)"
+
+
+@contextmanager
+def freezing(path: Path) -> Iterator[Path]:
+    """Gives the path of a part to write, which at the end of the block becomes the file: whole, private and durable. Nothing
+    is left of one that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_suffix(".part")
+    try:
+        yield part
+        part.chmod(0o600)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    make_durable(path)
 
 
 def make_durable(path: Path) -> None:

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import duckdb
@@ -20,17 +21,11 @@ from sqlglot.errors import SqlglotError
 
 from backhaul.errors import Problem, UsageError
 from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natural
+from backhaul.mapping.spoilt import ColumnLike, or_error, told
 from backhaul.sql import ident, literal
 from backhaul.types import Field, FieldType, Nulls, ObjectSchema
 
 SEPARATOR = "\x1f"
-
-
-class ColumnLike(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def type(self) -> str: ...
 
 
 class FieldMappingLike(Protocol):
@@ -76,6 +71,8 @@ class MappedField:
     coercion: Coercion
     nulls: Nulls
     identifier: bool
+    spoilt: tuple[ColumnLike, ...] = ()
+    """Columns of the expression in which a value may be missing because it does not fit."""
 
     @property
     def name(self) -> str:
@@ -96,6 +93,9 @@ class Mapping:
 
     keys: tuple[KeyColumn, ...]
     fields: tuple[MappedField, ...]
+    whole: tuple[ColumnLike, ...] = ()
+    """The model's columns, where an expression takes its row as a whole and some value may not fit: one that does not is an
+    error of the read."""
 
     @property
     def identifiers(self) -> tuple[MappedField, ...]:
@@ -141,6 +141,9 @@ class Mapping:
         """The SELECT that gives the desired records of a relation: keys, fields, `_error`, `_hash`."""
         raw = [f"{_key_cast(key)} AS {key.column}" for key in self.keys]
         raw += [f"({field.expr}) AS {ident('r.' + field.name)}" for field in self.fields]
+        raw += [
+            f"{told(field.spoilt)} AS {ident('s.' + field.name)}" for field in self.fields if field.spoilt
+        ]
         keys = [key.column for key in self.keys]
         typed = keys + [f"{_typed(field)} AS {ident(field.column)}" for field in self.fields]
         errors = [rule for field in self.fields for rule in _rules(field)]
@@ -149,8 +152,14 @@ class Mapping:
         return (
             f"SELECT {', '.join(names)}, {self.hash_sql('_error')} AS _hash FROM ("
             f"SELECT {', '.join(typed)}, {error} AS _error FROM ("
-            f"SELECT {', '.join(raw)} FROM {relation} AS model))"
+            f"SELECT {', '.join(raw)} FROM {self._rows(relation)} AS model))"
         )
+
+    def _rows(self, relation: str) -> str:
+        """The relation without its columns of what does not fit, where an expression would take them for the model's."""
+        if not self.whole:
+            return relation
+        return f"(SELECT {', '.join(map(or_error, self.whole))} FROM {relation})"
 
 
 def _key_cast(key: KeyColumn) -> str:
@@ -177,6 +186,9 @@ def _rules(field: MappedField) -> list[str]:
     typed, unfit = _placed(field.coercion, field.name)
     raw, said = ident("r." + field.name), field.field
     rules = []
+    if field.spoilt:
+        spoilt = ident("s." + field.name)
+        rules.append((f"{spoilt} IS NOT NULL", "type", spoilt))
     if unfit:
         condition = unfit.replace("lost", f"({raw} IS NOT NULL AND ({typed}) IS NULL)")
         what = f"does not fit {said.native_type or said.type}"
@@ -220,16 +232,21 @@ def compile_mapping(
     fields: list[MappedField] = []
     given: list[tuple[str, Any, bool]] = [(name, expr, True) for name, expr in sync.identify.items()]
     given += [(name, mapped, False) for name, mapped in sync.fields.items() if name not in sync.identify]
+    types = _types(engine, [_expr(value) for _, value, _ in given], columns)
     for name, value, identifier in given:
-        compiled = _field(sync, name, value, identifier, columns, schema, engine, problems)
+        compiled = _field(sync, name, value, identifier, columns, schema, engine, problems, types)
         if compiled:
             fields.append(compiled)
     if not sync.identify:
         problems.append(
             sync.problem("identify", "identify names no destination field", "for example identify: {id: id}")
         )
+    problems += _clashes(sync, fields)
     if problems:
         raise UsageError(problems=problems)
+    spoilt = any(column.spoilt for column in columns)
+    if spoilt and any(_names_in(field.expr) is None for field in fields):
+        return Mapping(tuple(keys), tuple(replace(field, spoilt=()) for field in fields), tuple(columns))
     return Mapping(tuple(keys), tuple(fields))
 
 
@@ -264,17 +281,18 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 def _field(
     sync: SyncLike, name: str, value: Any, identifier: bool, columns: Sequence[ColumnLike], schema: ObjectSchema,
-    engine: duckdb.DuckDBPyConnection, problems: list[Problem],
+    engine: duckdb.DuckDBPyConnection, problems: list[Problem], types: dict[str, str],
 ) -> MappedField | None:  # fmt: skip
     path = f"{'identify' if identifier else 'fields'}.{name}"
     expr, asked, nulls, default = (value, None, None, None) if isinstance(value, str) else (
         value.value, value.type, value.null, value.default)  # fmt: skip
-    if default is not None:
-        expr = (
-            f"coalesce({expr}, {literal(str(default)) if isinstance(default, str) else str(default).lower()})"
-        )
     try:
-        sql_type = expression_type(engine, expr, columns)
+        sql_type = types.get(expr) or expression_type(engine, expr, columns)
+        if default is not None:
+            expr = _with_default(engine, expr, sql_type, default)
+    except NotCoercibleError as error:
+        problems.append(sync.problem(path, f"{name}: {error}", f"{expr} is {sql_type}"))
+        return None
     except duckdb.Error as error:
         problems.append(
             sync.problem(
@@ -296,7 +314,46 @@ def _field(
     final = target if target is not FieldType.ANY else natural(sql_type)
     policy = nulls or sync.nulls
     field = replace(known, type=final, skip_null=policy is Nulls.SKIP and not identifier)
-    return MappedField(field, expr, coercion, policy, identifier)
+    names = _names_in(expr) or frozenset()
+    spoilt = tuple(column for column in columns if column.spoilt and column.name.lower() in names)
+    return MappedField(field, expr, coercion, policy, identifier, spoilt)
+
+
+def _with_default(engine: duckdb.DuckDBPyConnection, expr: str, sql_type: str, default: Any) -> str:
+    """An expression in which a value of its own type stands for NULL.
+
+    Raises:
+        NotCoercibleError: the default is no value of that type.
+    """
+    text = literal(default if isinstance(default, str) else str(default).lower())
+    kind = "VARCHAR" if sql_type == '"NULL"' else sql_type
+    typed, exact = f"TRY_CAST({text} AS {kind})", "true"
+    if isinstance(default, float):
+        exact = f"TRY_CAST({typed} AS DOUBLE) IS NOT DISTINCT FROM TRY_CAST({text} AS DOUBLE)"
+    if not engine.execute(f"SELECT {typed} IS NOT NULL AND {exact}").fetchall()[0][0]:
+        raise NotCoercibleError(f"the default {default!r} does not fit {kind}")
+    return f"coalesce({expr}, {typed})"
+
+
+def _clashes(sync: SyncLike, fields: Sequence[MappedField]) -> Iterable[Problem]:
+    """Names that the engine or a JSON object cannot hold side by side."""
+    names: dict[str, str] = {}
+    for field in fields:
+        other = names.setdefault(field.name.lower(), field.name)
+        if other != field.name:
+            yield sync.problem(
+                f"fields.{field.name}", f"{other} and {field.name} differ in case only", "map one of them"
+            )
+    for field in fields:
+        parts = field.name.split(".")
+        for length in range(1, len(parts)):
+            head = ".".join(parts[:length])
+            if head.lower() in names:
+                yield sync.problem(
+                    f"fields.{field.name}",
+                    f"{field.name} nests in {head}, which is a value itself",
+                    "map one of them",
+                )
 
 
 def _binder(error: duckdb.Error) -> str:
@@ -311,10 +368,34 @@ def expression_type(engine: duckdb.DuckDBPyConnection, expr: str, columns: Seque
     Raises:
         duckdb.Error: the expression does not bind.
     """
-    empty = ", ".join(f"CAST(NULL AS {column.type}) AS {ident(column.name)}" for column in columns)
-    return str(
-        engine.execute(f"DESCRIBE SELECT ({expr}) AS value FROM (SELECT {empty}) AS model").fetchall()[0][1]
+    rows = engine.execute(f"DESCRIBE SELECT ({expr}) AS value FROM ({_empty(columns)}) AS model").fetchall()
+    return str(rows[0][1])
+
+
+def _types(
+    engine: duckdb.DuckDBPyConnection, exprs: Sequence[str], columns: Sequence[ColumnLike]
+) -> dict[str, str]:
+    """The types of many expressions; none where one of them does not bind, whichever it is."""
+    wanted = list(dict.fromkeys(exprs))
+    values = ", ".join(f"({expr}) AS v{number}" for number, expr in enumerate(wanted))
+    try:
+        rows = engine.execute(f"DESCRIBE SELECT {values} FROM ({_empty(columns)}) AS model").fetchall()
+    except duckdb.Error:
+        return {}
+    return (
+        {expr: str(row[1]) for expr, row in zip(wanted, rows, strict=True)}
+        if len(rows) == len(wanted)
+        else {}
     )
+
+
+def _empty(columns: Sequence[ColumnLike]) -> str:
+    """A row of the model without values."""
+    return f"SELECT {', '.join(f'CAST(NULL AS {column.type}) AS {ident(column.name)}' for column in columns)}"
+
+
+def _expr(value: Any) -> str:
+    return value if isinstance(value, str) else str(value.value)
 
 
 def columns_used(sync: SyncLike, columns: Sequence[ColumnLike]) -> list[str]:
@@ -323,11 +404,22 @@ def columns_used(sync: SyncLike, columns: Sequence[ColumnLike]) -> list[str]:
     if sync.model.cursor:
         wanted.add(sync.model.cursor.lower())
     for expr in [*sync.identify.values(), *(field.value for field in sync.fields.values())]:
-        try:
-            tree = sqlglot.parse_one(expr, read="duckdb")
-        except SqlglotError:
+        names = _names_in(expr)
+        if names is None:
             return [column.name for column in columns]
-        if tree.find(exp.Star):
-            return [column.name for column in columns]
-        wanted |= {column.name.lower() for column in tree.find_all(exp.Column)}
+        wanted |= names
     return [column.name for column in columns if column.name.lower() in wanted]
+
+
+@lru_cache(maxsize=4096)
+def _names_in(expr: str) -> frozenset[str] | None:
+    """The names in an expression, in lower case; None where it may read any column."""
+    try:
+        tree = sqlglot.parse_one(expr, read="duckdb")
+    except SqlglotError:
+        return None
+    columns = list(tree.find_all(exp.Column))
+    if tree.find(exp.Star) or any(column.name.lower() == "model" for column in columns):
+        return None
+    # in `a.b` the column may be b of the relation a, or a of which b is a part
+    return frozenset(part.name.lower() for column in columns for part in column.parts)

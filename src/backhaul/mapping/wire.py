@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import orjson
+
 from backhaul.mapping.coercion import time_text
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
@@ -28,19 +30,22 @@ def key_text(fields: Sequence[MappedField]) -> str:
     return f"CAST(to_json([{', '.join(plain_text(field) for field in fields)}]) AS VARCHAR)"
 
 
-def json_text(fields: Sequence[MappedField]) -> str:
-    """A record as a JSON object followed by a comma; a dot in a field's name nests."""
-    return _object(fields, "", _json_value, "},")
+def json_text(fields: Sequence[MappedField], part: str = "") -> str:
+    """A record as a JSON object followed by a comma; a dot in a field's name nests. `part`: SQL of whether it may go without
+    what did not change; a nested object that changed anywhere goes whole."""
+    return _object(fields, "", _json_value, "},", part)
 
 
-def strings_text(fields: Sequence[MappedField]) -> str:
-    """A record as a JSON object whose values are all strings, followed by a comma."""
-    return _object(fields, "", _string_value, "},")
+def strings_text(fields: Sequence[MappedField], part: str = "") -> str:
+    """A record as a JSON object whose values are all strings, followed by a comma; `part` as in `json_text`."""
+    return _object(fields, "", _string_value, "},", part)
 
 
-def csv_line(fields: Sequence[MappedField]) -> str:
-    """A record as a CSV line (RFC 4180): text is quoted, NULL is an unquoted empty cell."""
-    return f"concat({', '.join(_with_commas([_csv_value(field) for field in fields]))}, chr(10))"
+def csv_line(fields: Sequence[MappedField], part: str = "", null: str = "") -> str:
+    """A record as a CSV line (RFC 4180): text is quoted, NULL is an unquoted empty cell. Where the destination has a text for
+    `null`, an empty cell leaves the field alone: so do skipped ones, and what did not change (`part` as in `json_text`)."""
+    cells = [_csv_part(field, part, null) for field in fields]
+    return f"concat({', '.join(_with_commas(cells))}, chr(10))"
 
 
 def _with_commas(parts: list[str]) -> list[str]:
@@ -49,12 +54,22 @@ def _with_commas(parts: list[str]) -> list[str]:
     ]
 
 
-def _csv_value(field: MappedField) -> str:
+def _csv_part(field: MappedField, part: str, null: str) -> str:
+    cell = _csv_value(field, null)
+    if not part or field.identifier:
+        return cell
+    return f"CASE WHEN {part} AND {_is_same(field)} THEN '' ELSE {cell} END"
+
+
+def _csv_value(field: MappedField, null: str) -> str:
+    """An empty text is no value where there is a text for that: its cell would leave the field alone."""
     text = plain_text(field)
+    none = "''" if _may_be_left_out(field) else literal(null)
     if field.storage != "VARCHAR":
-        return f"coalesce({text}, '')"
+        return f"coalesce({text}, {none})"
     quoted = f"concat('\"', replace({text}, '\"', '\"\"'), '\"')"
-    return f"CASE WHEN {text} IS NULL THEN '' ELSE {quoted} END"
+    empty = f"WHEN {text} = '' THEN {literal(null)} " if null else ""
+    return f"CASE WHEN {text} IS NULL THEN {none} {empty}ELSE {quoted} END"
 
 
 def _json_value(field: MappedField) -> str:
@@ -74,27 +89,48 @@ def _string_value(field: MappedField) -> str:
     return f"'\"' || {plain_text(field)} || '\"'"
 
 
-def _object(fields: Sequence[MappedField], prefix: str, value: Encode, end: str = "}") -> str:
+def _object(fields: Sequence[MappedField], prefix: str, value: Encode, end: str = "}", part: str = "") -> str:
     """concat('{', members, end) over the fields whose names start with `prefix`; every member but the first one written
     carries its comma in front. Where the first may be left out, the comma of whichever is first is cut off."""
     members: list[str] = []
     seen: set[str] = set()
-    steady = bool(fields) and ("." in fields[0].name[len(prefix) :] or not _may_be_left_out(fields[0]))
+    steady = bool(fields) and not all(_may_be_left_out(field) for field in _beside(fields[0], fields, prefix))
     for field in fields:
         name = field.name[len(prefix) :]
         head, dot, _ = name.partition(".")
         if dot and head in seen:
             continue
         comma = "," if members or not steady else ""
-        label = comma + '"' + head.replace("\\", "\\\\").replace('"', '\\"') + '":'
+        label = f"{comma}{orjson.dumps(head).decode()}:"
         if dot:
             seen.add(head)
-            inner = [other for other in fields if other.name.startswith(f"{prefix}{head}.")]
-            members.append(f"{literal(label)}, {_object(inner, f'{prefix}{head}.', value)}")
+            inner = _beside(field, fields, prefix)
+            text = f"{literal(label)}, {_object(inner, f'{prefix}{head}.', value)}"
+            if all(_may_be_left_out(other) for other in inner):
+                none = " AND ".join(f"{ident(other.column)} IS NULL" for other in inner)
+                text = f"CASE WHEN {none} THEN '' ELSE concat({text}) END"
+            members.append(_where_changed(text, inner, part))
         else:
-            members.append(_member(label, field, value))
+            members.append(_where_changed(_member(label, field, value), [field], part))
     text = ", ".join(members)
     return f"concat('{{', {text if steady else f'substr(concat({text}), 2)'}, {literal(end)})"
+
+
+def _where_changed(member: str, fields: Sequence[MappedField], part: str) -> str:
+    if not part or any(field.identifier for field in fields):
+        return member
+    same = " AND ".join(map(_is_same, fields))
+    return f"CASE WHEN {part} AND {same} THEN '' ELSE concat({member}) END"
+
+
+def _is_same(field: MappedField) -> str:
+    return f"{ident(field.column)} IS NOT DISTINCT FROM {ident('o.' + field.name)}"
+
+
+def _beside(field: MappedField, fields: Sequence[MappedField], prefix: str) -> list[MappedField]:
+    """The fields of the nested object that a field is in; of a field that nests no deeper itself alone."""
+    head, dot, _ = field.name[len(prefix) :].partition(".")
+    return [other for other in fields if other.name.startswith(f"{prefix}{head}.")] if dot else [field]
 
 
 def _may_be_left_out(field: MappedField) -> bool:
@@ -109,9 +145,12 @@ def _member(label: str, field: MappedField, value: Encode) -> str:
     return f"{literal(label)}, coalesce({text}, {empty})"
 
 
-def record_text(wire: str, fields: Sequence[MappedField]) -> str:
-    """The SQL of one record for a destination's wire: `json`, `text` or `csv`."""
-    return {"json": json_text, "text": strings_text, "csv": csv_line}[wire](fields)
+def record_text(wire: str, fields: Sequence[MappedField], part: str = "", null: str = "") -> str:
+    """The SQL of one record for a destination's wire: `json`, `text` or `csv`; `part` as in `json_text`, `null` as in
+    `csv_line`."""
+    if wire == "csv":
+        return csv_line(fields, part, null)
+    return {"json": json_text, "text": strings_text}[wire](fields, part)
 
 
 def delete_fields(mapping: Mapping) -> tuple[MappedField, ...]:

@@ -22,7 +22,7 @@ class Estimate:
 
 def estimate(
     plan: Plan,
-    limits: Callable[[Op], BatchLimits | None],
+    limits: Callable[[Op, int], BatchLimits | None],
     rates: Sequence[Rate],
     concurrency: int,
     *,
@@ -31,8 +31,9 @@ def estimate(
     """Full batches by record count; the slowest window decides, or the round trips where there is none."""
     requests = 0
     for segment in plan.segments:
-        limit = limits(segment.op)
-        requests += -(-(segment.high - segment.low) // (limit.records if limit else 1))
+        rows = segment.high - segment.low
+        limit = limits(segment.op, rows)
+        requests += -(-rows // (limit.records if limit else 1))
     seconds = requests * _ROUND_TRIP / concurrency if remote else 0.0
     for rate in rates:
         # the first window may be used up at once; every further one has to pass

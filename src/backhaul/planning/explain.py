@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import orjson
 
-from backhaul.ledger.diff import REFUSE, SEND, key_json
+from backhaul.ledger.diff import REFUSE, SEND
+from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.plan import CHANGES, Plan
 from backhaul.mapping.coercion import time_text
 from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
@@ -31,7 +32,7 @@ def sample(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int = 5) -> lis
     values = [part for field in mapping.fields for part in (json_of(field, "o."), json_of(field, "f."))]
     rows = engine.execute(
         f"SELECT _change, {key_json(mapping)}, _again IS NOT NULL, [{', '.join(values)}] FROM ("
-        f"SELECT *, row_number() OVER (PARTITION BY _change) AS n FROM (SELECT * FROM {_file(plan)} WHERE _segment <= {SEND})) "
+        f"SELECT *, row_number() OVER (PARTITION BY _change) AS n FROM (SELECT * FROM {plan.rows_sql} WHERE _segment <= {SEND})) "
         f"WHERE n <= {count} ORDER BY _change, n"
     ).fetchall()
     return [_change(mapping, *row) for row in rows]
@@ -64,7 +65,7 @@ def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = 
     payload = object_of({field.name: json_of(field, "f.") for field in mapping.fields})
     rows = engine.execute(
         f"SELECT {key_json(mapping)}, CAST(_hash AS VARCHAR), _error, {payload} "
-        f"FROM {_file(plan)} WHERE _segment = {REFUSE} {limit}"
+        f"FROM {plan.rows_sql} WHERE _segment = {REFUSE} {limit}"
     ).fetchall()
     found = []
     for key, hashed, error, payload in rows:
@@ -80,10 +81,6 @@ def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = 
             }
         )
     return found
-
-
-def _file(plan: Plan) -> str:
-    return f"read_parquet({literal(str(plan.path))}, file_row_number = true)"
 
 
 def json_of(field: MappedField, prefix: str) -> str:

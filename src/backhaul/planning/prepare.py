@@ -9,16 +9,18 @@ from typing import Any
 import duckdb
 
 from backhaul.engine import is_damaged, number
-from backhaul.errors import SourceError, UsageError
+from backhaul.errors import Problem, SourceError, UsageError
 from backhaul.ledger.diff import Diff, DiffOptions
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
+from backhaul.ledger.remapping import remapped
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
 from backhaul.models import model_columns, model_select, open_model
 from backhaul.planning.fields import check_fields
-from backhaul.planning.guards import Guard, check_guards
+from backhaul.planning.guards import Guard, check_guards, field_changes, wants_fields
+from backhaul.planning.schema_changes import ModelSchema, check_schema
 from backhaul.sql import ident
-from backhaul.state.store import State
+from backhaul.state.protocol import State
 from backhaul.types import Mode, ObjectSchema
 from backhaul.warehouses.inplace import in_one_line
 
@@ -32,8 +34,12 @@ class Prepared:
     guards: tuple[Guard, ...]
     held: int
     seconds: dict[str, float]
+    schema: ModelSchema
+    """The model's columns."""
     stale: tuple[str, ...] = ()
     """Keys (JSON) of dead letters that mean nothing any more."""
+    suppressed: int = 0
+    """Rows of the model that are not sent because they were forgotten."""
 
     @property
     def tripped(self) -> list[Guard]:
@@ -59,18 +65,20 @@ def prepare(
 
     Raises:
         UsageError: the mapping does not fit the model or the destination.
-        SourceError: the model could not be read completely, or its key is not one.
+        SourceError: the model could not be read completely, its key is not one, or its columns changed too much.
     """
     from time import perf_counter
 
     began = perf_counter()
     sync, warehouse = sources.sync, sources.warehouse
-    problems = check_fields(sync, schema)
+    problems = [*check_fields(sync, schema), *_values_wanted(sync)]
     if problems:
         raise UsageError(problems=problems)
     columns = model_columns(sync.model, warehouse, engine, sources.root)
+    found_schema = check_schema(sources.state, sync, columns)
     mapping = compile_mapping(sync, columns, schema, engine)
     with sources.ledger.reading(engine) as view:
+        full = full or _replays(sources.state, sync.name)
         since = None if full else _since(view, sync, mapping, engine)
         watermark = _watermark(engine, sources) if sync.model.cursor else None
         relation = None
@@ -80,7 +88,10 @@ def prepare(
                 cursor=(sync.model.cursor, since) if since is not None else None,
             )  # fmt: skip
             try:
-                options = DiffOptions(sync.mode, since is not None, moves, _refused(sources.state, sync.name))
+                refused = _refused(sources.state, sync.name)
+                forgotten, salt = _forgotten(sources.state, sync.name)
+                aside = sync.duplicates == "reject"
+                options = DiffOptions(sync.mode, since is not None, moves, refused, forgotten, salt, aside)
                 diff = Diff(engine, mapping, view, options)
                 diff.find(relation)
             finally:
@@ -96,11 +107,20 @@ def prepare(
         stale = diff.stale(
             [(row["key"], row["hash"]) for row in sources.state.do("letters", {"sync": sync.name})]
         )
-        held = view.count() if view is not None else 0
     rows = sources.state.do("last_full_rows", {"sync": sync.name})
-    guards = check_guards(sync.guards, plan, held, rows[0]["rows"] if rows and not plan.first else None)
+    before = rows[0]["rows"] if rows and not plan.first else None
+    held = diff.found.held
+    fields = field_changes(engine, plan) if held and wants_fields(sync.guards) else ()
+    guards = check_guards(sync.guards, plan, held, before, fields)
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
-    return Prepared(plan, mapping, tuple(guards), held, seconds, tuple(stale))
+    return Prepared(plan, mapping, tuple(guards), held, seconds, found_schema, tuple(stale), diff.suppressed)
+
+
+def _values_wanted(sync: Any) -> list[Problem]:
+    if sync.ledger.values or not wants_fields(sync.guards):
+        return []
+    return [sync.problem("guards", "guards of single fields compare with acknowledged values, which `ledger: {values: false}` "
+                         "does not keep", "leave out max_field_changes and max_null_rise, or keep values")]  # fmt: skip
 
 
 def _first_line(error: duckdb.Error) -> str:
@@ -109,6 +129,16 @@ def _first_line(error: duckdb.Error) -> str:
 
 def _refused(state: State, sync: str) -> list[tuple[str, str, bool]]:
     return [(row["key"], row["hash"], bool(row["by_mapping"])) for row in state.do("refused", {"sync": sync})]
+
+
+def _forgotten(state: State, sync: str) -> tuple[list[str], str]:
+    rows = state.do("forgotten", {"sync": sync})
+    return [row["hash"] for row in rows], rows[0]["salt"] if rows else ""
+
+
+def _replays(state: State, sync: str) -> bool:
+    """Whether a dead letter waits to be sent again: its row need not have changed, so that only a full read finds it."""
+    return len(state.do("letters", {"sync": sync})) > len(state.do("refused", {"sync": sync}))
 
 
 def _since(
@@ -122,6 +152,7 @@ def _since(
         or sync.model.cursor is None
         or sync.mode is Mode.MIRROR
         or not view.fits(mapping)
+        or remapped(view, mapping)
     ):
         return None
     if number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE _hash IS NULL"):

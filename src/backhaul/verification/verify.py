@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import duckdb
 import orjson
 
+from backhaul.changes import Stage, code
 from backhaul.destinations.kit import Destination
-from backhaul.ledger.diff import key_json
-from backhaul.ledger.fold import Settled, Settlement
-from backhaul.ledger.ledger import ALIAS, RowState
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.fold import Settlement
+from backhaul.ledger.ledger import ALIAS, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.mapping.mapping import Mapping
 from backhaul.mapping.wire import key_text, plain_text
@@ -56,34 +60,41 @@ def sample_ledger(
     engine: duckdb.DuckDBPyConnection, mapping: Mapping, count: int | None, seed: int
 ) -> list[Expected]:
     """A seeded random sample of the attached ledger's acknowledged records; all of them where `count` is None."""
-    source = f"(SELECT * FROM {ALIAS}.acked WHERE _hash IS NOT NULL AND _state = {RowState.ACKED})"
+    source = f"(SELECT * FROM {ALIAS}.acked WHERE _hash IS NOT NULL AND _state = {code(Stage.ACKNOWLEDGED)})"
     if count is not None:
         source = f"(SELECT * FROM {source} ORDER BY hash({', '.join(k.column for k in mapping.keys)}, {seed}) LIMIT {count})"
     return _expected(engine, mapping, _select(mapping, source))
 
 
 def sample_plan(
-    engine: duckdb.DuckDBPyConnection, plan: Plan, settled: list[Settlement], count: int, seed: int
+    engine: duckdb.DuckDBPyConnection, plan: Plan, settled: list[Settlement], count: int
 ) -> list[Expected]:
-    """A seeded random sample of the records that a plan has just delivered."""
+    """A random sample of the records that a plan has just delivered, drawn by the plan's id; all where there are no more
+    than `count`."""
     mapping = Mapping.from_shape(plan.shape)
-    ranges = [item for item in settled if item.status is Settled.DELIVERED]
-    rng = random.Random(seed)
-    drawn = (
-        rng.choices(ranges, [item.high - item.low for item in ranges], k=count * 2)
-        if ranges and count
-        else []
+    rows = _drawn(
+        [item for item in settled if item.status is Stage.ACKNOWLEDGED], count, random.Random(plan.id)
     )
-    rows = {rng.randrange(item.low, item.high) for item in drawn} - {
-        row for item in ranges for row in item.except_rows
-    }
     if not rows:
         return []
-    source = (
-        f"(SELECT * FROM read_parquet({literal(str(plan.path))}, file_row_number = true) WHERE _change <> 2 "
-        f"AND file_row_number IN ({', '.join(map(str, sorted(rows)[:count]))}))"
-    )
+    source = f"(SELECT * FROM {plan.rows_sql} WHERE _change <> 2 AND file_row_number IN ({', '.join(map(str, rows))}))"
     return _expected(engine, mapping, _select(mapping, source))
+
+
+def _drawn(ranges: Sequence[Settlement], count: int, rng: random.Random) -> list[int]:
+    """`count` rows of the ranges, each as likely as any other."""
+    ends = list(accumulate(item.high - item.low for item in ranges))
+    excepted = {row for item in ranges for row in item.except_rows}
+    places = rng.sample(range(ends[-1]), min(ends[-1], count + len(excepted))) if ends and count else []
+    drawn = (ranges[at].high - (ends[at] - place) for place in places for at in [bisect_right(ends, place)])
+    return [row for row in drawn if row not in excepted][:count]
+
+
+def planned_records(engine: duckdb.DuckDBPyConnection, plan: Plan, low: int, high: int) -> list[Expected]:
+    """What rows [low, high) of a plan would make the destination hold, in row order."""
+    mapping = Mapping.from_shape(plan.shape)
+    rows = f"(SELECT * FROM {plan.rows_sql} WHERE file_row_number >= {low} AND file_row_number < {high}) ORDER BY file_row_number"
+    return _expected(engine, mapping, _select(mapping, rows))
 
 
 def _expected(engine: duckdb.DuckDBPyConnection, mapping: Mapping, select: str) -> list[Expected]:
@@ -134,12 +145,21 @@ def _differences(
     }
 
 
-def mark_doubtful(engine: duckdb.DuckDBPyConnection, mapping: Mapping, keys: list[str]) -> None:
-    """Makes the next run send these records again; the ledger must be attached for writing. `keys` are JSON."""
+def mark_doubtful(view: LedgerView, mapping: Mapping, keys: list[str]) -> None:
+    """Makes the next run send these records again; `view` is one to write. `keys` are JSON."""
     chosen = ", ".join(literal(key) for key in keys)
-    engine.execute(
-        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {RowState.UNKNOWN} WHERE {key_json(mapping)} IN ({chosen})"
-    )
+    where = f"WHERE {key_json(mapping)} IN ({chosen})"
+    view.touch(f"SELECT {', '.join(key.column for key in mapping.keys)} FROM {ALIAS}.acked {where}")
+    view.engine.execute(f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {code(Stage.UNKNOWN)} {where}")
 
 
-__all__ = ["Expected", "Mismatch", "Verified", "compare", "mark_doubtful", "sample_ledger", "sample_plan"]
+__all__ = [
+    "Expected",
+    "Mismatch",
+    "Verified",
+    "compare",
+    "mark_doubtful",
+    "planned_records",
+    "sample_ledger",
+    "sample_plan",
+]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import SecretStr
 
 from backhaul.errors import SourceError
+from backhaul.warehouses.ahead import Ahead
 from backhaul.warehouses.postgres_errors import address, explain
 from backhaul.warehouses.postgres_types import Sent, sent
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig, narrowed
@@ -34,7 +35,7 @@ class Postgres(Warehouse):
     dialect: ClassVar[str] = "postgres"
 
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
-        return tuple(Column(column.name, column.type) for column in self._described(select))
+        return tuple(Column(column.name, column.type, column.spoilt) for column in self._described(select))
 
     def relation(
         self, engine: duckdb.DuckDBPyConnection, select: str, *, columns: Sequence[str] | None = None,
@@ -54,12 +55,14 @@ class Postgres(Warehouse):
             reading.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
             reading.execute(f"SELECT {taken} FROM ({query}) AS model")
             reader = reading.fetch_record_batch()
+            batches = Ahead(reader, reading.adbc_cancel)
         except adbc_driver_manager.Error as error:
             if connection is not None:
                 connection.close()
             raise SourceError(f"the model does not run: {explain(error)}", hint=_TRY) from None
 
         def release() -> None:
+            batches.close()
             reading.close()
             connection.close()
 
@@ -67,7 +70,7 @@ class Postgres(Warehouse):
             return self.relation(engine, select, columns=columns, cursor=cursor)
 
         cast = ", ".join(column.cast for column in described)
-        return Stream(engine, reader.schema, reader, cast, explain, again, release)
+        return Stream(engine, reader.schema, batches, cast, explain, again, release)
 
     def _address(self) -> str:
         return address(self.settings.dsn.get_secret_value())

@@ -1,8 +1,9 @@
 """How each PostgreSQL type travels: the SQL that the server sends, and its type in the engine.
 
 What ADBC does not carry natively comes as text and is cast in the engine: numeric to DECIMAL (of its own precision and
-scale; without them, or beyond 38 digits, 18 decimals, rounded; what has more digits than DECIMAL holds, and NaN, are an
-error); json, arrays, rows and hstore to JSON; everything else (uuid, enums, intervals, times, ranges) stays text.
+scale; without them, or beyond 38 digits, 18 decimals, rounded; what has more digits than DECIMAL holds, NaN and the
+infinities are NULL, with their text in a column beside it); json, arrays, rows and hstore to JSON; everything else (uuid,
+enums, intervals, times, ranges) stays text.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ _FIRST_HERE = {
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One column: what PostgreSQL selects, and what the engine makes of it."""
+    """One column: what PostgreSQL selects, and what the engine makes of it; `spoilt` as in Column."""
 
     name: str
     sql: str
     cast: str
     type: str
+    spoilt: str | None = None
 
 
 def sent(name: str, oid: int, modifier: int, kind: tuple[str, str, str] | None) -> Sent:
@@ -53,7 +55,7 @@ def sent(name: str, oid: int, modifier: int, kind: tuple[str, str, str] | None) 
     if oid == _OID:
         return _sent(name, f"{column}::int8", "BIGINT")
     if oid == _NUMERIC:
-        return _sent(name, f"{column}::text", decimal(modifier))
+        return _numeric(name, decimal(modifier))
     if oid in (_JSON, _JSONB):
         return _sent(name, f"{column}::text", "JSON")
     typtype, category, typname = kind or ("", "", "")
@@ -65,6 +67,13 @@ def sent(name: str, oid: int, modifier: int, kind: tuple[str, str, str] | None) 
 def _sent(name: str, sql: str, kind: str) -> Sent:
     column = ident(name)
     return Sent(name, f"{sql} AS {column}", f"CAST({column} AS {kind}) AS {column}", kind)
+
+
+def _numeric(name: str, kind: str) -> Sent:
+    column, spoilt = ident(name), name + "\x1f"
+    number = f"TRY_CAST({column} AS {kind})"
+    cast = f"{number} AS {column}, CASE WHEN {number} IS NULL THEN {column} END AS {ident(spoilt)}"
+    return Sent(name, f"{column}::text AS {column}", cast, kind, spoilt)
 
 
 def _time(name: str, oid: int) -> Sent:

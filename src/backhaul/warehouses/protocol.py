@@ -28,6 +28,9 @@ class Column:
 
     name: str
     type: str
+    spoilt: str | None = None
+    """The name of one more column of the relation: the text of a value that does not fit `type`, which stands as NULL. None:
+    every value fits."""
 
 
 class Relation(Protocol):

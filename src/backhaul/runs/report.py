@@ -44,12 +44,24 @@ class RunReport:
     rejected: int = 0
     deferred: int = 0
     unknown: int = 0
+    recreated: int = 0
+    """Of those delivered, records that were gone at the destination and were made again."""
     requests: int = 0
     retries: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PHASES, 0.0))
     first: bool = False
     incremental: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
+    remapped: dict[str, int] = field(default_factory=dict)
+    """Fields whose mapping changed, and how many updates each causes."""
+    schema_changes: list[str] = field(default_factory=list)
+    """How the model's columns differ from those of the last run, in words."""
+    suppressed: int = 0
+    """Rows of the model that were not sent because they were forgotten."""
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    """What most records of this run were refused for: `{code, field, count, class, fix}`, the commonest first."""
+    expired: int = 0
+    """Dead letters of which nothing is kept any more but that their values are refused."""
     pending: int = 0
     """Changes that `--limit` left for the next run."""
     guards: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +84,9 @@ class RunReport:
             "delivered": self.delivered, "rejected": self.rejected, "deferred": self.deferred, "unknown": self.unknown,
             "requests": self.requests, "retries": self.retries, "seconds": self.seconds,
             "plan": self.plan, "first": self.first, "incremental": self.incremental, "reasons": self.reasons,
-            "pending": self.pending, "hint": self.hint,
+            "remapped": self.remapped, "schema_changes": self.schema_changes, "suppressed": self.suppressed,
+            "recreated": self.recreated, "refused": self.refused, "expired": self.expired, "pending": self.pending,
+            "hint": self.hint,
             "verified": None if verified is None else {
                 "checked": verified.checked,
                 "mismatches": [{"key": m.key, "missing": m.missing, "fields": m.fields} for m in verified.mismatches],
@@ -95,10 +109,15 @@ class PlanReport:
     refused: int = 0
     refusals: list[dict[str, Any]] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    remapped: dict[str, int] = field(default_factory=dict)
+    schema_changes: list[str] = field(default_factory=list)
     first: bool = False
     incremental: bool = False
+    suppressed: int = 0
     destination: str = ""
     object: str = ""
+    undo: dict[str, Any] | None = None
+    """`{run, left_out: {reason: {count, keys}}}` where it takes a run back."""
 
     def json(self) -> dict[str, Any]:
         """The PLAN of the public contract, and what `run --plan FILE` needs."""
@@ -106,7 +125,9 @@ class PlanReport:
             "id": self.id, "sync": self.sync, "rows": self.rows, "changes": self.changes, "guards": self.guards,
             "estimate": self.estimate, "sample": self.sample, "digest": self.digest, "refused": self.refused,
             "refusals": self.refusals, "reasons": self.reasons, "first": self.first, "incremental": self.incremental,
-            "destination": self.destination, "object": self.object,
+            "destination": self.destination, "object": self.object, "remapped": self.remapped,
+            "schema_changes": self.schema_changes, "suppressed": self.suppressed,
+            **({"undo": self.undo} if self.undo else {}),
         }  # fmt: skip
 
 
@@ -130,6 +151,8 @@ def describe_plan(
             for item in refusals
         ],
         reasons=plan.reasons,
+        remapped=plan.remapped,
         first=plan.first,
         incremental=plan.incremental,
+        suppressed=prepared.suppressed,
     )

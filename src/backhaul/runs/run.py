@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import timedelta
 from time import perf_counter
 from typing import Any
 
 import duckdb
 import orjson
 
-from backhaul.engine import in_thread
-from backhaul.errors import BackhaulError, Exhausted, Held, PlanMoved, RunError, UsageError
+from backhaul.engine import hurry, in_thread
+from backhaul.errors import BackhaulError, Exhausted, Held, RunError, UsageError
 from backhaul.planning.prepare import Prepared, Sources, prepare
-from backhaul.recovery import fold_plan, settle_earlier
-from backhaul.report import RunOptions, RunReport
+from backhaul.planning.schema_changes import note_schema, notices
+from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
+from backhaul.runs.doubt import Doubts
+from backhaul.runs.recovery import fold_plan, settle_earlier
+from backhaul.runs.report import RunOptions, RunReport
+from backhaul.runs.sending import Sending
+from backhaul.runs.undo import reviewed_undo
 from backhaul.schemas import Schemas
-from backhaul.sending import Sending, keep_plan
-from backhaul.state.lease import lease
-from backhaul.state.store import now
+from backhaul.state.letters import check_keys, expire, seal_anew
 from backhaul.workspace import Workspace
 
-
-def new_id(prefix: str) -> str:
-    """A new id that sorts by time: `r-20261123-021500-1a2b3c`."""
-    return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+_PATIENCE = 25.0
+"""Seconds after a stop in which what was delivered may still wait for the ledger; the next run takes it in otherwise."""
 
 
 class Run:
@@ -34,13 +34,19 @@ class Run:
 
     def __init__(self, workspace: Workspace, sync: Any, options: RunOptions) -> None:
         self.workspace, self.sync, self.options = workspace, sync, options
-        self.report = RunReport(new_id("r"), sync.name, now())
+        around = workspace.surroundings
+        self.report = RunReport(around.new_id("r"), sync.name, around.now())
         self.stopping = False
+        self._doubts: Doubts | None = None
         self._sending: Sending | None = None
         self._engine: duckdb.DuckDBPyConnection | None = None
 
     def stop(self) -> None:
         self.stopping = True
+        if self._doubts is not None:
+            self._doubts.stop()
+        if self._engine is not None:
+            hurry(self._engine, _PATIENCE if self._sending is not None else 0.0)
         if self._sending is not None:
             self._sending.stop()
         elif self._engine is not None:
@@ -54,12 +60,13 @@ class Run:
             StateError: the state cannot be opened.
         """
         began, state, report = perf_counter(), self.workspace.state, self.report
-        with lease(self.workspace.locks, self.sync.name):
+        with self.workspace.lease(self.sync) as self._lease:
             state.do("start_run", {"id": report.id, "sync": report.sync, "started_at": report.started_at})
             state.do("interrupted_runs", {"sync": report.sync, "id": report.id, "at": report.started_at})
             try:
                 self.workspace.tidy()
                 await self._work()
+                self._tidy_letters()
             except BackhaulError as error:
                 report.status = status_of(error)
                 report.error, report.hint = str(error), error.hint
@@ -73,22 +80,34 @@ class Run:
             self._finish(began)
         return report
 
+    def _tidy_letters(self) -> None:
+        """Dead letters that are too old keep nothing but that their values are refused; the others are encrypted as wanted."""
+        workspace, name = self.workspace, self.sync.name
+        before = workspace.surroundings.moment() - timedelta(seconds=workspace.project.dead_letters.keep)
+        self.report.expired = expire(workspace.state, name, before.isoformat())
+        seal_anew(workspace.state, name)
+
     def _finish(self, began: float) -> None:
         report = self.report
-        report.finished_at = now()
+        report.finished_at = self.workspace.surroundings.now()
         report.seconds["total"] = round(perf_counter() - began, 3)
         mask = self.workspace.state.mask
         report.error, report.hint = report.error and mask(report.error), report.hint and mask(report.hint)
         self.workspace.state.do("finish_run", {
             "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,
-            "plan": report.plan, "rows": report.rows, "incremental": report.incremental,
+            "plan": report.plan, "rows": report.rows, "incremental": int(report.incremental),
             "report": orjson.dumps(report.json()).decode(),
         })  # fmt: skip
 
     async def _work(self) -> None:
+        self._go_on()
+        check_keys(self.workspace.state, self.sync.name)
         async with AsyncExitStack() as stack:
             engine = self._engine = stack.enter_context(self.workspace.engine())
-            await asyncio.to_thread(
+            schemas = Schemas(self.workspace, self.sync, stack, self._lease.check)
+            self._doubts = Doubts(self.workspace, self.sync, schemas, self.report)
+            await self._doubts.collect(engine)
+            settled = await asyncio.to_thread(
                 settle_earlier,
                 engine,
                 self.workspace.state,
@@ -96,24 +115,35 @@ class Run:
                 self.sync.name,
                 self.workspace.plan_path,
             )
-            schemas = Schemas(self.workspace, self.sync, stack)
+            if settled:
+                await self._doubts.let_land()
+            await self._doubts.resolve(engine)
+            self._go_on()
             prepared = await self._prepare(engine, schemas)
+            self._go_on()
             self._describe(prepared)
-            self._guard(prepared)
-            self._supersede(prepared)
+            if prepared.plan.undo is None:
+                note_schema(self.workspace.state, self.sync.name, prepared.schema, taken=True)
+                self._guard(prepared)
+                self._supersede(prepared)
             if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
                 self._sending = Sending(self.workspace, self.sync, self.options, self.report)
                 await self._sending.deliver(engine, schemas, prepared)
             else:
-                if prepared.plan.watermark:
+                if prepared.plan.watermark or prepared.plan.remapped:
                     await asyncio.to_thread(
                         fold_plan, engine, self.workspace.ledger(self.sync), prepared.plan, [], complete=True
                     )
                 prepared.plan.path.unlink(missing_ok=True)
-                self.report.plan, self.report.status = None, "succeeded"
+                self.report.plan = None
+                self.report.status = "partial" if self.report.rejected else "succeeded"
 
     async def _prepare(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Prepared:
         """Plans with the remembered description of the object; a plan that sends something is made with a fresh one."""
+        if self.options.reviewed is not None:
+            undo = reviewed_undo(engine, self.workspace, self.sync, self.options.reviewed[1])
+            if undo is not None:
+                return undo
         schema, fresh = await schemas.remembered()
         prepared = await self.planned(engine, schema)
         if prepared.plan.total and not fresh:
@@ -124,7 +154,8 @@ class Run:
         return prepared
 
     async def planned(self, engine: duckdb.DuckDBPyConnection, schema: Any) -> Prepared:
-        workspace, sync, plan_id = self.workspace, self.sync, new_id("p")
+        workspace, sync = self.workspace, self.sync
+        plan_id = workspace.surroundings.new_id("p")
         kind = workspace.destination_class(sync.destination)
         with workspace.warehouse(sync) as warehouse:
             sources = Sources(
@@ -144,14 +175,20 @@ class Run:
                     moves=kind.spec.moves,
                 )
             except BackhaulError:
-                if self.stopping:
-                    raise RunError("stopped before anything was sent") from None
+                self._go_on()
                 raise
+
+    def _go_on(self) -> None:
+        """Raises RunError where a stop was asked for; an interrupt meets nothing where the engine is between statements."""
+        if self.stopping:
+            raise RunError("stopped before anything was sent") from None
 
     def _describe(self, prepared: Prepared) -> None:
         plan, report = prepared.plan, self.report
         report.plan, report.rows, report.changes = plan.id, plan.rows, plan.changes
         report.first, report.incremental, report.reasons = plan.first, plan.incremental, plan.reasons
+        report.remapped, report.schema_changes = plan.remapped, notices(self.sync, prepared.schema)
+        report.suppressed = prepared.suppressed
         report.guards = [
             {"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards
         ]
@@ -163,28 +200,19 @@ class Run:
         if reviewed is not None:
             if reviewed[0] != plan.digest:
                 plan.path.unlink(missing_ok=True)
-                raise PlanMoved(f"plan {reviewed[1]} is not what the model and the ledger give now; nothing was sent",
-                                hint=f"look again with `backhaul plan {self.sync.name}`")  # fmt: skip
+                raise moved(self.workspace.state, reviewed[1], plan)
             return
         why = "; ".join(f"{guard.name}: {guard.message}" for guard in prepared.tripped)
-        approve = self.sync.approve
-        if (
-            not why
-            and plan.total
-            and (approve == "always" or (approve == "first" and (plan.first or "mapping" in plan.reasons)))
-        ):
-            why = f"approve: {approve} asks for a review"
+        why = why or needs_review(self.sync.approve, plan)
         if why:
-            keep_plan(self.workspace, plan, "held")
+            self.report.plan = held = keep_held(self.workspace, plan)
             raise Held(f"held, nothing was sent: {why}",
-                       hint=f"review plan {plan.id}, then `backhaul run {self.sync.name} --plan {plan.id}`")  # fmt: skip
+                       hint=f"review plan {held}, then `backhaul run {self.sync.name} --plan {held}`")  # fmt: skip
 
     def _supersede(self, prepared: Prepared) -> None:
         """Dead letters that mean nothing any more go, and plans that were held: this run takes their place."""
-        state = self.workspace.state
-        state.do_all("raise", [(self.sync.name, key) for key in prepared.stale])
-        for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "held"}):
-            state.drop_plan(row["id"], self.workspace.plan_path(row["id"]))
+        self.workspace.state.do_all("raise", [(self.sync.name, key) for key in prepared.stale])
+        drop_held(self.workspace, self.sync.name)
 
 
 def status_of(error: BackhaulError) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 import duckdb
 import orjson
 
+from backhaul.changes import Stage
 from backhaul.errors import StateError
-from backhaul.ledger.fold import Settled, Settlement, fold
+from backhaul.ledger.fold import Settlement, fold
 from backhaul.ledger.ledger import Ledger
 from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.mapping import Mapping
-from backhaul.state.store import State
+from backhaul.state.protocol import State
+from backhaul.types import Op
 
 
 def settle_earlier(
@@ -26,21 +28,39 @@ def settle_earlier(
     """The first act of every run: folds the plans that earlier runs were delivering. Returns how many.
 
     Raises:
-        StateError: a plan's file is gone or damaged although its journal is there.
+        StateError: a plan's file is gone or damaged although its journal is there; or a job of it was not collected.
     """
     rows = state.do("plans_with_status", {"sync": sync, "status": "delivering"})
     for row in rows:
         path = plan_path(row["id"])
         plan = plan_from(row["header"], path)
-        if path.exists():
+        if any(intent["job"] for intent in state.do("intents", {"plan": plan.id})):
+            raise StateError(
+                f"the destination still works on records of {sync} that an earlier run handed over",
+                hint=f"`backhaul run {sync}` asks what became of them",
+            )
+        if state.fetch_file(row["id"], path):
             try:
                 fold_plan(engine, ledger, plan, settlements(state, plan.id), complete=False)
             except (duckdb.IOException, duckdb.InvalidInputException):
                 raise _unreadable(plan, "damaged", sync) from None
+        elif not settlements(state, plan.id):  # killed before the file was kept, and so before anything left
+            state.drop_plan(plan.id, path)
+            continue
         elif not _folded(engine, ledger, plan.id):
             raise _unreadable(plan, "gone", sync)
-        state.drop_plan(plan.id, path)
+        let_go(state, plan.id, path)
     return len(rows)
+
+
+def let_go(state: State, plan_id: str, path: Path) -> None:
+    """Moves a folded plan into the history, but for creates in doubt: their rows and keys are needed to send them again."""
+    if any(row["op"] == Op.INSERT for row in state.do("intents", {"plan": plan_id})):
+        with state.together():
+            state.do("drop_plan_outcomes", {"id": plan_id})
+            state.do("set_plan_status", {"id": plan_id, "status": "folded"})
+    else:
+        state.retire_plan(plan_id, path)
 
 
 def _unreadable(plan: Plan, how: str, sync: str) -> StateError:
@@ -52,8 +72,9 @@ def _unreadable(plan: Plan, how: str, sync: str) -> StateError:
 
 def abandon_earlier(state: State, sync: str, plan_path: Callable[[str], Path]) -> None:
     """Forgets the plans that earlier runs were delivering, unsettled: only for who sends everything again."""
-    for row in state.do("plans_with_status", {"sync": sync, "status": "delivering"}):
-        state.drop_plan(row["id"], plan_path(row["id"]))
+    for status in ("delivering", "folded"):
+        for row in state.do("plans_with_status", {"sync": sync, "status": status}):
+            state.drop_plan(row["id"], plan_path(row["id"]))
 
 
 def _folded(engine: duckdb.DuckDBPyConnection, ledger: Ledger, plan_id: str) -> bool:
@@ -76,18 +97,35 @@ def settlements(state: State, plan_id: str) -> list[Settlement]:
             and not excepted
             and not ids
             and last.high == row["low"]
-            and last.status is Settled.DELIVERED
+            and last.status is Stage.ACKNOWLEDGED
             and not last.except_rows
             and not last.remote_ids
         ):
-            found[-1] = Settlement(Settled.DELIVERED, last.low, row["high"])
+            found[-1] = Settlement(Stage.ACKNOWLEDGED, last.low, row["high"])
         else:
-            found.append(Settlement(Settled.DELIVERED, row["low"], row["high"], excepted, ids))
-        found += [Settlement(Settled.UNKNOWN, number, number + 1) for number in unknown]
+            found.append(Settlement(Stage.ACKNOWLEDGED, row["low"], row["high"], excepted, ids))
+        found += [Settlement(Stage.UNKNOWN, number, number + 1) for number in unknown]
     found += [
-        Settlement(Settled.UNKNOWN, row["low"], row["high"]) for row in state.do("intents", {"plan": plan_id})
+        Settlement(Stage.UNKNOWN, row["low"], row["high"])
+        for row in state.do("intents", {"plan": plan_id})
+        if not any(item.low <= row["low"] < item.high for item in found if item.status is Stage.ACKNOWLEDGED)
     ]
     return found
+
+
+def refused_rows(state: State, plan_id: str) -> list[int]:
+    """The rows of a plan that the destination refused."""
+    return rows_listed(state, plan_id, "rejected")
+
+
+def rows_listed(state: State, plan_id: str, name: str) -> list[int]:
+    """The rows of a plan whose outcome is `rejected`, `unknown` or `pending`."""
+    return [
+        number
+        for row in state.do("outcomes", {"plan": plan_id})
+        if row[name]
+        for number in orjson.loads(row[name])
+    ]
 
 
 def fold_plan(

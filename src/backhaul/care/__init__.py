@@ -1,0 +1,1 @@
+"""Looking after the state: whether it is whole."""

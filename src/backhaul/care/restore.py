@@ -1,0 +1,117 @@
+"""`state restore`: puts a backup in the place of the state, without sending too much, too little, or anybody forgotten."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backhaul.care.backup import Backup, extract, no_backup, quiet
+from backhaul.care.check import check_folder
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.ledger import ALIAS
+from backhaul.ledger.plan import make_durable
+from backhaul.ledger.rewrite import rewrite
+from backhaul.sql import literal
+from backhaul.state.sqlite_connection import opened, storing
+from backhaul.workspace import Workspace
+
+_CARRIED = ("buckets", "salts", "boots", "forgotten")
+"""What is true whatever is restored: what was sent counts in its limits, and whoever was forgotten stays so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was in the backup; where the state that was there is now; whether its limits and its forgotten keys were taken
+    over (None: there was none)."""
+
+    backup: Backup
+    old: Path | None
+    carried: bool | None
+
+
+def restore(
+    folder: Path, file: Path, open_at: Callable[[Path], Workspace], prepare: Callable[[Workspace], None]
+) -> Restored:
+    """Puts the state of a backup in the place of the one that is there, after `prepare` was given it.
+
+    Raises:
+        UsageError: it is not a backup, or a damaged or newer one; nothing was changed.
+        RunError: a sync is being run.
+        StateError: the disk is full, or the backup is of a newer schema; nothing was changed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with storing(file), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".restoring-") as made:
+        fresh = Path(made) / folder.name
+        fresh.mkdir(mode=0o700)
+        found = extract(file, fresh)
+        workspace = open_at(fresh)
+        wrong = [one for one in check_folder(fresh, workspace.project.memory_limit) if not one.ok]
+        if wrong:
+            raise no_backup(file, f"{wrong[0].file} in it {wrong[0].message}")
+        with quiet(folder):
+            was = {row["hash"] for sync in workspace.project.syncs for row in _forgotten(workspace, sync)}
+            there = (folder / "state.db").exists()
+            carried = _carry(folder / "state.db", fresh / "state.db") if there else None
+            for sync in workspace.project.syncs:
+                _erase(workspace, sync, was)
+            prepare(workspace)
+            workspace.close()
+            old = None
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-before-")) / folder.name
+                folder.rename(old)
+            fresh.rename(folder)
+        make_durable(folder)
+    return Restored(found, old, carried)
+
+
+def _forgotten(workspace: Workspace, sync: str) -> Sequence[Any]:
+    return workspace.state.do("forgotten", {"sync": sync})
+
+
+def _carry(old: Path, fresh: Path) -> bool:
+    """Whether it could be read: the state that is replaced may be damaged."""
+    try:
+        with closing(opened(fresh)) as database:
+            database.execute("ATTACH ? AS old", [str(old)])
+            database.execute("BEGIN")
+            for table in _CARRIED:
+                if table != "forgotten":
+                    database.execute(f"DELETE FROM main.{table}")
+                database.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM old.{table}")
+            database.execute("COMMIT")
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def _erase(workspace: Workspace, sync: str, was: set[str]) -> None:
+    """Takes out of the restored state whoever was forgotten since the backup. Only hashes say who that is, so plans of that
+    time go as a whole, and the words of its runs."""
+    rows = [row for row in _forgotten(workspace, sync) if row["hash"] not in was]
+    if not rows:
+        return
+    state, salted = workspace.state, {(row["salt"], row["hash"]) for row in rows}
+    for row in state.do("plans_of", {"sync": sync}):
+        state.drop_plan(row["id"], workspace.plan_path(row["id"]))
+    for run in state.do("runs", {"sync": sync, "limit": 1 << 40}):
+        state.do("rewrite_run", {"id": run["id"], "error": None, "report": None})
+    letters = [row["key"] for row in state.do("dead_letters", {"sync": sync, "id": None})]
+    state.do_all("raise", [(sync, key) for key in letters])
+    config = workspace.project.syncs[sync]
+    ledger = workspace.ledger(config)
+    with workspace.engine() as engine:
+        if ledger.exists(engine):
+            with ledger.writing(engine) as view:
+                key = key_json(view.mapping(config.identify))
+                same = " OR ".join(
+                    f"sha256({literal(salt)} || {key}) = {literal(told)}" for salt, told in sorted(salted)
+                )
+                engine.execute(f"DELETE FROM {ALIAS}.acked WHERE {same}")
+            rewrite(engine, ledger.path)
+    state.scrub()

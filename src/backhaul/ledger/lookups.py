@@ -1,0 +1,79 @@
+"""Ledger rows that a look-up has to decide: creates of unknown end, and those created after a look-up found nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from backhaul.changes import Stage, code
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.ledger import ALIAS, Ledger
+from backhaul.mapping.wire import key_text
+from backhaul.sql import literal
+
+_UNKNOWN = f"_state = {code(Stage.UNKNOWN)} AND _at IS NULL"
+_WATCHED = f"_state = {code(Stage.ACKNOWLEDGED)} AND _since IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One row to look up: primary key (JSON), identifier as in `Batch.keys`, number of its stage, seconds since it was sent."""
+
+    pk: str
+    key: str
+    stage: int
+    age: float
+
+
+def asked(engine: duckdb.DuckDBPyConnection, ledger: Ledger, identifiers: Collection[str]) -> list[Asked]:
+    """The rows to look up. A ledger whose rows do not hold these identifiers has none."""
+    with ledger.reading(engine) as view:
+        if view is None or view.empty or view.format < 2 or set(identifiers) - set(view.shape["fields"]):
+            return []
+        mapping = view.mapping(identifiers)
+        rows = engine.execute(
+            f"SELECT {key_json(mapping)}, {key_text(mapping.identifiers)}, _state, epoch(now()::TIMESTAMP - _since) "
+            f"FROM {ALIAS}.acked WHERE _since IS NOT NULL AND (({_UNKNOWN}) OR ({_WATCHED})) ORDER BY 1"
+        ).fetchall()
+    return [Asked(pk, key, stage, float(age)) for pk, key, stage, age in rows if key is not None]
+
+
+def take_in(
+    engine: duckdb.DuckDBPyConnection, ledger: Ledger, verdicts: Sequence[tuple[str, Stage, str | None]]
+) -> None:
+    """Moves rows (primary key as JSON) to the stage a look-up showed, with the id it was found by."""
+    table = pa.table({
+        "pk": pa.array([pk for pk, _, _ in verdicts], pa.string()),
+        "stage": pa.array([code(stage) for _, stage, _ in verdicts], pa.uint8()),
+        "id": pa.array([found for _, _, found in verdicts], pa.string()),
+    })  # fmt: skip
+    with ledger.writing(engine) as view:
+        mapping = view.mapping()
+        engine.register("verdicts_now", table)
+        keys = ", ".join(key.column for key in mapping.keys)
+        view.touch(
+            f"SELECT {keys} FROM {ALIAS}.acked WHERE {key_json(mapping)} IN (SELECT pk FROM verdicts_now)"
+        )
+        engine.execute(
+            f"UPDATE {ALIAS}.acked SET _state = v.stage, _since = NULL, _remote_id = coalesce(v.id, _remote_id) "
+            f"FROM verdicts_now AS v WHERE v.pk = {key_json(mapping, 'acked.')}"
+        )
+        engine.unregister("verdicts_now")
+
+
+def release(engine: duckdb.DuckDBPyConnection, ledger: Ledger, but: Collection[str]) -> None:
+    """Makes creates of unknown end creates again, whatever became of the first one; not those of `but` (JSON keys)."""
+    with ledger.reading(engine) as view:
+        if view is None or view.empty:
+            return
+        among = f" AND {key_json(view.mapping())} NOT IN ({', '.join(map(literal, but))})" if but else ""
+        where = f"{_UNKNOWN}{among}"
+        if not engine.execute(f"SELECT 1 FROM {ALIAS}.acked WHERE {where} LIMIT 1").fetchall():
+            return
+    with ledger.writing(engine) as view:
+        keys = ", ".join(key.column for key in view.mapping().keys)
+        view.touch(f"SELECT {keys} FROM {ALIAS}.acked WHERE {where}")
+        engine.execute(f"UPDATE {ALIAS}.acked SET _state = {code(Stage.RETRY)}, _since = NULL WHERE {where}")

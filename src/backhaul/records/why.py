@@ -1,0 +1,318 @@
+"""`why`: the life of one record, from what is kept of it. Reads only; works while a run is going on."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import duckdb
+import orjson
+
+from backhaul.changes import Stage, named
+from backhaul.destinations.kit import Unsupported
+from backhaul.errors import BackhaulError, UsageError
+from backhaul.ledger.diff import REFUSE, SEND
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.ledger import ALIAS
+from backhaul.ledger.plan import CHANGES, Plan, plan_from
+from backhaul.mapping.mapping import SEPARATOR, Mapping, columns_used, compile_mapping
+from backhaul.mapping.wire import key_text
+from backhaul.models import model_columns, open_model
+from backhaul.planning.explain import json_of, object_of, parsed
+from backhaul.schemas import Schemas
+from backhaul.sql import literal
+from backhaul.state.protocol import Row
+from backhaul.types import Mode
+from backhaul.workspace import Workspace
+
+_NEAREST = 3
+Found = dict[str, Any]
+
+
+def spellings(key: str) -> list[str]:
+    """The keys as JSON that someone who typed this may mean: the text itself, and the JSON that it is."""
+    texts = [orjson.dumps(key).decode()]
+    with suppress(orjson.JSONDecodeError):
+        texts.insert(0, orjson.dumps(orjson.loads(key)).decode())
+    return texts
+
+
+class Why:
+    """One question about one record of one sync."""
+
+    def __init__(self, workspace: Workspace, sync: Any, key: str, *, offline: bool = False) -> None:
+        self.workspace, self.sync, self.typed, self.offline = workspace, sync, key, offline
+        self.keys = spellings(key)
+        self.near: dict[str, int] = {}
+
+    async def answer(self) -> Found:
+        """The life of the record, JSON-ready.
+
+        Raises:
+            UsageError: nobody knows such a key; names the nearest.
+            StateError: the state or the ledger cannot be read.
+        """
+        async with AsyncExitStack() as stack:
+            engine = stack.enter_context(self.workspace.engine())
+            schemas = Schemas(self.workspace, self.sync, stack)
+            ledger = self._ledger(engine)
+            model = await self._model(engine, schemas)
+            history = self._history(engine)
+            letter = self._letter()
+            if not ledger and not history and not letter and model["status"] in ("absent", "unreadable"):
+                raise self._no_key(model)
+            held = await self._held(schemas, (ledger or {}).pop("_named", None) or model.pop("_named", None))
+        model.pop("_named", None)
+        found = {
+            "sync": self.sync.name, "key": parsed(self.keys[0]), "model": model, "ledger": ledger, "history": history,
+            "dead_letter": letter, "destination": held,
+        }  # fmt: skip
+        return {"summary": summary(found, self.sync), **found}
+
+    def _where(self, mapping: Mapping, prefix: str = "") -> str:
+        return f"{key_json(mapping, prefix)} IN ({', '.join(map(literal, self.keys))})"
+
+    def _take(self, key: str) -> None:
+        self.keys = [key]
+
+    def _ledger(self, engine: duckdb.DuckDBPyConnection) -> Found | None:
+        with self.workspace.ledger(self.sync).reading(engine) as view:
+            if view is None or view.empty:
+                return None
+            mapping = view.mapping(self.sync.identify)
+            can_name = set(self.sync.identify) <= set(view.shape["fields"])
+            name = key_text(mapping.identifiers) if can_name else "NULL"
+            rows = engine.execute(
+                f"SELECT {key_json(mapping)}, _state, CAST(_at AS VARCHAR), _remote_id, {_object(mapping)}, {name} "
+                f"FROM {ALIAS}.acked WHERE {self._where(mapping)} LIMIT 1"
+            ).fetchall()
+            if not rows:
+                self._look_near(engine, mapping, f"{ALIAS}.acked")
+                return None
+            key, stage, at, remote_id, fields, named_by = rows[0]
+            self._take(key)
+            values = at is not None and view.meta.get("values") != "no"
+            return {"state": str(named(stage)), "acknowledged_at": at and at.replace(" ", "T") + "Z",
+                    "remote_id": remote_id, "fields": parsed(fields) if values else None, "_named": named_by}  # fmt: skip
+
+    def _look_near(self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, source: str) -> None:
+        rows = engine.execute(
+            f"SELECT {key_json(mapping)} AS key, levenshtein(key, {literal(self.keys[0])}) AS far FROM {source} "
+            f"ORDER BY far, key LIMIT {_NEAREST}"
+        ).fetchall()
+        self.near |= {key: far for key, far in rows if key is not None}
+
+    def _no_key(self, model: Found) -> UsageError:
+        nearest = sorted(self.near, key=lambda key: (self.near[key], key))[:_NEAREST]
+        if model["status"] == "unreadable":
+            hint = f"the model could not be read: {model['error']}"
+        else:
+            hint = f"the nearest: {', '.join(nearest)}" if nearest else "it knows no records at all"
+        return UsageError(f"{self.sync.name} knows no record {self.typed!r}", hint=hint)
+
+    async def _model(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Found:
+        try:
+            known = self.workspace.state.do("schema", {"sync": self.sync.name})
+            offline = self.workspace.destination_class(self.sync.destination).spec.describes_offline
+            if self.offline and not known and not offline:
+                return {
+                    "status": "unreadable",
+                    "error": "the destination was never described, and is not asked now",
+                }
+            schema, _ = await schemas.remembered()
+            with self.workspace.warehouse(self.sync) as warehouse:
+                root = self.workspace.project.root
+                columns = model_columns(self.sync.model, warehouse, engine, root)
+                mapping = compile_mapping(self.sync, columns, schema, engine)
+                used = columns_used(self.sync, columns)
+                relation = open_model(self.sync.model, warehouse, engine, root, columns=used)
+                try:
+                    return self._desired(engine, mapping, relation.sql)
+                finally:
+                    relation.close()
+        except (BackhaulError, duckdb.Error) as error:
+            return {"status": "unreadable", "error": str(error).splitlines()[0]}
+
+    def _desired(self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, relation: str) -> Found:
+        """The record as the model and the mapping give it; the model is read once."""
+        engine.execute(
+            f"CREATE OR REPLACE TEMP TABLE asked AS SELECT * FROM (SELECT *, {key_json(mapping)} AS _key, "
+            f"levenshtein({key_json(mapping)}, {literal(self.keys[0])}) AS _far FROM ({mapping.desired(relation)})) "
+            f"ORDER BY _key NOT IN ({', '.join(map(literal, self.keys))}), _far LIMIT {_NEAREST}"
+        )
+        rows = engine.execute(
+            f"SELECT _key, _error, {_object(mapping)}, {key_text(mapping.identifiers)} FROM temp.asked "
+            f"WHERE {self._where(mapping)}"
+        ).fetchall()
+        self._look_near(engine, mapping, "temp.asked")
+        if not rows:
+            return {"status": "absent"}
+        key, error, fields, named_by = rows[0]
+        self._take(key)
+        found: Found = {"status": "present", "fields": parsed(fields), "_named": named_by}
+        if len(rows) > 1:
+            return found | {"status": "unreadable", "error": f"{len(rows)} rows have this key"}
+        if error:
+            field, code, message = error.split(SEPARATOR, 2)
+            found |= {"status": "refused", "code": code, "error": f"{field}: {message}"}
+        return found
+
+    def _history(self, engine: duckdb.DuckDBPyConnection) -> list[Found]:
+        """Every kept plan that holds the record, oldest first."""
+        plans = []
+        for row in self.workspace.state.do("plans_of", {"sync": self.sync.name}):
+            plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
+            if self.workspace.state.fetch_file(plan.id, plan.path):
+                plans.append((plan, row))
+        return [step for plan, row in plans for step in self._steps(engine, plan, row)]
+
+    def _steps(self, engine: duckdb.DuckDBPyConnection, plan: Plan, row: Any) -> list[Found]:
+        mapping = Mapping.from_shape(plan.shape)
+        old = object_of({field.name: json_of(field, "o.") for field in mapping.fields})
+        try:
+            found = engine.execute(
+                f"SELECT file_row_number, _segment, _change, {_object(mapping)}, {old}, _error FROM {plan.rows_sql} "
+                f"WHERE {self._where(mapping)} "
+                f"AND (_segment <= {SEND} OR _segment = {REFUSE})"
+            ).fetchall()
+        except duckdb.IOException:
+            return []  # it was dropped meanwhile
+        return [self._step(plan, row, *values) for values in found]
+
+    def _step(
+        self, plan: Plan, row: Any, at: int, segment: int, change: int, new: str, old: str, error: str | None
+    ) -> Found:
+        operation = CHANGES[change]
+        before, after = parsed(old), parsed(new)
+        fields = {
+            name: [before[name], None if operation == "delete" else after[name]]
+            for name in after
+            if operation != "update" or before[name] != after[name]
+        }
+        runs = self.workspace.state.do("run_of_plan", {"plan": plan.id})
+        step = {"plan": plan.id, "run": runs[0]["id"] if runs else None, "at": row["created_at"], "change": operation,
+                "fields": fields}  # fmt: skip
+        if segment == REFUSE:
+            return step | {"status": "refused", "error": (error or "").replace(SEPARATOR, " ")}
+        if row["status"] in ("held", "reviewed"):
+            return step | {"status": row["status"]}
+        return step | self._fate(plan.id, at)
+
+    def _fate(self, plan: str, row: int) -> Found:
+        """What the journal says of one row of a plan."""
+        state = self.workspace.state
+        answers = state.do("answers", {"plan": plan, "row": row})
+        if not answers:
+            intents = state.do("intent_of", {"plan": plan, "row": row})
+            if intents:
+                return {"status": "in_flight", "left_at": intents[0]["at"]}
+            return {"status": "unanswered"}
+        answer = answers[0]
+        found: Found = {
+            "status": "delivered", "left_at": answer["left_at"], "answered_at": answer["answered_at"],
+            "batch": answer["high"] - answer["low"],
+        }  # fmt: skip
+        for status in ("pending", "unknown", "rejected"):
+            if answer[status] and row in orjson.loads(answer[status]):
+                found["status"] = status
+        letters = state.do("letter_of", {"sync": self.sync.name, "key": self.keys[0]})
+        if found["status"] == "rejected" and letters and letters[0]["plan"] == plan:
+            found |= {
+                "code": letters[0]["code"],
+                "message": self._message(letters[0]),
+                "attempts": letters[0]["attempts"],
+            }
+        return found
+
+    def _letter(self) -> Found | None:
+        for key in self.keys:
+            rows = self.workspace.state.do("letter_of", {"sync": self.sync.name, "key": key})
+            if rows:
+                self._take(key)
+                row = rows[0]
+                return {
+                    "id": row["id"], "op": row["op"], "code": row["code"], "message": self._message(row),
+                    "attempts": row["attempts"], "first_failed_at": row["first_failed_at"],
+                    "last_failed_at": row["last_failed_at"], "status": row["status"],
+                }  # fmt: skip
+        return None
+
+    def _message(self, letter: Row) -> str:
+        try:
+            return self.workspace.state.keeping.open(letter)[0] or "what it said is kept no more"
+        except UsageError:
+            return "what it said is encrypted with a key that is not here"
+
+    async def _held(self, schemas: Schemas, named_by: str | None) -> Found:
+        """What the destination holds now: one read-back, reserved in the budget like any request."""
+        if self.offline:
+            return {"status": "not asked"}
+        if named_by is None:
+            return {"status": "unreadable", "error": "nobody knows how the destination names it"}
+        identifiers = tuple(self.sync.identify)
+        names = list(dict.fromkeys([*identifiers, *self.sync.fields]))
+        try:
+            connection = await schemas.connect()
+            if connection.budget.counts_writes:
+                await connection.budget.acquire()
+            held = await connection.destination.read(self.sync.object, identifiers, [named_by], names)
+        except Unsupported as error:
+            return {"status": "unreadable", "error": str(error)}
+        except BackhaulError as error:
+            return {"status": "unreadable", "error": str(error).splitlines()[0]}
+        record = held.get(named_by)
+        return {"status": "absent"} if record is None else {"status": "present", "fields": record}
+
+
+def _object(mapping: Mapping) -> str:
+    return object_of({field.name: json_of(field, "f.") for field in mapping.fields})
+
+
+def summary(found: Found, sync: Any) -> str:
+    """One sentence: why the record was or was not sent, and what the next run does."""
+    letter, model, ledger = found["dead_letter"], found["model"], found["ledger"]
+    steps = {step["status"]: step for step in found["history"]}
+    if "in_flight" in steps:
+        return f"On its way since {steps['in_flight']['left_at']}: no answer is stored yet."
+    if letter and letter["status"] != "replay":
+        return (f"Not sent again: it was refused ({letter['code']}: {letter['message']}); the next run sends it only if its "
+                f"value changes, or after `backhaul dead-letters replay {letter['id']}`.")  # fmt: skip
+    if model["status"] == "unreadable":
+        return f"What the next run does is not known: the model cannot be asked ({model['error']})."
+    if model["status"] == "refused":
+        return f"Not sent: the mapping refuses it ({model['error']}); the next run does so too, until the model is mended."
+    if "held" in steps:
+        plan = steps["held"]["plan"]
+        return f"Not sent: plan {plan} is held; deliver it with `backhaul run {sync.name} --plan {plan}`."
+    if letter:
+        return "Refused before; the next run sends its newest value, as was asked for."
+    return _ahead(model, ledger, sync)
+
+
+def _ahead(model: Found, ledger: Found | None, sync: Any) -> str:
+    if model["status"] == "absent":
+        if ledger is None:
+            return "Not in the model and not in the ledger: it was there once; the next run sends nothing."
+        if sync.mode is Mode.MIRROR:
+            return "It left the model; the next run deletes it."
+        return f"It left the model; the next run leaves it where it is, as mode {sync.mode} says."
+    if ledger is None:
+        return "Never acknowledged; the next run sends it."
+    if ledger["state"] == Stage.QUARANTINED:
+        return ("Not sent: the destination holds several records where there should be one; remove what is too much, then "
+                f"`backhaul settle {sync.name} KEY --delivered`.")  # fmt: skip
+    if ledger["state"] == Stage.UNKNOWN:
+        sent = "It was sent, and nobody knows whether it was applied; "
+        if sync.mode is Mode.INSERT:
+            return (f"{sent}the next run looks it up where that is possible; otherwise look yourself, then `backhaul settle "
+                    f"{sync.name} KEY --delivered` or `--not-delivered`.")  # fmt: skip
+        return f"{sent}the next run settles that, or sends it again."
+    if ledger["state"] != Stage.ACKNOWLEDGED:
+        return "What was acknowledged counts no more; the next run sends it again."
+    sent = f"Sent, and acknowledged at {ledger['acknowledged_at']}"
+    if ledger["fields"] is None:
+        return f"{sent}; values are not kept, so what the next run sends is not known."
+    changed = [name for name, value in model["fields"].items() if value != ledger["fields"].get(name)]
+    if changed and sync.mode is not Mode.INSERT:
+        return f"{sent}; the model has changed since, and the next run sends {', '.join(changed)}."
+    return f"{sent}; nothing has changed since, so the next run sends nothing."

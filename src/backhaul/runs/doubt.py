@@ -1,0 +1,247 @@
+"""Creates whose end nobody knows: what a run does about them before it plans.
+
+One that left with an idempotency key is sent again under it, as it was, within the key's life. One that can be looked up
+is, once the index lag is over: one record is adopted, none makes it a create again, several are quarantined. Any other
+stays unknown and is shown to a person, unless the sync says `unknown: at_least_once`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from backhaul.changes import Event, Stage, after, code, named
+from backhaul.delivery.batches import PlanBatch, read_chunks
+from backhaul.delivery.connect import Connection, insist
+from backhaul.delivery.delivery import Delivery
+from backhaul.engine import in_order
+from backhaul.errors import Exhausted, Halt, SendError
+from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.fold import Settlement, resettle
+from backhaul.ledger.ledger import ALIAS, Ledger
+from backhaul.ledger.lookups import Asked, asked, release, take_in
+from backhaul.ledger.plan import Plan, Segment, plan_from
+from backhaul.mapping.mapping import Mapping
+from backhaul.runs.recovery import let_go, rows_listed, settlements
+from backhaul.runs.report import RunReport
+from backhaul.schemas import Schemas
+from backhaul.types import BatchLimits, Mode, Op
+from backhaul.workspace import Workspace
+
+PATIENCE = 60.0
+"""Seconds that a run waits for an index; what takes longer is looked up by a later run."""
+_AT_ONCE = 100
+Creates = list[tuple[PlanBatch, Sequence[int]]]
+
+
+class Doubts:
+    """The creates of one sync that are in doubt. `stop()` as in Run."""
+
+    def __init__(self, workspace: Workspace, sync: Any, schemas: Schemas, report: RunReport) -> None:
+        self.workspace, self.sync, self.schemas, self.report = workspace, sync, schemas, report
+        self.ledger = workspace.ledger(sync)
+        self._stop = asyncio.Event()
+        self._delivery: Delivery | None = None
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._delivery is not None:
+            self._delivery.stop()
+
+    async def collect(self, engine: duckdb.DuckDBPyConnection) -> None:
+        """Settles in the journal what earlier runs handed over as jobs.
+
+        Raises:
+            Exhausted: a job is not over; nothing new may be planned meanwhile.
+            RunError: the destination refuses us.
+        """
+        state = self.workspace.state
+        for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "delivering"}):
+            plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
+            jobs = [intent for intent in state.do("intents", {"plan": plan.id}) if intent["job"]]
+            if not jobs or not state.fetch_file(plan.id, plan.path):
+                continue
+            batches = [
+                (_batch(self.workspace, self.sync, engine, plan, intent), intent["job"]) for intent in jobs
+            ]
+            async with self._delivering(plan) as delivery:
+                for batch, job in batches:
+                    await delivery.collect(batch, job)
+            self.report.delivered += delivery.totals.delivered
+            self.report.rejected += delivery.totals.rejected
+            if delivery.underway:
+                said = f"the destination still works on {delivery.underway:,} records that an earlier run handed over"
+                raise Exhausted(said)
+
+    async def let_land(self) -> None:
+        """Waits until what an earlier run sent, and nobody heard of again, is applied or never will be."""
+        with suppress(TimeoutError):
+            late = self.workspace.destination_class(self.sync.destination).spec.late
+            await asyncio.wait_for(self._stop.wait(), late)
+
+    async def resolve(self, engine: duckdb.DuckDBPyConnection) -> None:
+        """Settles what can be settled now.
+
+        Raises:
+            RunError: the destination refuses us, or does not answer.
+        """
+        destination = self.workspace.undelivering(self.sync.destination)
+        life = destination.idempotency_life
+        resumable = await self._resume(engine, life)
+        if self.sync.mode is not Mode.INSERT:
+            return
+        lag = destination.index_lag(self.sync.object)
+        if lag is not None:
+            try:
+                await self._look_up(engine, lag, resumable)
+            except (Halt, SendError) as error:
+                self.report.hint = f"creates of unknown end could not be looked up: {error}"
+        elif self.sync.unknown == "at_least_once" or (life is None and Op.INSERT in destination.repeatable):
+            release(engine, self.ledger, resumable)
+
+    async def _resume(self, engine: duckdb.DuckDBPyConnection, life: float | None) -> set[str]:
+        """Sends creates with a living key again. Returns the primary keys (JSON) of those that stay in doubt."""
+        state, left = self.workspace.state, set[str]()
+        for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "folded"}):
+            plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
+            if life is not None and state.fetch_file(plan.id, plan.path):
+                self._settle(engine, plan)
+                creates = repeatable(self.workspace, self.sync, engine, plan, life)
+                if creates:
+                    try:
+                        await self._send(plan, creates)
+                    finally:
+                        delivered, rejected = self._settle(engine, plan)
+                        self.report.delivered += delivered
+                        self.report.rejected += rejected
+                left |= {
+                    key
+                    for batch, rows in repeatable(self.workspace, self.sync, engine, plan, life)
+                    for key in map(batch.primary_key, rows)
+                }
+            else:
+                state.do("drop_plan_intents", {"id": plan.id})
+            let_go(state, plan.id, plan.path)
+        return left
+
+    def _settle(self, engine: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int, int]:
+        """Takes into the ledger what the journal says of creates that were sent again. Returns how many were taken, and how
+        many refused."""
+        state = self.workspace.state
+        found = [item for item in settlements(state, plan.id) if item.status is Stage.ACKNOWLEDGED]
+        unknown = set(rows_listed(state, plan.id, "unknown"))
+        for stage, name in ((Stage.REJECTED, "rejected"), (Stage.RETRY, "pending")):
+            rows = [row for row in rows_listed(state, plan.id, name) if row not in unknown]
+            found += [Settlement(stage, row, row + 1) for row in rows]
+        if not found:
+            return 0, 0
+        counted = resettle(engine, self.ledger, Mapping.from_shape(plan.shape), plan, found)
+        state.do("drop_plan_outcomes", {"id": plan.id})
+        return counted
+
+    async def _send(self, plan: Plan, creates: Creates) -> None:
+        async with self._delivering(plan) as delivery:
+            await delivery.resume(creates)
+
+    @asynccontextmanager
+    async def _delivering(self, plan: Plan) -> AsyncIterator[Delivery]:
+        """The delivery of an earlier run's plan; its requests are counted."""
+        connection = await self.schemas.connect()
+        requests = connection.door.requests
+        dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": self.sync.name}))
+        async with self.workspace.journal(self.sync.name, plan.id) as journal:
+            delivery = self._delivery = Delivery(
+                connection.destination, journal, connection.budget, dead_keys=dead,
+                surroundings=self.workspace.surroundings,
+            )  # fmt: skip
+            if self._stop.is_set():
+                delivery.stop()
+            try:
+                yield delivery
+            finally:
+                self.report.requests += connection.door.requests - requests
+                self.report.retries += delivery.totals.retries
+
+    async def _look_up(self, engine: duckdb.DuckDBPyConnection, lag: float, resumable: set[str]) -> None:
+        rows = asked(engine, self.ledger, tuple(self.sync.identify))
+        wait = max((lag - row.age for row in rows), default=0.0)
+        if 0 < wait <= PATIENCE:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), wait)
+        due = [row for row in rows if (row.age >= lag or wait <= PATIENCE) and row.pk not in resumable]
+        if not due or self._stop.is_set():
+            return
+        connection = await self.schemas.connect()
+        for start in range(0, len(due), _AT_ONCE):
+            some = due[start : start + _AT_ONCE]
+            take_in(engine, self.ledger, await self._verdicts(connection, some))
+
+    async def _verdicts(
+        self, connection: Connection, rows: Sequence[Asked]
+    ) -> list[tuple[str, Stage, str | None]]:
+        """Where each row is after a look-up: its primary key (JSON), its stage, and the id it was found by."""
+        identifiers, keys = tuple(self.sync.identify), [row.key for row in rows]
+        found = await insist(
+            lambda: connection.destination.lookup(self.sync.object, identifiers, keys),
+            connection.budget,
+            self.workspace.surroundings,
+        )
+        verdicts = []
+        for row in rows:
+            ids = found.get(row.key, ())
+            event = Event.ABSENT if not ids else Event.FOUND if len(ids) == 1 else Event.TWINS
+            stage = named(row.stage)
+            if stage is Stage.UNKNOWN or event is Event.TWINS:
+                stage = after(stage, event)
+            verdicts.append((row.pk, stage, ids[0] if len(ids) == 1 else None))
+        return verdicts
+
+
+def repeatable(
+    workspace: Workspace, sync: Any, engine: duckdb.DuckDBPyConnection, plan: Plan, life: float
+) -> Creates:
+    """The requests of a plan that may be sent again under their keys, which live for `life` seconds, each with those of its
+    rows that are unknown; the others' intents end."""
+    state, wall, found = workspace.state, workspace.surroundings.wall(), Creates()
+    for intent in state.do("intents", {"plan": plan.id}):
+        left = datetime.fromisoformat(intent["at"]).timestamp() + life - wall
+        batch = _batch(workspace, sync, engine, plan, intent)
+        rows = _unknown(workspace.ledger(sync), engine, plan, batch) if left > 0 else []
+        if rows:
+            found.append((batch, rows))
+        else:
+            state.do_all("end_intent", [(plan.id, intent["low"])])
+    return found
+
+
+def _batch(
+    workspace: Workspace, sync: Any, engine: duckdb.DuckDBPyConnection, plan: Plan, intent: Any
+) -> PlanBatch:
+    """The request that this intent was for: the same rows, the same bytes, the same key."""
+    segment = Segment(Op(intent["op"]), intent["low"], intent["high"])
+    spec = workspace.destination_class(sync.destination).spec
+    limits = BatchLimits(segment.high - segment.low, 1 << 62)
+    mapping = Mapping.from_shape(plan.shape)
+    with in_order(engine):
+        (chunk,) = read_chunks(
+            engine, plan, segment, mapping, sync.object, spec.wire, limits, csv_null=spec.csv_null
+        )
+    return PlanBatch(chunk, range(len(chunk)), intent["idempotency_key"])
+
+
+def _unknown(ledger: Ledger, engine: duckdb.DuckDBPyConnection, plan: Plan, batch: PlanBatch) -> list[int]:
+    mapping = Mapping.from_shape(plan.shape)
+    with ledger.reading(engine) as view:
+        if view is None or view.empty:
+            return []
+        rows = engine.execute(
+            f"SELECT file_row_number - {batch.low} FROM {plan.rows_sql} AS p WHERE file_row_number >= {batch.low} AND "
+            f"file_row_number < {batch.high} AND {key_json(mapping, 'p.')} IN (SELECT {key_json(mapping)} "
+            f"FROM {ALIAS}.acked WHERE _state = {code(Stage.UNKNOWN)} AND _at IS NULL) ORDER BY 1"
+        ).fetchall()
+    return [row for (row,) in rows]

@@ -1,0 +1,284 @@
+"""The second half of a run: a plan leaves, its outcomes go into the ledger, and a sample is read back."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Any
+
+import duckdb
+import orjson
+
+from backhaul.advice import advice
+from backhaul.delivery.batches import read_chunks
+from backhaul.delivery.connect import Connection, insist
+from backhaul.delivery.delivery import Delivery
+from backhaul.delivery.failures import Systemic
+from backhaul.destinations.kit import Unsupported, Wire
+from backhaul.engine import in_order
+from backhaul.errors import BackhaulError, RunError, UsageError
+from backhaul.failpoints import failpoint
+from backhaul.ledger.plan import Plan, Segment
+from backhaul.planning.explain import refusals
+from backhaul.planning.prepare import Prepared
+from backhaul.runs.recovery import fold_plan, let_go, settlements
+from backhaul.runs.report import RunOptions, RunReport
+from backhaul.schemas import Schemas
+from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial, check_keys
+from backhaul.types import BatchLimits, Mode, Op
+from backhaul.verification.verify import compare, mark_doubtful, sample_plan
+from backhaul.words import in_one_line
+from backhaul.workspace import Workspace
+
+
+class Sending:
+    """One plan of one sync on its way; what becomes of it is added to `report`. `stop()` as in Run."""
+
+    def __init__(self, workspace: Workspace, sync: Any, options: RunOptions, report: RunReport) -> None:
+        self.workspace, self.sync, self.options, self.report = workspace, sync, options, report
+        self.stopping = False
+        self._delivery: Delivery | None = None
+
+    def stop(self) -> None:
+        self.stopping = True
+        if self._delivery is not None:
+            self._delivery.stop()
+
+    async def deliver(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas, prepared: Prepared) -> None:
+        """Sends, settles, verifies.
+
+        Raises:
+            RunError: what ended the delivery; what was settled before is in the ledger.
+        """
+        plan, report, state = prepared.plan, self.report, self.workspace.state
+        check_keys(state, plan.sync)
+        connection = await schemas.connect() if plan.total else None
+        if connection is not None:
+            self._ways(connection.destination, plan)
+        if self.stopping:
+            raise RunError("stopped before anything was sent")
+        failpoint("planned")
+        keep_plan(self.workspace, plan, "delivering")
+        await asyncio.to_thread(state.keep_file, plan.id, plan.path)
+        began = perf_counter()
+        report.rejected += bury_refused(engine, self.workspace, plan)
+        delivery = None
+        if connection is not None:
+            delivery = await self._send(engine, connection, prepared)
+        settling = perf_counter()
+        report.seconds["deliver"] = round(settling - began, 3)
+        if delivery is not None and delivery.underway:
+            self._judge(delivery)
+            return
+        found = settlements(state, plan.id)
+        sampled = (
+            sample_plan(engine, plan, found, self.sync.freshness.sample)
+            if delivery and not delivery.failure
+            else []
+        )
+        complete = (
+            report.deferred == 0
+            and report.pending == 0
+            and report.unknown == 0
+            and not (delivery and delivery.failure)
+        )
+        await asyncio.to_thread(
+            fold_plan, engine, self.workspace.ledger(self.sync), plan, found, complete=complete
+        )
+        failpoint("folded")
+        report.refused = self._refused(plan)
+        let_go(state, plan.id, plan.path)
+        report.seconds["settle"] = round(perf_counter() - settling, 3)
+        if connection is not None and sampled and not self.stopping:
+            await self._verify(engine, connection, prepared, sampled)
+        self._judge(delivery)
+
+    def _refused(self, plan: Plan) -> list[dict[str, Any]]:
+        """What most of a plan's dead letters are about, and what to do."""
+        state, found = self.workspace.state, []
+        declared = self.workspace.destination_class(self.sync.destination).spec.fixes
+        for row in state.do("refusals_of", {"sync": plan.sync, "plan": plan.id}):
+            told = {"code": row["code"], "field": row["field"], "count": row["records"]}
+            for letter in state.do("dead_letters", {"sync": plan.sync, "id": row["id"]}):
+                kind, todo = advice(row["code"], state.keeping.open(letter)[0], declared)
+                found.append({**told, "class": kind, "fix": todo})
+        return found
+
+    async def _send(
+        self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared
+    ) -> Delivery:
+        plan, sync, destination = prepared.plan, self.sync, connection.destination
+        dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": sync.name}))
+        left = self.options.limit if self.options.limit is not None else plan.total
+        self.report.pending = max(plan.total - left, 0)
+        requests = connection.door.requests
+        async with self.workspace.journal(sync.name, plan.id) as journal:
+            delivery = self._delivery = Delivery(
+                destination, journal, connection.budget, dead_keys=dead, at_least_once=self._at_least_once(destination),
+                recreates=recreates(sync),
+                progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
+                surroundings=self.workspace.surroundings,
+            )  # fmt: skip
+            segments = self._ways(destination, plan)
+            connection.budget.expect(_requests(segments, left))
+            try:
+                for segment, limits, wire in segments:
+                    if left <= 0 or delivery.stopping or self.stopping:
+                        break
+                    with in_order(engine):
+                        chunks = read_chunks(
+                            engine,
+                            plan,
+                            segment,
+                            prepared.mapping,
+                            sync.object,
+                            wire,
+                            limits,
+                            deltas=destination.spec.takes_parts(wire),
+                            csv_null=destination.spec.csv_null,
+                        )
+                        await delivery.deliver(chunks, limits, left)
+                    left -= segment.high - segment.low
+            finally:
+                self.report.requests += (
+                    connection.door.requests - requests if destination.base_url else delivery.totals.writes
+                )
+                self._sum_up(delivery, plan)
+        return delivery
+
+    def _at_least_once(self, destination: Any) -> bool:
+        """Whether creates of unknown end are repeated blindly: only where nothing better is offered."""
+        searchable = destination.index_lag(self.sync.object) is not None
+        return self.sync.unknown == "at_least_once" and not searchable
+
+    def _ways(self, destination: Any, plan: Plan) -> list[tuple[Segment, BatchLimits, Wire]]:
+        """Each segment of a plan with its largest batch, and how its records are written.
+
+        Raises:
+            UsageError: the destination has no such operation.
+        """
+        found, most = [], self.options.limit
+        for segment in plan.segments:
+            rows = segment.high - segment.low
+            rows = rows if most is None else min(rows, most)
+            limits = require(destination, self.sync, segment.op, rows)
+            found.append((segment, limits, destination.wire(self.sync.object, segment.op, rows)))
+        return found
+
+    def _sum_up(self, delivery: Delivery, plan: Plan) -> None:
+        totals, report = delivery.totals, self.report
+        rejected = totals.rejected
+        if isinstance(delivery.failure, Systemic):
+            code = in_one_line(delivery.failure.code, LONGEST_CODE)
+            self.workspace.state.do("void_refusals", {"plan": plan.id, "code": code})
+            rejected -= totals.codes[delivery.failure.code]
+        report.delivered += totals.delivered
+        report.unknown += totals.unknown
+        report.retries += totals.retries
+        report.recreated += totals.recreated
+        report.rejected += rejected
+        report.deferred = plan.total - report.pending - totals.delivered - totals.unknown - rejected
+
+    async def _verify(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        connection: Connection,
+        prepared: Prepared,
+        sampled: list[Any],
+    ) -> None:
+        """Reads a sample back; what differs is sent again by the next run. That it cannot be read undoes no delivery."""
+        try:
+            verified = await insist(
+                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled),
+                connection.budget,
+                self.workspace.surroundings,
+            )
+        except Unsupported:
+            return
+        except BackhaulError as error:
+            self.report.hint = f"{len(sampled)} records could not be read back: {error}"
+            return
+        self.report.verified = verified
+        if verified.mismatches:
+            keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
+            with self.workspace.ledger(self.sync).writing(engine) as view:
+                mark_doubtful(view, prepared.mapping, keys)
+
+    def _judge(self, delivery: Delivery | None) -> None:
+        report = self.report
+        if delivery is not None and delivery.failure is not None:
+            raise delivery.failure
+        if report.deferred:
+            report.status = "deferred"
+            why = "stopped" if self.stopping else delivery and (delivery.exhausted or _at_work(delivery))
+            report.error = (
+                f"{why}; the rest is sent by the next run" if why else "the rest is sent by the next run"
+            )
+        elif report.rejected or report.unknown or (report.verified and report.verified.mismatches):
+            report.status = "partial"
+        else:
+            report.status = "succeeded"
+
+
+def recreates(sync: Any) -> bool:
+    """Whether what the destination has lost is made again."""
+    return sync.gone == "recreate" or (sync.gone is None and sync.mode in (Mode.UPSERT, Mode.MIRROR))
+
+
+def require(destination: Any, sync: Any, op: Op, rows: int = 0) -> BatchLimits:
+    """The largest batch of an operation that the sync needs for so many rows, whose updates may have to make a record again.
+
+    Raises:
+        UsageError: the destination has no such operation.
+    """
+    limits: BatchLimits | None = destination.batch_limits(sync.object, op, rows)
+    if limits is None:
+        raise UsageError(f"{destination.spec.name} has no {op} of {sync.object}", hint="choose another mode")
+    if op is Op.UPDATE and recreates(sync) and destination.batch_limits(sync.object, Op.UPSERT) is None:
+        said = f"{destination.spec.name} has no upsert of {sync.object}, by which `gone: recreate` makes a record again"
+        raise UsageError(said, hint="write `gone: reject`, or give the object an upsert")
+    return limits
+
+
+def _at_work(delivery: Delivery) -> str:
+    """What to say of jobs that outlast a run."""
+    count = delivery.underway
+    return (
+        f"the destination still works on {count:,} records, the next run asks what became of them"
+        if count
+        else ""
+    )
+
+
+def _requests(segments: list[tuple[Segment, BatchLimits, Wire]], rows: int) -> int:
+    """How many batches the first rows of a plan make."""
+    found = 0
+    for segment, limits, _ in segments:
+        taken = min(segment.high - segment.low, rows)
+        found, rows = found + -(-taken // limits.records), rows - taken
+    return found
+
+
+def keep_plan(workspace: Workspace, plan: Plan, status: str) -> None:
+    """Records a plan, so that a later run can settle it or a person can have it delivered. An undo that is delivered was
+    recorded when it was made."""
+    if plan.undo and status == "delivering":
+        workspace.state.do("set_plan_status", {"id": plan.id, "status": status})
+        return
+    workspace.state.do("add_plan", {
+        "id": plan.id, "sync": plan.sync, "file": plan.path.name, "header": plan.header().decode(), "status": status,
+        "created_at": workspace.surroundings.now(),
+    })  # fmt: skip
+
+
+def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: Plan) -> int:
+    """Makes dead letters of the records that the mapping refuses. Returns how many."""
+    state, refused = workspace.state, refusals(engine, plan)
+    letters = [
+        DeadLetter(
+            one["key"], "upsert", one["code"], one["message"], 0, one["payload"], one["hash"], by_mapping=True,
+            field=one["field"],
+        ) for one in refused
+    ]  # fmt: skip
+    state.do_all("bury", [burial(state, plan.sync, plan.id, letter) for letter in letters])
+    return len(letters)
