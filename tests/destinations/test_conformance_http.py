@@ -19,6 +19,7 @@ class SinkRemote:
         self.connection: Mapping[str, Any] = {
             "type": "http",
             "base_url": url,
+            "idempotency_header": "Idempotency-Key",
             "objects": {
                 "user": {
                     "key": "id",
@@ -26,6 +27,12 @@ class SinkRemote:
                     "upsert": {
                         "request": "POST /upsert",
                         "batch_size": 100,
+                        "body": {"records": "$records"},
+                        "results": answers,
+                    },
+                    "insert": {
+                        "request": "POST /insert",
+                        "batch_size": 10,
                         "body": {"records": "$records"},
                         "results": answers,
                     },
@@ -51,6 +58,10 @@ class SinkRemote:
     def requests(self) -> int:
         return len(self.sink.seen)
 
+    def lose(self, key: str) -> None:
+        self.sink.records.pop(key)
+        self.sink.creates.pop(key)
+
     def fault(self, name: str | None, key: str = "") -> None:
         switches: dict[str | None, dict[str, Any]] = {
             None: {}, "outage": {"status_500": 1.0}, "throttle": {"status_429": 0.5}, "reset_after": {"reset_after": 0.5},
@@ -60,10 +71,13 @@ class SinkRemote:
 
 
 class TestHttp(DestinationSuite):
-    case = Case(object="user", identify="id", text="name", number="score")
+    case = Case(
+        object="user", identify="id", text="name", number="score", modes=("upsert", "mirror", "insert")
+    )
 
     @pytest.fixture
     def remote(self) -> Iterator[SinkRemote]:
-        sink = Sink()
+        sink = Sink(honours_keys=True)
         with serving(sink.app()) as url:
             yield SinkRemote(sink, url)
+        assert set(sink.creates.values()) <= {1}

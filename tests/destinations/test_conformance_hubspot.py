@@ -28,6 +28,12 @@ class HubSpotRemote:
     def requests(self) -> int:
         return sum("batch" in item.path and not item.path.endswith("read") for item in self.sandbox.requests)
 
+    def lose(self, key: str) -> None:
+        objects = self.sandbox.types["2-1001"]
+        record = objects.find("external_id", key)
+        assert record is not None
+        objects.remove(record)
+
     def fault(self, name: str | None, key: str = "") -> None:
         switches: dict[str | None, dict[str, Any]] = {
             None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5}, "reset_after": {"reset_after": 0.5},
@@ -38,7 +44,13 @@ class HubSpotRemote:
 
 
 class TestHubSpot(DestinationSuite):
-    case = Case(object="2-1001", identify="external_id", text="name", number="size")
+    case = Case(
+        object="2-1001",
+        identify="external_id",
+        text="name",
+        number="size",
+        modes=("upsert", "mirror", "insert"),
+    )
 
     @pytest.fixture
     def remote(self) -> Iterator[HubSpotRemote]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import psycopg
 import pytest
+from mysql_rows import execute
 
 from backhaul.testing.conformance import Case, DestinationSuite
 
@@ -41,6 +42,10 @@ class PostgresRemote:
                 "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'people'"
             ).fetchone()
             return int(row[0]) if row else 0
+
+    def lose(self, key: str) -> None:
+        with psycopg.connect(self.dsn) as db:
+            db.execute("DELETE FROM people WHERE id = %s", [key])
 
     def fault(self, name: str | None, key: str = "") -> None:
         with psycopg.connect(self.dsn, autocommit=True) as db:
@@ -101,6 +106,12 @@ class SqliteRemote:
     def requests(self) -> int:
         return int(self._all("SELECT count(*) FROM writes")[0][0])
 
+    def lose(self, key: str) -> None:
+        db = sqlite3.connect(self.path)
+        db.execute("DELETE FROM people WHERE id = ?", [key])
+        db.commit()
+        db.close()
+
     def fault(self, name: str | None, key: str = "") -> None:
         if self.blocker is not None:
             self.blocker.close()
@@ -131,3 +142,60 @@ class TestSqlite(DestinationSuite):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> SqliteRemote:
         return SqliteRemote(tmp_path / "product.db")
+
+
+class MysqlRemote:
+    """A real MariaDB table. Faults are a trigger that signals, or an account that may have no connection."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.connection: Mapping[str, Any] = {"type": "mysql", "dsn": dsn.replace("root@", "app@")}
+        name = dsn.rsplit("/", 1)[1]
+        execute(
+            dsn,
+            "CREATE TABLE people (id varchar(100) COLLATE utf8mb4_bin PRIMARY KEY, name text, score bigint, "
+            "other varchar(9) DEFAULT 'ours')",
+            "CREATE TABLE writes (n int)",
+            *(
+                f"CREATE TRIGGER count_{event} AFTER {event} ON people FOR EACH ROW INSERT INTO writes VALUES (1)"
+                for event in ("INSERT", "UPDATE", "DELETE")
+            ),
+            "CREATE USER IF NOT EXISTS app@127.0.0.1",
+            f"GRANT CREATE TEMPORARY TABLES ON {name}.* TO app@127.0.0.1",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.people TO app@127.0.0.1",
+        )
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        rows = execute(self.dsn, "SELECT id, name, score FROM people")
+        return {row[0]: {"name": row[1], "score": row[2]} for row in rows}
+
+    def requests(self) -> int:
+        return int(execute(self.dsn, "SELECT count(*) FROM writes")[0][0])
+
+    def lose(self, key: str) -> None:
+        execute(self.dsn, f"DELETE FROM people WHERE id = '{key}'")
+
+    def fault(self, name: str | None, key: str = "") -> None:
+        execute(self.dsn, "DROP TRIGGER IF EXISTS refuse")
+        execute(self.dsn, f"ALTER USER app@127.0.0.1 ACCOUNT {'LOCK' if name == 'outage' else 'UNLOCK'}")
+        if name in ("poison", "reject_all"):
+            when = f"NEW.id = '{key}'" if key else "TRUE"
+            execute(
+                self.dsn,
+                f"CREATE TRIGGER refuse BEFORE INSERT ON people FOR EACH ROW IF {when} "
+                "THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not welcome'; END IF",
+            )
+        elif name not in (None, "outage"):
+            pytest.xfail(NO_ANSWERS)
+
+
+class TestMysql(DestinationSuite):
+    case = CASE
+    gaps: ClassVar[Mapping[str, str]] = {
+        "one_bad_record_does_not_block_its_batch": NO_ANSWERS,
+        "a_faulty_remote_converges": NO_ANSWERS,
+    }
+
+    @pytest.fixture
+    def remote(self, mysql_db: str) -> MysqlRemote:
+        return MysqlRemote(mysql_db)

@@ -57,13 +57,18 @@ def test_all_but_the_refused_records_arrive_and_those_are_dead_letters(tmp_path:
             warehouse.execute(
                 "INSERT INTO model SELECT format('n{}@example.com', i), 'Oslo', i FROM range(1, 3000) t(i)"
             )
-        run = site.run()
-        assert (run.status, run.delivered, run.rejected) == (
-            "partial",
-            len(keys) - len(refused),
-            len(refused),
-        ), run.error
-        letters = run.dead_letters()
+        runs = [site.run()]
+        while {"retry", "unknown"} & site.statuses() and len(runs) < 4:
+            runs.append(site.run())
+        # The faults are drawn as the answers come: now and then five in a row are for one record, which is not given up.
+        run = runs[0]
+        assert (run.status, run.error) == ("partial", None)
+        assert run.delivered + run.rejected > len(keys) * 0.97, (
+            "what five attempts do not settle is the exception"
+        )
+        assert sum(run.delivered for run in runs) == len(keys) - len(refused)
+        assert sum(run.rejected for run in runs) == len(refused)
+        letters = runs[-1].dead_letters()
         assert {letter["payload"]["email"] for letter in letters} == refused
         assert {letter["error"]["code"] for letter in letters} == {"VALIDATION_ERROR"}
         assert set(site.remote.records()) == set(keys) - refused

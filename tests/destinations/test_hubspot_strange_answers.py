@@ -132,6 +132,9 @@ class Says:
     async def request(self, *_: Any, **__: Any) -> Answer:
         return self.answer
 
+    async def login(self, *_: Any, **__: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
 
 def connector(body: bytes = b"") -> HubSpot:
     return HubSpot(HubSpotConfig(access_token="very-secret"), Says(body))

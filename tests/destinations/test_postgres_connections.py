@@ -179,6 +179,18 @@ def restricted(postgres_db: str, sql) -> AsyncIterator[str]:
     sql(f"drop owned by {ROLE}; drop role {ROLE}")
 
 
+async def test_a_role_that_may_only_read_is_told_what_it_lacks(restricted, sql):
+    sql("create table t (id int primary key, a text)")
+    sql(f"grant select on t to {ROLE}")
+    app = to(restricted)
+    with pytest.raises(Halt, match="no permission to write 't'") as raised:
+        await app.describe("t")
+    assert f'GRANT SELECT, INSERT, UPDATE ON "public"."t" TO "{ROLE}"' in (raised.value.hint or "")
+    sql(f"grant update on t to {ROLE}")
+    assert (await app.describe("t")).fields["a"].writable
+    await app.close()
+
+
 async def test_a_role_that_may_only_touch_that_table(restricted, sql):
     sql("create table t (id int primary key, a text, hidden text)")
     sql(f"grant select (id, a), insert (id, a), update (a) on t to {ROLE}")

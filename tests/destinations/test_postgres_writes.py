@@ -16,7 +16,7 @@ import pytest
 
 from backhaul.destinations.postgres import Postgres, PostgresConfig
 from backhaul.errors import Halt, Refused
-from backhaul.types import Delivered, Field, Op, Outcomes, Rejected
+from backhaul.types import Delivered, Field, Gone, Op, Outcomes, Rejected
 
 
 @dataclass
@@ -248,7 +248,7 @@ async def test_update_refuses_rows_that_do_not_exist(app, sql):
     assert set(found.items) == {
         Delivered("2"),
         Delivered("1"),
-        Rejected("9", "not_found", "no row has this key"),
+        Gone("9", "not_found", "no row has this key"),
     }
     assert sql("select * from t order by id") == [("1", "x"), ("2", "y")]
 

@@ -16,7 +16,7 @@ import pytest
 
 from backhaul.destinations.sqlite import Sqlite, SqliteConfig
 from backhaul.errors import Halt, NotApplied, Refused
-from backhaul.types import Delivered, Field, FieldType, Op, Outcomes, Rejected
+from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcomes, Rejected
 
 EXISTS = "a row with this key exists, with other values"
 
@@ -198,7 +198,7 @@ async def test_insert_and_update_refuse_by_record(app, sql):
     )
     assert set(found.items) == {Delivered("3"), Delivered("1"), Rejected("2", "exists", EXISTS)}
     found = await app.write(batch("t", {"id": "2", "a": "u"}, {"id": "9", "a": "z"}, op=Op.UPDATE))
-    assert set(found.items) == {Delivered("2"), Rejected("9", "not_found", "no row has this key")}
+    assert set(found.items) == {Delivered("2"), Gone("9", "not_found", "no row has this key")}
     assert sql("select * from t order by id") == [("1", "same", "x"), ("2", "u", "y"), ("3", "n", None)]
 
 

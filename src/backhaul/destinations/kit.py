@@ -6,19 +6,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
 from pydantic import Field as Setting
 
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
-from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes, Rate
-from backhaul.values import Duration, RateLimit
+from backhaul.types import BatchLimits, Field, FieldType, Left, ObjectSchema, Op, Outcomes, Rate
+from backhaul.values import Duration, RateLimit, Share
 
 Secret = SecretStr
+_DAY = 86_400.0
+"""Seconds. Windows as long as this, or longer, are quotas that a customer's other tools draw on too."""
+
+
+def _part(share: Share) -> Share:
+    if not share.relative or not 1 <= share.number <= 100:
+        raise ValueError(f"{share} is not a part of a limit: write it as 80%, between 1% and 100%")
+    return share
 
 
 class DestinationConfig(BaseModel):
@@ -30,15 +38,27 @@ class DestinationConfig(BaseModel):
     """Windows such as `100/10s` or `250000/1d`; they replace the destination's own."""
     concurrency: int | None = Setting(default=None, ge=1, le=1000)
     """Requests in flight at most."""
+    share: Annotated[Share, AfterValidator(_part)] = Share(80.0, relative=True)
+    """The part of every limit of a day or longer that is used; the rest is left to your other tools."""
+    budget: str | None = Setting(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """The name of a budget to share. Unset: destinations with the same type, address and credential share one."""
     timeout: Duration = Duration(60.0)
     """Total for one request, from connecting to the last byte of the answer."""
+
+
+class JobsConfig(DestinationConfig):
+    """Keys of destinations that have jobs."""
+
+    job_timeout: Duration = Duration(3600.0)
+    """How long a run waits for a batch that the destination works on by itself; a later run asks again."""
 
 
 class Wire(StrEnum):
     """How the mapping writes one record for a connector.
 
     JSON: an object with JSON types. TEXT: an object whose values are all strings, NULL is the empty string.
-    CSV: RFC 4180 lines in the order of `Batch.fields`, NULL is an unquoted empty cell, text is always quoted.
+    CSV: RFC 4180 lines in the order of `Batch.fields`, NULL is an unquoted empty cell (or `Spec.csv_null`), text is always
+    quoted.
     """
 
     JSON = "json"
@@ -62,10 +82,25 @@ class Spec:
     """Operations whose repetition has no further effect."""
     moves: bool = False
     """An UPDATE batch may change the identifiers of records, found by `Batch.remote_ids`."""
+    deltas: bool = False
+    """An update may hold the identifiers and the changed fields alone; an answer says which records it `created`, or an
+    update of a record that is not there is refused. In CSV where there is a `csv_null`."""
+    csv_null: str = ""
+    """What clears a field in a CSV cell, where an empty cell leaves the field alone; '': NULL is an empty cell."""
     describes_offline: bool = False
     """`describe` answers from the configuration and costs no request."""
+    late: float = 0.25
+    """Seconds for which a request that got no answer may still be applied; what repeats it is sent later than that."""
+    index_lag: float | None = None
+    """Seconds until a record that was created is found by its identifier; None: it cannot be looked up."""
     nulls: str = ""
     """One sentence: what clearing a field means here."""
+    fixes: Mapping[str, str] = field(default_factory=dict)
+    """What a person does about a record refused with this code, where that is not plain from the words."""
+
+    def takes_parts(self, wire: Wire) -> bool:
+        """Whether updates written so may leave out what did not change."""
+        return self.deltas and (wire is not Wire.CSV or self.csv_null != "")
 
 
 class Batch(Protocol):
@@ -76,6 +111,10 @@ class Batch(Protocol):
     @property
     def object(self) -> str: ...
     @property
+    def wire(self) -> Wire:
+        """How its records are written."""
+
+    @property
     def identifiers(self) -> tuple[str, ...]:
         """The destination fields that identify a record."""
 
@@ -85,7 +124,7 @@ class Batch(Protocol):
 
     @property
     def idempotency_key(self) -> str:
-        """The same on every attempt at the same records and values."""
+        """The same on every attempt at the same records and values, also by a later run."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -127,9 +166,27 @@ class Answer:
             ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work on a batch that the destination goes on with by itself. `id` is all that `collect` needs to ask about it, also in
+    a later run; `wait` is in seconds until that is worth while."""
+
+    id: str
+    wait: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token; `life` in seconds, None: it is good until it is refused."""
+
+    value: str
+    life: float | None = None
+
+
 class Http(Protocol):
     """The authorised door to one destination. It waits for the budget, keeps the total deadline, follows no
-    redirect, caps the answer, and raises what the destination's `classify` makes of the answer."""
+    redirect, caps the answer, and raises what the destination's `classify` makes of the answer. Where that is `Expired`,
+    it has the destination `authorise` anew, once for all requests, and sends again."""
 
     async def request(
         self,
@@ -140,7 +197,24 @@ class Http(Protocol):
         json: Any = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer: ...
+    ) -> Answer:
+        """`path` may be a whole URL, where a vendor reads and writes at different hosts."""
+
+    async def login(
+        self,
+        path: str,
+        form: Mapping[str, str],
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Asks an OAuth 2 server for a token (RFC 6749, 5.1): its answer, which has an `access_token`. `path` may be a whole
+        URL; the form is the query of a GET. None of the destination's own headers are sent.
+
+        Raises:
+            Halt: the credentials are refused.
+            NotApplied: the server is busy, away, or not understood.
+        """
 
 
 ConfigT = TypeVar("ConfigT", bound=DestinationConfig)
@@ -157,10 +231,17 @@ class Destination(ABC, Generic[ConfigT]):
 
     base_url: str = ""
     """Where the door leads; empty for a destination that does not speak HTTP."""
+    token: str = ""
+    """The access token in use, where there is an `authorise`."""
 
     def headers(self) -> Mapping[str, str]:
         """Headers of every request: authorisation, versions."""
         return {}
+
+    async def authorise(self) -> Token | None:
+        """Fetches an access token with `http.login`. The door asks before the first request, when the last token is about to
+        end, and when it was refused (`Expired`); None: the credential needs none."""
+        return None
 
     async def open(self) -> None:
         """Connects. Raises: Halt where the destination refuses us; NotApplied where it is not reachable."""
@@ -170,23 +251,60 @@ class Destination(ABC, Generic[ConfigT]):
 
     @property
     def limits(self) -> tuple[Rate, ...]:
-        given = self.config.rate_limits
-        if given is None:
-            return self.spec.limits
-        return tuple(Rate(f"{limit.count}/{limit.per:g}s", limit.count, limit.per) for limit in given)
+        """What may be sent: the configured limits or the connector's own, of the longer ones the configured share."""
+        given, share = self.config.rate_limits, self.config.share
+        rates = self.spec.limits
+        if given is not None:
+            rates = tuple(Rate(f"{limit.count}/{limit.per:g}s", limit.count, limit.per) for limit in given)
+        return tuple(
+            rate if rate.per < _DAY else replace(rate, count=max(int(share.of(rate.count)), 1))
+            for rate in rates
+        )
 
     @property
     def concurrency(self) -> int:
         return self.config.concurrency or self.spec.concurrency
 
     @property
+    def job_timeout(self) -> float:
+        """Seconds for which a run waits for a job."""
+        return float(self.config.job_timeout) if isinstance(self.config, JobsConfig) else 0.0
+
+    @property
     def repeatable(self) -> frozenset[Op]:
         """Operations that may be sent again when nobody knows whether they were applied."""
         return self.spec.repeatable
 
-    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:
-        """The largest batch of this operation on this object; None where it does not exist."""
+    @property
+    def idempotency_life(self) -> float | None:
+        """Seconds for which the destination knows an INSERT by `Batch.idempotency_key` and does not apply it twice; None:
+        it does not look at keys."""
+        return None
+
+    def index_lag(self, object: str) -> float | None:
+        """Seconds until `lookup` finds a record of this object that was created; None: it cannot be looked up."""
+        return self.spec.index_lag
+
+    async def lookup(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
+    ) -> Mapping[str, Sequence[str | None]]:
+        """Every record that the destination holds under each key (as in `Batch.keys`), by its own id, None where it has
+        none. A key that is not in the answer has no record. Asked only where there is an `index_lag`.
+
+        Raises:
+            SendError, Halt: nobody knows.
+        """
+        found = await self.read(object, identifiers, keys, ())
+        return dict.fromkeys(found, (None,))
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        """The largest batch of this operation on this object where there are `rows` of it to send; None where it does not
+        exist."""
         return self.spec.batch.get(op)
+
+    def wire(self, object: str, op: Op, rows: int) -> Wire:
+        """How records are written where there are so many to send: a bulk endpoint may want another form."""
+        return self.spec.wire
 
     @abstractmethod
     async def describe(self, object: str) -> ObjectSchema:
@@ -197,8 +315,20 @@ class Destination(ABC, Generic[ConfigT]):
         """
 
     @abstractmethod
-    async def write(self, batch: Batch) -> Outcomes:
-        """Sends one batch, in as few requests as the API allows (one, where it has a batch endpoint)."""
+    async def write(self, batch: Batch) -> Outcomes | Job:
+        """Sends one batch, in as few requests as the API allows (one, where it has a batch endpoint). A Job where the
+        destination only takes it in: nothing may be applied before its id is returned, if the API allows (create and upload
+        here, start in `collect`)."""
+
+    async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
+        """What became of a batch that was handed over as this job; a Job where it is not over. It may hold fewer records
+        than the batch; where the destination knows the job no more, the answer names none.
+
+        Raises:
+            Refused: the job failed as a whole because of what is in it, and nothing of it was applied.
+            NotApplied, Unsettled: it could not be asked; it is asked again.
+        """
+        raise Unsupported(f"{self.spec.name} has no jobs")
 
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
@@ -213,6 +343,11 @@ class Destination(ABC, Generic[ConfigT]):
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         """Whether the value read back is the one that was sent, after the destination's own normalisation."""
         return bool(plain(field, sent) == plain(field, held))
+
+    def left(self, answer: Answer) -> Mapping[float, Left]:
+        """What an answer's headers say is left of the daily quota and its like, by the length of the window in seconds;
+        {} where they say nothing. The core sends no more than that."""
+        return {}
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         """What an HTTP answer means for the request as a whole; None where its body has to be read."""
@@ -266,7 +401,9 @@ def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
     said = message or said_by(answer)
     text = f"HTTP {status}: {said}" if said else f"HTTP {status}"
     after = retry_after(answer.headers)
-    if status == 429 or (status == 503 and after is not None):
+    if status == 429:
+        return Throttled(text, code=str(status), after=reset_after(answer.headers))
+    if status == 503 and after is not None:
         return Throttled(text, code=str(status), after=after)
     if status in (401, 403):
         return Halt(f"the destination refuses our credentials or permission: {text}")
@@ -303,9 +440,38 @@ def said_by(answer: Answer, limit: int = 300) -> str:
     return orjson.dumps(body).decode()[:limit] if body else ""
 
 
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds of a Retry-After header: a number (also a fraction) or an HTTP date (RFC 9110, 10.2.3)."""
+def reset_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds until a used-up window opens: Retry-After, else RateLimit-Reset in seconds
+    (draft-ietf-httpapi-ratelimit-headers-07, 5.3), else X-RateLimit-Reset where it can only be a moment (Unix time)."""
+    after = retry_after(headers, now)
+    if after is not None:
+        return after
+    for name, least, most in (("ratelimit-reset", 0.0, 1e6), ("x-ratelimit-reset", 1e9, 1e10)):
+        try:
+            value = float(headers.get(name, ""))
+        except ValueError:
+            continue
+        if least <= value <= most:
+            return value if least == 0 else max(value - _moment(headers, now), 0.0)
+    return None
+
+
+def _moment(headers: Mapping[str, str], now: float | None) -> float:
+    """When an answer was given, by its own date: this machine's clock may be wrong."""
     import time
+    from email.utils import parsedate_to_datetime
+
+    if now is not None:
+        return now
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return time.time()
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds of a Retry-After header: a number (also a fraction) or an HTTP date (RFC 9110, 10.2.3), which is
+    read against the answer's own Date where it has one."""
     from email.utils import parsedate_to_datetime
 
     value = headers.get("retry-after", "").strip()
@@ -315,7 +481,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
+            seconds = parsedate_to_datetime(value).timestamp() - _moment(headers, now)
         except (ValueError, TypeError):
             return None
     return max(seconds, 0.0) if seconds < float("inf") else None

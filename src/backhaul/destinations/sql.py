@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
@@ -15,7 +15,7 @@ import orjson
 
 from backhaul.destinations.kit import Batch
 from backhaul.errors import Halt
-from backhaul.types import Delivered, Field, FieldType, ObjectSchema, Outcomes, Rejected
+from backhaul.types import Delivered, Field, FieldType, Gone, ObjectSchema, Outcomes, Rejected
 
 _SCALE = re.compile(r"numeric\(\d+,(-?\d+)\)")
 _EXACT = Context(prec=2000)
@@ -29,6 +29,8 @@ class Table:
     sql: str
     schema: ObjectSchema
     unique: frozenset[frozenset[str]]
+    oid: int = 0
+    """What the database itself calls it, where it has numbers."""
 
     def fields(self, wanted: Sequence[Field]) -> list[Field]:
         """The table's own columns for a batch's fields.
@@ -62,15 +64,29 @@ def key_columns(keys: Sequence[str], count: int) -> list[list[str]]:
 
 def all_but(batch: Batch, refused: Iterable[int], code: str, message: str) -> Outcomes:
     """Everything was delivered, except the records at these positions."""
-    positions = set(refused)
-    if not positions:
+    return but(batch, dict.fromkeys(refused, (code, message)))
+
+
+def but(batch: Batch, refused: Mapping[int, tuple[str, str]]) -> Outcomes:
+    """Everything was delivered, except the records at these positions, with code and message; `not_found` is Gone."""
+    if not refused:
         return Outcomes(everything=True)
     return Outcomes(
         tuple(
-            Rejected(key, code, message) if position in positions else Delivered(key)
+            (Gone if refused[position][0] == "not_found" else Rejected)(key, *refused[position])
+            if position in refused
+            else Delivered(key)
             for position, key in enumerate(batch.keys)
         )
     )
+
+
+def position(fields: Sequence[Field]) -> str:
+    """A column name for a row's position in the batch, unlike every field whatever its case."""
+    name, taken = "position", {field.name.lower() for field in fields}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def same_value(field: Field, sent: Any, held: Any) -> bool:

@@ -13,16 +13,17 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 from aiohttp import web
 
+from backhaul.errors import UsageError
 from backhaul.sandbox.page import render
 
 T = TypeVar("T")
-_LOG = 10_000
+_LOG = 100_000
 
 
 RECORDS = web.RequestKey("records", int)
@@ -82,10 +83,48 @@ class Request:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a fresh simulation takes from the demo's model of contacts: how to sign in, and a sync that fits."""
+
+    type: str
+    """The destination."""
+    credentials: Mapping[str, str]
+    """By configuration key; a simulation takes any, unless it is told otherwise."""
+    object: str
+    identify: Mapping[str, str]
+    """Destination field -> SQL expression, as in a sync; so is `fields`."""
+    fields: Mapping[str, str]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More keys of the destination."""
+    mode: str = "upsert"
+    rows: int = 20_000
+    """Records that the vendor's limits let through in about half a minute."""
+    first: tuple[tuple[str, str, Mapping[str, Any]], ...] = ()
+    """Requests (method, path, JSON) that make the custom fields."""
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Configuration key -> the environment variable that holds it."""
+        return {key: f"{self.type}_{key}".upper() for key in self.credentials}
+
+    def connection(self, url: str) -> str:
+        """The destination as it stands in backhaul.yml, `url` being where the simulation is served."""
+        keys = {"type": self.type, "base_url": f'"{url}"'}
+        keys |= {key: f'"${{{name}}}"' for key, name in self.secrets.items()} | dict(self.settings)
+        return f"{{{', '.join(f'{key}: {value}' for key, value in keys.items())}}}"
+
+    def environment(self) -> list[str]:
+        """The lines of its `.env`."""
+        return [f"{name}={self.credentials[key]}" for key, name in self.secrets.items()]
+
+
 class Sandbox(ABC):
     """One simulated API: a subclass has its endpoints, its records and the vendor's words; the kit has the rest."""
 
     name = "sandbox"
+    sample: ClassVar[Sample | None] = None
+    """None: the demo cannot show it."""
     ordered = True
     """Results come in the order of the request; False where the vendor does not promise it."""
 
@@ -232,6 +271,24 @@ class Sandbox(ABC):
             self.name, self.records(), list(self.requests), self.counts, asdict(self.faults), self.notes()
         )
         return web.Response(text=text, content_type="text/html")
+
+
+def simulation(name: str) -> type[Sandbox]:
+    """The simulation of a destination.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from difflib import get_close_matches
+    from importlib.metadata import entry_points
+
+    known = {entry.name: entry for entry in entry_points(group="backhaul.sandboxes")}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(known))}"
+        raise UsageError(f"there is no simulated {name}", hint=hint)
+    found: type[Sandbox] = known[name].load()
+    return found
 
 
 def faults_from(switches: Mapping[str, Any]) -> Faults:

@@ -55,3 +55,30 @@ class DailyLimit:
         if day != self._day:
             self._day, self.used = day, 0
         return self.count - self.used
+
+
+class WindowLimit:
+    """At most `count` requests in each window of `per` seconds; windows begin at multiples of it (Unix time)."""
+
+    def __init__(self, count: int, per: float, clock: Callable[[], float] = time.time) -> None:
+        self.count, self.per, self._clock = count, per, clock
+        self._window, self._used = 0, 0
+
+    def take(self) -> bool:
+        """Counts a request; False where it is one too many."""
+        if self.remaining <= 0:
+            return False
+        self._used += 1
+        return True
+
+    @property
+    def remaining(self) -> int:
+        window = int(self._clock() // self.per)
+        if window != self._window:
+            self._window, self._used = window, 0
+        return self.count - self._used
+
+    @property
+    def resets(self) -> float:
+        """When the current window ends, in Unix seconds."""
+        return (self._clock() // self.per + 1) * self.per

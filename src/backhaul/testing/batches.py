@@ -23,7 +23,7 @@ class RecordBatch:
 
     def __init__(
         self, op: Op, object: str, identifiers: tuple[str, ...], fields: tuple[Field, ...], rows: Sequence[Row],
-        wire: Wire = Wire.JSON, remote_ids: Sequence[str | None] | None = None,
+        wire: Wire = Wire.JSON, remote_ids: Sequence[str | None] | None = None, csv_null: str = "",
     ) -> None:  # fmt: skip
         self.op = op
         self.object = object
@@ -31,6 +31,7 @@ class RecordBatch:
         self.fields = fields
         self.rows = rows
         self.wire = wire
+        self.csv_null = csv_null
         self.keys: Sequence[str] = [self._key(row) for row in rows]
         self.remote_ids: Sequence[str | None] = [None] * len(rows) if remote_ids is None else remote_ids
         if len(set(self.keys)) != len(rows) or len(self.remote_ids) != len(rows):
@@ -65,7 +66,8 @@ class RecordBatch:
         return record
 
     def _line(self, row: Row) -> bytes:
-        cells = (_cell(row.get(field.name)) for field in self.fields)
+        null = self.csv_null
+        cells = (_cell(row[field.name], null) if field.name in row else "" for field in self.fields)
         return (",".join(cells) + "\n").encode()
 
 
@@ -76,6 +78,8 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _cell(value: Any) -> str:
-    """RFC 4180: text is always quoted, NULL is an unquoted empty cell."""
+def _cell(value: Any, null: str = "") -> str:
+    """RFC 4180: text is always quoted, NULL is an unquoted empty cell or the destination's text for it."""
+    if value is None or (null and value == ""):
+        return null
     return '"' + value.replace('"', '""') + '"' if isinstance(value, str) else as_text(value)

@@ -29,6 +29,9 @@ class Remote(Protocol):
     def requests(self) -> int:
         """Write requests it has seen."""
 
+    def lose(self, key: str) -> None:
+        """Takes a record away, as somebody else would."""
+
     def fault(self, name: str | None, key: str = "") -> None:
         """Switches one fault of FAULTS on, for every write from now on; None: all off. `refuse` refuses the record with
         this key inside an answer, `poison` the whole request that holds it, `silent` leaves half the records out of the
@@ -49,6 +52,8 @@ class Case:
     """Identifiers, as text; more than two batches where the batch is small."""
     awkward: tuple[str, ...] = ("o'hara", "a/b?c=d&e", "ключ", "日本 語", '"quoted"', "emoji-🚚")
     modes: tuple[str, ...] = ("upsert", "mirror")
+    also: Mapping[str, str] = field(default_factory=dict)
+    """More fields of every record, as SQL, where the destination requires them."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More keys of the sync's file."""
 
@@ -59,6 +64,11 @@ class DestinationSuite:
     case: ClassVar[Case]
     gaps: ClassVar[Mapping[str, str]] = {}
     """Test name without `test_` -> why the destination cannot do it."""
+
+    @classmethod
+    def offers(cls, test: str) -> bool:
+        """Whether the destination has what this test (its name without `test_`) is about."""
+        return test != "creates_in_doubt_make_one_record_each" or "insert" in cls.case.modes
 
     @pytest.fixture
     def remote(self) -> Any:
@@ -113,7 +123,8 @@ class DestinationSuite:
         site.model({key: (f"{key} \\ \n\t, ;", 1) for key in self.case.awkward})
         run = site.run()
         assert (run.status, run.delivered) == ("succeeded", len(self.case.awkward)), run.dead_letters()
-        assert not run.verified.mismatches
+        assert run.verified is None or not run.verified.mismatches
+        assert set(site.remote.records()) == set(self.case.awkward)
 
     def test_a_record_that_left_the_model_is_deleted(self, site: Site) -> None:
         site.model(dict.fromkeys(self.case.keys[:3], ("x", 1)), mode="mirror")
@@ -122,6 +133,16 @@ class DestinationSuite:
         run = site.run()
         assert run.changes["delete"] == 1, run.error
         assert set(site.remote.records()) == set(self.case.keys[:2])
+
+    def test_a_record_lost_at_the_destination_is_made_again(self, site: Site) -> None:
+        key, others = self.case.keys[0], dict.fromkeys(self.case.keys[1:5], ("x", 1))
+        site.model({key: ("x", 1), **others})
+        site.run()
+        site.remote.lose(key)
+        site.model({key: ("newer", 1), **others})
+        run = site.run()
+        assert (run.status, run.delivered) == ("succeeded", 1), run.error
+        assert site.held(key, self.case.text) == "newer"
 
     def test_one_bad_record_does_not_block_its_batch(self, site: Site) -> None:
         site.remote.fault("refuse", self.case.keys[7])
@@ -164,6 +185,20 @@ class DestinationSuite:
             key: n for n, key in enumerate(self.case.keys[:3])
         }
         assert set(site.remote.records()) == set(self.case.keys)
+
+    def test_creates_in_doubt_make_one_record_each(self, site: Site) -> None:
+        """Where the destination inserts: under its idempotency keys or by look-ups it ends up with each record once."""
+        if not self.offers("creates_in_doubt_make_one_record_each"):
+            pytest.skip("the case has no mode insert")
+        keys = self.case.keys[:40]
+        site.remote.fault("reset_after")
+        site.model(dict.fromkeys(keys, ("x", 1)), mode="insert")
+        site.run()
+        site.remote.fault(None)
+        site.run()
+        assert site.run().status == "succeeded"
+        assert set(site.remote.records()) == set(keys)
+        assert site.statuses() == {"acknowledged"}
 
     def test_a_systemic_refusal_makes_no_dead_letters(self, site: Site) -> None:
         site.remote.fault("reject_all")
@@ -213,7 +248,7 @@ class Site:
         sync = {
             "name": "it", "model": {"table": "model", "primary_key": "k"}, "destination": "there", "object": case.object,
             "mode": mode or case.modes[0], "identify": {case.identify: "k"},
-            "fields": {case.text: "t", case.number: "n", **(fields or {})}, **case.extra,
+            "fields": {case.text: "t", case.number: "n", **case.also, **(fields or {})}, **case.extra,
         }  # fmt: skip
         (self.folder / "syncs" / "it.yml").write_text(json.dumps(sync))
 
@@ -222,6 +257,13 @@ class Site:
         from backhaul.project import load
 
         return load(self.folder).run("it")
+
+    def statuses(self) -> set[str]:
+        """The statuses that records have."""
+        from backhaul.project import load
+
+        with load(self.folder) as project:
+            return {record["status"] for record in project.records("it")}
 
     def held(self, key: str, name: str) -> Any:
         """One value at the remote; numbers as numbers."""
@@ -232,14 +274,23 @@ class Site:
             return value
 
 
+def _behaviours() -> list[str]:
+    return sorted(name.removeprefix("test_") for name in dir(DestinationSuite) if name.startswith("test_"))
+
+
+def offered(suite: type[DestinationSuite]) -> list[str]:
+    """The behaviours that a destination is tested for, declared gaps among them."""
+    return [name for name in _behaviours() if suite.offers(name)]
+
+
 def matrix(suites: Iterable[type[DestinationSuite]]) -> str:
     """Destination x behaviour as a Markdown table; a gap shows its reason below."""
-    names = sorted(name.removeprefix("test_") for name in dir(DestinationSuite) if name.startswith("test_"))
+    names = _behaviours()
     chosen = sorted(suites, key=lambda suite: suite.__name__)
     titles = [suite.__name__.removeprefix("Test") for suite in chosen]
     lines = [f"| behaviour | {' | '.join(titles)} |", f"| --- |{' --- |' * len(titles)}"]
     for name in names:
-        marks = ["gap" if name in suite.gaps else "yes" for suite in chosen]
+        marks = ["gap" if name in suite.gaps else "yes" if suite.offers(name) else "-" for suite in chosen]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(marks)} |")
     reasons = [
         f"- {title}, {name.replace('_', ' ')}: {reason}"

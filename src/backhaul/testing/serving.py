@@ -16,26 +16,27 @@ def serving(app: web.Application) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     started: list[str] = []
     ready = threading.Event()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    over = asyncio.Event()
 
-    async def start() -> None:
+    async def serve() -> None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         started.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
         ready.set()
+        await over.wait()
+        await runner.cleanup()
 
-    def serve() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
+    def run() -> None:
+        loop.run_until_complete(serve())
         loop.close()
 
-    thread = threading.Thread(target=serve, name="serving", daemon=True)
+    thread = threading.Thread(target=run, name="serving", daemon=True)
     thread.start()
     if not ready.wait(10):
         raise TimeoutError("the application did not start")
     try:
         yield started[0]
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(over.set)
         thread.join(10)

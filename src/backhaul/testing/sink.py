@@ -1,7 +1,7 @@
 """A batch HTTP API that stores what it is sent, with faults as switches: for tests of the engine over real HTTP.
 
 `python -m backhaul.testing.sink --port 9000 [--faults '{"status_429": 0.05}']` serves POST /upsert, /insert, /delete and
-/read with bodies `{"records": [...]}` or `{"ids": [...]}`, and answers `{"results": [{"id", "status", "error"}]}`.
+/update, /read with bodies `{"records": [...]}` or `{"ids": [...]}`, and answers `{"results": [{"id", "status", "error"}]}`.
 GET /_state gives the records and every batch it saw, POST /_faults sets the switches.
 """
 
@@ -14,7 +14,7 @@ import random
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import orjson
@@ -35,10 +35,14 @@ class Faults:
     """Records refused inside a 207; drawn by key, so the same ones each time."""
     refuse_key: str = ""
     """The record with this key is refused inside a 207."""
+    change_of_mind: str = ""
+    """The record with this key is taken with its batch, the connection is reset, and from then on it is refused."""
     poison: str = ""
     """A batch holding a record with this key is refused with a 400 that names nobody."""
     omit: float = 0.0
     """Records left out of the answer; the write is applied."""
+    shuffle: float = 0.0
+    """Answers whose results are in another order than the records."""
     html: float = 0.0
     """200 with a page instead of an answer; nothing is applied."""
     latency: float = 0.0
@@ -47,6 +51,14 @@ class Faults:
     """Seconds between applying a write and its answer."""
     reject_all: str = ""
     """Every batch is refused with this code."""
+    lie: float = 0.0
+    """Records called delivered and not stored; this and the next two are drawn by key, so the same ones each time."""
+    drop_field: float = 0.0
+    """Records stored without their last field."""
+    zombie: float = 0.0
+    """Records that an older request, thought lost, overwrites with what they were, a moment after the answer."""
+    index_lag: float = 0.0
+    """Seconds for which /read does not find a record that was inserted."""
 
 
 @dataclass
@@ -70,11 +82,17 @@ class Sink:
     faults: Faults = field(default_factory=Faults)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
+    read: list[list[str]] = field(default_factory=list)
+    """The keys of each read-back."""
     creates: dict[str, int] = field(default_factory=dict)
-    """How often a key came into being."""
+    """How often a key came into being; an insert always makes another record."""
+    honours_keys: bool = False
+    """A write under an Idempotency-Key that was applied is answered as it was, and not applied again."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
+        self._born: dict[str, float] = {}
+        self._answers: dict[tuple[str, str], tuple[bytes, int]] = {}
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30)
@@ -92,6 +110,10 @@ class Sink:
             or zlib.crc32(f"{self.seed}/{key}".encode()) % 10_000 < self.faults.refuse * 10_000
         )
 
+    def _drawn(self, fault: str, key: str) -> bool:
+        share = getattr(self.faults, fault)
+        return bool(share) and zlib.crc32(f"{fault}/{self.seed}/{key}".encode()) % 10_000 < share * 10_000
+
     async def _state(self, _: web.Request) -> web.Response:
         body = {
             "records": self.records,
@@ -106,7 +128,15 @@ class Sink:
 
     async def _read(self, request: web.Request) -> web.Response:
         ids = [str(item) for item in (await request.json())["ids"]]
-        return web.json_response({"results": [self.records[key] for key in ids if key in self.records]})
+        self.read.append(ids)
+        return web.json_response({"results": [record for key in ids for record in self._found(key)]})
+
+    def _found(self, key: str) -> list[dict[str, Any]]:
+        """What a search finds: one record, or as many as inserts made of a key."""
+        if key not in self.records or time.monotonic() - self._born.get(key, 0.0) < self.faults.index_lag:
+            return []
+        copies = self.creates[key] if key in self._born else 1
+        return [self.records[key] | {"_id": f"{key}-{number}"} for number in range(copies)]
 
     async def _write(self, request: web.Request) -> web.Response:
         arrived = time.monotonic()
@@ -143,26 +173,45 @@ class Sink:
         return None
 
     def _apply(self, request: web.Request, seen: Seen, records: list[dict[str, Any]]) -> web.Response:
+        known = (request.path, seen.idempotency_key or "")
+        if self.honours_keys and known in self._answers:
+            body, status = self._answers[known]
+            return web.Response(body=body, status=status, content_type="application/json")
         results = []
         for key, record in zip(seen.keys, records, strict=True):
             if self.refused(key):
                 results.append({"id": record[self.key], "status": "error", "error": f"{key} is not welcome"})
                 continue
+            if request.path == "/update" and key not in self.records:
+                gone = {"code": 404, "message": f"there is no {key}"}
+                results.append({"id": record[self.key], "status": "gone", "error": gone})
+                continue
             self._store(request.path, key, record)
             if self.rng.random() >= self.faults.omit:
                 results.append({"id": record[self.key], "status": "ok"})
+        status = 207 if any(item["status"] != "ok" for item in results) else 200
+        body = orjson.dumps({"results": results})
+        self._answers[known] = body, status
+        if self.faults.change_of_mind in seen.keys:
+            self.faults = replace(self.faults, change_of_mind="", refuse_key=self.faults.change_of_mind)
+            return self._reset(request, seen)
         if self.rng.random() < self.faults.reset_after:
             return self._reset(request, seen)
-        status = 207 if any(item["status"] == "error" for item in results) else 200
-        return web.Response(
-            body=orjson.dumps({"results": results}), status=status, content_type="application/json"
-        )
+        return web.Response(body=body, status=status, content_type="application/json")
 
     def _store(self, path: str, key: str, record: dict[str, Any]) -> None:
         if path == "/delete":
             self.records.pop(key, None)
             return
-        if key not in self.records:
+        if self._drawn("lie", key):
+            return
+        if self._drawn("drop_field", key):
+            record = dict(list(record.items())[:-1])
+        if self._drawn("zombie", key) and key in self.records:
+            asyncio.get_running_loop().call_later(0.02, self.records.__setitem__, key, self.records[key])
+        if path == "/insert":
+            self._born[key] = time.monotonic()
+        if path == "/insert" or key not in self.records:
             self.creates[key] = self.creates.get(key, 0) + 1
         self.records[key] = record
 

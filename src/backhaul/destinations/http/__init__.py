@@ -19,10 +19,21 @@ from backhaul.destinations.kit import (
     classify_status,
     no_such_object,
 )
-from backhaul.errors import BackhaulError, Halt
+from backhaul.errors import BackhaulError, Halt, Unsettled
 from backhaul.types import BatchLimits, FieldType, ObjectSchema, Op, Outcomes
 
 __all__ = ["HttpApi", "HttpConfig"]
+
+
+_GONE = "the API has no such record: use mode upsert to have it made, or leave the row out"
+_FIXES = {
+    "404": _GONE,
+    "410": _GONE,
+    "409": "another record claims the same value: make it unique in the model, or merge the records at the destination",
+    "413": "this record alone is larger than the API takes: shorten its longest field in the model, or take it out",
+    "415": "the API wants another body: see `body` and `headers` of the destination",
+}
+"""By status; whatever else an API refuses with, its words are a better guide."""
 
 
 class HttpApi(Destination[HttpConfig]):
@@ -33,6 +44,7 @@ class HttpApi(Destination[HttpConfig]):
         config=HttpConfig,
         docs="Any batch HTTP API, declared in backhaul.yml: requests, bodies, how to read results.",
         batch={op: BatchLimits(records=100_000, bytes=10_000_000) for op in Op},
+        fixes=_FIXES,
         nulls="null is sent as JSON null; what that does is the API's own rule",
     )
 
@@ -49,7 +61,15 @@ class HttpApi(Destination[HttpConfig]):
         """With an idempotency header the API sees a repeated insert for what it is."""
         return frozenset(Op) if self.config.idempotency_header else self.spec.repeatable
 
-    def batch_limits(self, object: str, op: Op) -> BatchLimits | None:
+    @property
+    def idempotency_life(self) -> float | None:
+        return float(self.config.idempotency_life) if self.config.idempotency_header else None
+
+    def index_lag(self, object: str) -> float | None:
+        read = self._declared(object).read
+        return None if read is None or read.index_lag is None else float(read.index_lag)
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         found = self.config.objects.get(object)
         operation = found.operation(op) if found else None
         return BatchLimits(operation.batch_size, operation.max_bytes) if operation else None
@@ -75,6 +95,29 @@ class HttpApi(Destination[HttpConfig]):
         keys: Sequence[str],
         fields: Sequence[str],
     ) -> dict[str, dict[str, Any]]:
+        records = await self._found(object, keys)
+        return {key: {name: dig(records[key][-1], name) for name in fields} for key in keys if key in records}
+
+    async def lookup(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
+    ) -> Mapping[str, Sequence[str | None]]:
+        records, read = await self._found(object, keys), self._declared(object).read
+        name = read.id if read else None
+        return {
+            key: [
+                str(dig(record, name)) if name and dig(record, name) is not None else None
+                for record in records[key]
+            ]
+            for key in keys
+            if key in records
+        }
+
+    async def _found(self, object: str, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Every record in the answer to a declared read, by the text of its key.
+
+        Raises:
+            Unsettled: the answer has no list of records.
+        """
         declared = self._declared(object)
         if declared.read is None:
             raise Unsupported(f"object {object!r} declares no `read`, so it cannot be read back")
@@ -82,8 +125,10 @@ class HttpApi(Destination[HttpConfig]):
         template = declared.read.body
         body = template.fill_keys([encoded(key, key_type) for key in keys]) if template else None
         answer = await self.http.request(declared.read.request.method, declared.read.request.path, body=body)
-        records = by_key(declared.read.each.of(answer.json()), declared.read.key or declared.key)
-        return {key: {name: dig(records[key], name) for name in fields} for key in keys if key in records}
+        found = declared.read.each.of(answer.json())
+        if not isinstance(found, list):
+            raise Unsettled(f"the answer to {declared.read.request} has no list at `{declared.read.each}`")
+        return by_key(found, declared.read.key or declared.key)
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         return classify_status(answer) or html(answer)
@@ -119,10 +164,13 @@ def encoded(key: str, kind: FieldType) -> bytes:
     return key.encode() if kind in numbers else orjson.dumps(key)
 
 
-def by_key(found: Any, name: str) -> dict[str, dict[str, Any]]:
+def by_key(found: list[Any], name: str) -> dict[str, list[dict[str, Any]]]:
     """The records of an answer by the text of their key."""
-    records = found if isinstance(found, list) else []
-    return {str(dig(record, name)): record for record in records if isinstance(record, dict)}
+    records: dict[str, list[dict[str, Any]]] = {}
+    for record in found:
+        if isinstance(record, dict):
+            records.setdefault(str(dig(record, name)), []).append(record)
+    return records
 
 
 def dig(record: dict[str, Any], name: str) -> Any:

@@ -15,7 +15,7 @@ from backhaul.destinations.http.expressions import Expression
 from backhaul.destinations.http.template import Template
 from backhaul.destinations.kit import DestinationConfig, Secret
 from backhaul.types import Field, FieldType, Op
-from backhaul.values import Parsed, Size
+from backhaul.values import Duration, Parsed, Size
 
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) +(/(?!/)[^\s#]*|/)")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -85,6 +85,8 @@ class Results(Declared):
     """True where the record was taken; a value that is neither true nor false leaves the record unknown."""
     retryable: Expression | None = None
     """True where the record was not taken now, and may be later."""
+    gone: Expression | None = None
+    """True where the API has no such record (any more); an error with code 404 or 410 says the same."""
     error: Expression | None = None
     """The error of one result: a text, or an object with a code and a message."""
 
@@ -129,6 +131,10 @@ class Read(Declared):
     """The list of records in the answer."""
     key: str | None = None
     """The field of a record that is its key; the object's `key` if not given."""
+    id: str | None = None
+    """The field of a record that is the API's own id."""
+    index_lag: Duration | None = None
+    """How long after a create the record may still be missing here; with it, creates of unknown end are looked up."""
 
     @model_validator(mode="after")
     def keys_travel_in_the_body(self) -> Self:
@@ -211,4 +217,6 @@ class HttpConfig(DestinationConfig):
     """Headers of every request."""
     idempotency_header: str | None = Key(None, pattern=_HEADER_NAME.pattern.join(("^", "$")))
     """A header that carries the same value on every attempt at the same records."""
+    idempotency_life: Duration = Duration(86_400.0)
+    """How long the API knows a value of that header, and so does not apply a create twice."""
     objects: dict[str, ApiObject] = Key(min_length=1)

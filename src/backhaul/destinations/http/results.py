@@ -10,7 +10,7 @@ import orjson
 from backhaul.destinations.http.config import Results
 from backhaul.destinations.kit import Answer
 from backhaul.errors import Unsettled
-from backhaul.types import Delivered, Outcome, Outcomes, Rejected, Retry
+from backhaul.types import Delivered, Gone, Outcome, Outcomes, Rejected, Retry
 
 _LONGEST = 500
 
@@ -72,6 +72,8 @@ def refusal(results: Results, key: str, item: Any) -> Outcome:
     code, message = said(results.error.of(item) if results.error else None)
     if results.retryable and results.retryable.of(item) == 1:
         return Retry(key, message)
+    if results.gone and results.gone.of(item) == 1:
+        return Gone(key, "gone" if code == "rejected" else code, message)
     return Rejected(key, code, message)
 
 

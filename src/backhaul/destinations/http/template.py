@@ -46,7 +46,7 @@ class Template(Parsed):
         values = {mark: filling(mark, batch) for mark in set(self.marks)}
         parts = [self.literals[0]]
         for mark, literal in zip(self.marks, self.literals[1:], strict=True):
-            parts += (values[mark], literal)
+            parts += (*values[mark], literal)
         return b"".join(parts)
 
     def fill_keys(self, keys: list[bytes]) -> bytes:
@@ -57,10 +57,11 @@ class Template(Parsed):
         return orjson.dumps(self.body).decode()
 
 
-def filling(mark: bytes, batch: Batch) -> bytes:
+def filling(mark: bytes, batch: Batch) -> tuple[bytes, ...]:
+    """What stands in a mark's place, in pieces."""
     if mark == b"keys":
-        return b"[" + b",".join(encoded_keys(batch)) + b"]"
-    return b"[" + batch.text() + b"]" if mark == b"records" else batch.text()
+        return b"[", b",".join(encoded_keys(batch)), b"]"
+    return (b"[", batch.text(), b"]") if mark == b"records" else (batch.text(),)
 
 
 def encoded_keys(batch: Batch) -> Iterator[bytes]:

@@ -14,36 +14,82 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from pydantic import Field as Setting
+from pydantic import model_validator
 
-from backhaul.destinations.hubspot.answers import Sent, body_of, classify, context, outcomes
+from backhaul.destinations.hubspot.answers import (
+    DAY,
+    NOT_THERE,
+    Sent,
+    body_of,
+    classify,
+    context,
+    left_today,
+    outcomes,
+)
 from backhaul.destinations.hubspot.fields import RECORD_ID, field_of, fold, inner, is_email, listed, same
-from backhaul.destinations.kit import Answer, Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
-from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    DestinationConfig,
+    Http,
+    Secret,
+    Spec,
+    Token,
+    Wire,
+)
+from backhaul.errors import BackhaulError, Expired, Halt, Unsettled
 from backhaul.types import (
     BatchLimits,
     Delivered,
     Field,
     FieldType,
+    Gone,
+    Left,
     ObjectSchema,
     Op,
     Outcome,
     Outcomes,
     Rate,
-    Rejected,
 )
 
 _OTHER_EMAILS = "hs_additional_emails"
+_TWICE = "another record has this value of a unique property: make it unique in the model, or merge the two in HubSpot"
+_FIXES = {
+    "CONFLICT": _TWICE,
+    "OBJECT_ALREADY_EXISTS": _TWICE,
+    "CONFLICTING_UNIQUE_VALUE": _TWICE,
+    NOT_THERE: "it was deleted or merged in HubSpot: use mode upsert to have it made again, or leave the row out",
+    "INVALID_EMAIL": "mend the address in the model, or leave out rows whose address HubSpot does not take",
+    "INVALID_OPTION": "send the internal name of an option (not its label), or add the option to the property in HubSpot",
+    "PROPERTY_DOESNT_EXIST": "create the property in HubSpot, or take the field out of the mapping",
+    "READ_ONLY_VALUE": "HubSpot sets this property itself: take the field out of the mapping",
+}
+"""By an error's category, or the code that its message names."""
 
 
 class HubSpotConfig(DestinationConfig):
-    """A HubSpot account, by the token of a private app (scopes: crm.objects.*.read, .write, crm.schemas.*.read)."""
+    """A HubSpot account, by the token of a private app, or as an OAuth app (scopes: crm.objects.*.read, .write,
+    crm.schemas.*.read)."""
 
-    access_token: Secret
+    access_token: Secret | None = None
     """The private app's token."""
+    client_id: str | None = None
+    """The OAuth app's id; goes with client_secret and refresh_token, in place of access_token."""
+    client_secret: Secret | None = None
+    refresh_token: Secret | None = None
+    """What the account's owner granted to the OAuth app."""
     base_url: str = "https://api.hubapi.com"
     """Another address, such as a simulation's."""
     api_version: str = Setting(default="v3", pattern=r"^(v3|\d{4}-\d{2})$")
     """v3, or a dated version such as 2026-09."""
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> HubSpotConfig:
+        app = (self.client_id, self.client_secret, self.refresh_token)
+        if (self.access_token is None) == (None in app) or (self.access_token is not None and any(app)):
+            raise ValueError("give access_token, or client_id, client_secret and refresh_token")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +110,12 @@ class HubSpot(Destination[HubSpotConfig]):
         batch=dict.fromkeys(
             (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)
         ),
-        limits=(Rate("burst", 100, 10), Rate("day", 250_000, 86_400)),
+        limits=(Rate("burst", 100, 10), Rate("day", 250_000, DAY)),
         concurrency=10,
         wire=Wire.TEXT,
         moves=True,
+        index_lag=5.0,
+        fixes=_FIXES,
         nulls="A cleared property is sent as an empty string; a skipped one is left out.",
     )
 
@@ -76,7 +124,20 @@ class HubSpot(Destination[HubSpotConfig]):
         self.base_url = config.base_url
 
     def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self.config.access_token.get_secret_value()}"}
+        given = self.config.access_token
+        return {"Authorization": f"Bearer {given.get_secret_value() if given else self.token}"}
+
+    async def authorise(self) -> Token | None:
+        """By refresh token (OpenAPI document: oauth, v3); HubSpot asks to go by `expires_in`."""
+        app = self.config
+        if app.client_id is None or app.client_secret is None or app.refresh_token is None:
+            return None
+        form = {
+            "grant_type": "refresh_token", "client_id": app.client_id, "client_secret": app.client_secret.get_secret_value(),
+            "refresh_token": app.refresh_token.get_secret_value(),
+        }  # fmt: skip
+        said = await self.http.login("/oauth/v3/token", form)
+        return Token(said["access_token"], said.get("expires_in"))
 
     def _path(self, room: str, object: str) -> str:
         """`room` is objects or properties; dated versions come behind it."""
@@ -153,9 +214,7 @@ class HubSpot(Destination[HubSpotConfig]):
                 batch.object, {key: known for key, known in ids.items() if known is not None}
             )
             return Outcomes((*archived, *(Delivered(key) for key in found.gone)))
-        missing = [
-            Rejected(key, "OBJECT_NOT_FOUND", f"HubSpot has no record with this {name}") for key in found.gone
-        ]
+        missing = [Gone(key, NOT_THERE, f"HubSpot has no record with this {name}") for key in found.gone]
         if not any(ids.values()):
             return Outcomes(tuple(missing))
         sent = await self._send(
@@ -180,6 +239,12 @@ class HubSpot(Destination[HubSpotConfig]):
     ) -> dict[str, dict[str, Any]]:
         found = await self._find(object, identifiers[0], keys, fields)
         return {key: inner(record, "properties") for key, record in found.held.items()}
+
+    async def lookup(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
+    ) -> Mapping[str, Sequence[str | None]]:
+        found = await self._find(object, identifiers[0], keys, ())
+        return {key: (str(record["id"]),) for key, record in found.held.items()}
 
     async def _find(self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]) -> Found:
         """Records by key through batch/read, which is up to date where search lags. A contact is held under its other
@@ -207,7 +272,7 @@ class HubSpot(Destination[HubSpotConfig]):
         }
         lost: list[str] = []
         for error in listed(said, "errors"):
-            if error.get("category") != "OBJECT_NOT_FOUND":
+            if error.get("category") != NOT_THERE:
                 raise Unsettled(
                     f"HubSpot could not read every record: {error.get('message')}",
                     code=str(error.get("category")),
@@ -219,7 +284,12 @@ class HubSpot(Destination[HubSpotConfig]):
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         return same(field, sent, held)
 
+    def left(self, answer: Answer) -> Mapping[float, Left]:
+        return left_today(answer)
+
     def classify(self, answer: Answer) -> BackhaulError | None:
+        if answer.status == 401 and self.config.access_token is None:
+            return Expired("HubSpot does not accept the access token any more")
         return classify(answer)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -16,12 +17,16 @@ import orjson
 from backhaul.destinations.hubspot.fields import RECORD_ID, inner, listed
 from backhaul.destinations.kit import Answer, classify_status, retry_after, said_by
 from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
-from backhaul.types import Delivered, Outcome, Rejected, Retry
+from backhaul.types import Delivered, Gone, Left, Outcome, Rejected, Retry
 
+DAY = 86_400.0
+"""Seconds of the daily window."""
 _INTERVAL = 10.0
 """Seconds of the burst window, where the answer does not name it."""
 _LOCKED = 2.0
 """Seconds to leave records alone that too many writes want at once."""
+NOT_THERE = "OBJECT_NOT_FOUND"
+"""The category of an input whose record does not exist, or not any more."""
 _BUSY = ("RATE_LIMIT", "RATE_LIMITS")
 _BROKEN = ("INTERNAL_ERROR", "INTERNAL_SERVER_ERROR", "TIMEOUT")
 """Categories that leave open whether an input was applied."""
@@ -107,7 +112,7 @@ def _refused(key: str, error: Mapping[str, Any]) -> Iterator[Outcome]:
     if category in _BUSY:
         yield Retry(key, message)
     elif category not in _BROKEN:
-        yield Rejected(key, category, message)
+        yield (Gone if category == NOT_THERE else Rejected)(key, category, message)
 
 
 def classify(answer: Answer) -> BackhaulError | None:
@@ -149,17 +154,30 @@ def _said(answer: Answer) -> dict[str, Any]:
 
 
 def _wait(answer: Answer, body: Mapping[str, Any]) -> float:
-    """Seconds: what the answer says, else until midnight for the daily limit (UTC; no answer names the account's own
-    zone), else the burst window."""
+    """Seconds: what the answer says, else until midnight for the daily limit, else the burst window."""
     after = retry_after(answer.headers)
     if after is not None:
         return after
     if body.get("policyName") == "DAILY" or "daily" in str(body.get("message", "")).lower():
-        now = datetime.now(UTC)
-        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-        return (midnight - now).total_seconds()
+        return _until_midnight(answer)
     interval = answer.headers.get("x-hubspot-ratelimit-interval-milliseconds", "")
     return int(interval) / 1000 if interval.isdecimal() else _INTERVAL
+
+
+def left_today(answer: Answer) -> Mapping[float, Left]:
+    """The account's daily quota, which all its private apps share; answers to OAuth requests do not name it."""
+    said = answer.headers.get("x-hubspot-ratelimit-daily-remaining", "")
+    return {DAY: Left(int(said), _until_midnight(answer))} if said.isdecimal() else {}
+
+
+def _until_midnight(answer: Answer) -> float:
+    """Seconds to the end of the day in UTC, from the answer's own date: no answer names the account's zone."""
+    try:
+        now = parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - now).total_seconds()
 
 
 def _scopes(body: Mapping[str, Any]) -> str:

@@ -17,6 +17,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Postgres", "PostgresConfig"]
 
+_FIXES = {
+    "21000": "two rows of the model are one row of the table: make the identifier unique in the model",
+    "22001": "shorten the value in the model (left(x, n)), or alter the column to a longer type",
+    "22003": "bring the value into the column's range in the model, or alter the column to a wider type",
+    "22007": "cast the value to a date or timestamp in the model",
+    "22008": "bring the date into PostgreSQL's range in the model",
+    "22021": "remove what the database's encoding has not (such as NUL characters) in the model",
+    "22P02": "cast the value to the column's type in the model, or map it to a column of its own type",
+    "22P05": "the database's encoding has no such character: replace it in the model, or use a UTF8 database",
+    "23502": "give the column a value in the model (coalesce) or `default:` in the mapping, or drop its NOT NULL",
+    "23503": "deliver the row it refers to first (its sync before this one), or mend the reference in the model",
+    "23505": "another row of the table has this unique value: make it unique in the model, or mend the table",
+    "23514": "bring the value within the column's CHECK in the model, or alter the constraint",
+    "54000": "the value is longer than an index takes: shorten it in the model, or index a hash of it",
+    "P0001": "a trigger of the table refuses this row: see its message, then mend the model or the trigger",
+    "exists": "the table has this row from elsewhere: use mode upsert to take it over, or leave the row out",
+    "not_found": "the table has no such row: use mode upsert to have it made, or leave the row out",
+}
+"""By SQLSTATE (PostgreSQL documentation, appendix A)."""
 _BATCH = BatchLimits(records=50_000, bytes=16_000_000)
 
 
@@ -39,6 +58,7 @@ class Postgres(Destination[PostgresConfig]):
         concurrency=2,
         wire=Wire.CSV,
         repeatable=frozenset(Op),
+        fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )
 
@@ -61,7 +81,12 @@ class Postgres(Destination[PostgresConfig]):
         await self._sessions.close()
 
     async def describe(self, object: str) -> ObjectSchema:
-        return (await self._described(object)).schema
+        from backhaul.destinations.postgres import catalog
+
+        table = await self._described(object)
+        async with self._sessions.transaction() as cursor:
+            await catalog.require_writing(cursor, table)
+        return table.schema
 
     async def write(self, batch: Batch) -> Outcomes:
         from backhaul.destinations.postgres.statements import statements

@@ -62,6 +62,24 @@ WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> '
 """
 
 
+_ROLE = """
+SELECT current_user::text, has_any_column_privilege(%(oid)s::oid, 'INSERT'), has_any_column_privilege(%(oid)s::oid, 'UPDATE'),
+    has_table_privilege(%(oid)s::oid, 'DELETE')
+"""
+
+
+async def require_writing(cursor: AsyncCursor[Any], found: Table) -> None:
+    """Raises Halt, with the GRANT that is missing, where the role may write nothing to the table."""
+    await cursor.execute(_ROLE, {"oid": found.oid})
+    row = await cursor.fetchone()
+    if row is not None and not any(row[1:]):
+        grant = f"GRANT SELECT, INSERT, UPDATE ON {found.sql} TO {ident(row[0])}"
+        raise Halt(
+            f"no permission to write {found.schema.name!r}: the role {row[0]} has neither INSERT nor UPDATE",
+            hint=f"{grant}; and DELETE for mode mirror",
+        )
+
+
 async def table(cursor: AsyncCursor[Any], name: str) -> Table:
     """The table of this name, schema-qualified or on the search path.
 
@@ -77,7 +95,7 @@ async def table(cursor: AsyncCursor[Any], name: str) -> Table:
     unique = frozenset(frozenset(row[0]) for row in await (await cursor.execute(_UNIQUE, [oid])).fetchall())
     rows = await (await cursor.execute(_COLUMNS, [oid])).fetchall()
     fields = {row[0]: field(row, unique) for row in rows}
-    return Table(f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique)
+    return Table(f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique, oid)
 
 
 def field(row: Sequence[Any], unique: frozenset[frozenset[str]]) -> Field:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backhaul.destinations.sql import Table
+from backhaul.destinations.sql import Table, position
 from backhaul.sql import ident
 from backhaul.types import Field, FieldType, Op
 
@@ -61,14 +61,6 @@ def staged(field: Field) -> str:
     """Arrays come as JSON lists, so they are staged as text."""
     name = ident(field.name)
     return f"NULL::text AS {name}" if field.type is FieldType.ARRAY else name
-
-
-def position(fields: Sequence[Field]) -> str:
-    """A column name for a row's position in the batch, unlike every field."""
-    name = "position"
-    while any(field.name == name for field in fields):
-        name += "_"
-    return name
 
 
 class Writing:

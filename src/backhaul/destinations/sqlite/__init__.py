@@ -21,6 +21,23 @@ __all__ = ["Sqlite", "SqliteConfig"]
 
 T = TypeVar("T")
 _REASONS = {Op.INSERT: ("exists", "a row with this key exists, with other values")}
+_TWICE = "another row of the table has this unique value: make it unique in the model, or mend the table"
+_FIXES = {
+    "SQLITE_CONSTRAINT_NOTNULL": "give the column a value in the model (coalesce) or `default:` in the mapping",
+    "SQLITE_CONSTRAINT_UNIQUE": _TWICE,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": _TWICE,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": "deliver the row it refers to first (its sync before this one), or mend the reference",
+    "SQLITE_CONSTRAINT_CHECK": "bring the value within the column's CHECK in the model, or alter the table",
+    "SQLITE_CONSTRAINT_DATATYPE": "cast the value to the column's type in the model: the table is STRICT",
+    "SQLITE_CONSTRAINT_TRIGGER": "a trigger of the table refuses this row: see its message, then mend the model or the trigger",
+    "SQLITE_MISMATCH": "the key is no integer: cast it in the model, or give the table a key of another type",
+    "SQLITE_TOOBIG": "send the number as text into a TEXT column: SQLite would round it; or shorten the value",
+    "exists": "the table has this row from elsewhere: use mode upsert to take it over, or leave the row out",
+    "not_found": "the table has no such row: use mode upsert to have it made, or leave the row out",
+}
+"""By extended result code (sqlite.org, Result and Error Codes)."""
+_UNNAMED = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
+"""Codes for which Python has no name."""
 _REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 _NOT_NOW = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM}
 
@@ -42,6 +59,7 @@ class Sqlite(Destination[SqliteConfig]):
         batch=dict.fromkeys(Op, BatchLimits(records=20_000, bytes=8_000_000)),
         concurrency=1,
         repeatable=frozenset(Op),
+        fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )
 
@@ -127,8 +145,8 @@ def meanings(path: Path) -> Iterator[None]:
 
 
 def meaning(error: Exception, path: Path) -> BackhaulError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    name = getattr(error, "sqlite_errorname", "")
+    full = getattr(error, "sqlite_errorcode", 0)
+    code, name = full & 0xFF, _UNNAMED.get(full, getattr(error, "sqlite_errorname", ""))
     text = " ".join(str(error).split())[:300]
     if code in _REFUSED or isinstance(error, OverflowError | sqlite3.DataError):
         return Refused(text, code=name)

@@ -6,6 +6,7 @@ What none of those says for certain is an attribute of the class.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from backhaul.sandbox.hubspot import batch, metadata, single
 from backhaul.sandbox.hubspot.account import PORTAL, fresh
 from backhaul.sandbox.hubspot.answers import Refusal, not_found, problem, rate_limited, refused, secondly
 from backhaul.sandbox.hubspot.call import Call
+from backhaul.sandbox.hubspot.sample import SAMPLE
 from backhaul.sandbox.hubspot.store import ObjectType
 from backhaul.sandbox.kit import Sandbox
 from backhaul.sandbox.limits import DailyLimit, RollingLimit
@@ -29,6 +31,7 @@ class HubSpotSandbox(Sandbox):
     """One account with contacts, companies, deals and the custom object 2-1001."""
 
     name = "HubSpot"
+    sample = SAMPLE
     ordered = False
     version = "2026-09"
     """The dated version beside v3."""
@@ -43,6 +46,9 @@ class HubSpotSandbox(Sandbox):
 
     token: str | None = None
     """The access token; None takes any."""
+    oauth_app: Mapping[str, str] | None = None
+    """An OAuth app's client_id, client_secret and refresh_token: access tokens are those it was given, for `token_life`."""
+    token_life = 1800.0
     missing_scopes: frozenset[str] = frozenset()
     """Scopes that the token lacks, such as crm.objects.contacts.write."""
     unknown_properties = "refuse"
@@ -59,6 +65,8 @@ class HubSpotSandbox(Sandbox):
         self.types = fresh()
         self.burst, self.daily = RollingLimit(burst, interval), DailyLimit(daily)
         self.search_limit = RollingLimit(5, 1.0)
+        self._given: dict[str, float] = {}
+        """Access tokens of the OAuth app, and when they end."""
 
     def type_named(self, name: str) -> ObjectType | None:
         """The object type that a URL calls so: contacts, contact, 0-1, 2-1001, p62515_assets."""
@@ -92,6 +100,7 @@ class HubSpotSandbox(Sandbox):
             router.add_get(head, self._at(metadata.properties))
             router.add_post(head, self._at(metadata.add_property))
             router.add_get(head + "/{name}", self._at(metadata.one_property))
+        router.add_post("/oauth/v3/token", self._grant)
         router.add_get(_SCHEMAS, self._at(metadata.schemas))
         router.add_post(_SCHEMAS, self._at(metadata.add_schema))
         router.add_get(_SCHEMAS + "/{type}", self._at(metadata.one_schema))
@@ -122,9 +131,32 @@ class HubSpotSandbox(Sandbox):
         reads = request.path.endswith(("/batch/read", "/search")) or "/objects/" not in request.path
         return request.method != "GET" and not reads
 
+    async def _grant(self, request: web.Request) -> web.Response:
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        if form.pop("grant_type", "") != "refresh_token" or form != self.oauth_app:
+            return web.json_response(
+                {"error": "invalid_grant", "error_description": "missing or invalid refresh token"},
+                status=400,
+            )
+        token = f"oauth-{len(self._given)}"
+        self._given[token] = time.monotonic() + self.token_life
+        given = {"access_token": token, "expires_in": int(self.token_life), "token_type": "bearer"}
+        return web.json_response({**given, "refresh_token": form["refresh_token"]})
+
+    def end_tokens(self) -> None:
+        """No access token is good any more."""
+        self._given = dict.fromkeys(self._given, 0.0)
+
+    def _accepts(self, token: str) -> bool:
+        if self.oauth_app is not None:
+            return self._given.get(token, 0.0) > time.monotonic()
+        return bool(token) and self.token in (None, token)
+
     def admit(self, request: web.Request) -> web.Response | None:
+        if request.path.startswith("/oauth/"):
+            return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not token or (self.token is not None and token != self.token):
+        if scheme != "Bearer" or not self._accepts(token):
             return self.refusal(401)
         return self._over_limit(request) or self._out_of_scope(request)
 

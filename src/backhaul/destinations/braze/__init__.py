@@ -1,0 +1,272 @@
+"""Braze: users with their attributes, custom events and purchases.
+
+Facts are from Braze's pages on /users/track, /users/delete, /users/export/ids, /custom_attributes, its objects and errors, and
+recorded answers. Attributes are billed by data point, so an update holds what changed and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+from pydantic import Field as Setting
+
+from backhaul.destinations.braze.answers import body_of, classify, left, outcomes
+from backhaul.destinations.braze.fields import (
+    ALIAS,
+    WHO,
+    custom_field,
+    is_custom,
+    longest_arrays,
+    pruned,
+    same,
+    standard_fields,
+    timed,
+    unfit,
+    value_of,
+)
+from backhaul.destinations.braze.happenings import happening, happening_fields
+from backhaul.destinations.braze.profiles import held_by
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    DestinationConfig,
+    Http,
+    Secret,
+    Spec,
+    Unsupported,
+    no_such_object,
+)
+from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    Gone,
+    Left,
+    ObjectSchema,
+    Op,
+    Outcomes,
+    Rate,
+    Rejected,
+)
+
+_OBJECTS = {"users": "attributes", "events": "events", "purchases": "purchases"}
+"""Our objects, and the arrays of /users/track that they go into."""
+_MOST_BYTES = 3_900_000
+"""4 MB a body, less what is put around the records."""
+_AT_ONCE = 50
+"""Users of one deletion or one export."""
+_LONGEST_ARRAY = 25
+"""Elements of an array attribute, unless Braze says another number of it."""
+_NOT_THERE = "no-such-user"
+_FIXES = {
+    "array-too-long": "send fewer elements (list[1:25]), or have Braze raise the attribute's limit (up to 100)",
+    "object-too-large": "map fewer members: Braze would drop the update and keep the old object",
+    "text-too-long": "shorten it in the model: left(x, 255)",
+    "null-in-object": "set `nulls: skip` for this member, or `merge_nested: false` to have it left out",
+    "operator": "send the value itself: backhaul may send a record twice",
+    _NOT_THERE: "it was deleted or merged in Braze: use mode upsert to have it made again, or leave the row out",
+}  # fmt: skip
+
+
+class BrazeConfig(DestinationConfig):
+    """A Braze workspace, by a REST API key (permissions: users.track, users.delete, users.export.ids, custom_attributes.get)."""
+
+    api_key: Secret
+    base_url: str = Setting(pattern=r"^https?://[^/]+")
+    """Your instance's REST endpoint, such as https://rest.iad-01.braze.com; the dashboard names it."""
+    batch_size: int = Setting(default=75, ge=1, le=75)
+    """Objects of one request to /users/track. Plans by monthly active users (CY 24-25) have 50."""
+    create_attributes: bool = False
+    """Whether custom attributes that the workspace does not know yet are made, with the type of their first value."""
+    merge_nested: bool = False
+    """Whether members of a nested attribute that are not mapped stay; else the object is replaced."""
+    check_existing: bool = True
+    """Whether a user that is updated is asked for first: one that somebody deleted is then made whole, not of what changed."""
+
+
+class Braze(Destination[BrazeConfig]):
+    """One Braze workspace."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="braze",
+        config=BrazeConfig,
+        docs="`users`, by external_id, alias or braze_id; `events` and `purchases`, which can only be added.",
+        batch={
+            Op.UPSERT: BatchLimits(75, _MOST_BYTES),
+            Op.UPDATE: BatchLimits(75, _MOST_BYTES),
+            Op.INSERT: BatchLimits(75, _MOST_BYTES),
+            Op.DELETE: BatchLimits(_AT_ONCE, _MOST_BYTES),
+        },
+        limits=(Rate("burst", 3_000, 3),),
+        concurrency=50,
+        deltas=True,
+        fixes=_FIXES,
+        nulls="A cleared attribute is sent as null, which removes it; an empty text is stored as one.",
+    )
+
+    def __init__(self, config: BrazeConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url
+
+    def headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self.config.api_key.get_secret_value()}"}
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        """Nothing only creates a user; events and purchases are only added."""
+        if (op is Op.INSERT) == (object == "users"):
+            return None
+        if op is Op.DELETE:
+            return self.spec.batch[op]
+        return BatchLimits(self.config.batch_size, _MOST_BYTES)
+
+    async def describe(self, object: str) -> ObjectSchema:
+        if object in ("events", "purchases"):
+            return ObjectSchema(object, happening_fields(object), open=True)
+        if object != "users":
+            raise no_such_object(object, _OBJECTS, "Braze")
+        known = standard_fields()
+        if self.config.create_attributes:
+            return ObjectSchema(object, known, open=True)
+        custom = [custom_field(item) for item in await self._attributes() if item.get("name")]
+        return ObjectSchema(object, known | {field.name: field for field in custom}, open=False)
+
+    async def _attributes(self) -> list[Mapping[str, Any]]:
+        """All custom attributes; a page has 50, and the Link header the way to the next."""
+        found: list[Mapping[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            params = {"cursor": cursor} if cursor else {}
+            answer = await self.http.request("GET", "/custom_attributes", params=params)
+            listed = body_of(answer).get("attributes")
+            if not isinstance(listed, list):
+                raise Unsettled("Braze's answer has no list of attributes")
+            found += [item for item in listed if isinstance(item, dict)]
+            cursor = _next_cursor(answer)
+        return found
+
+    async def write(self, batch: Batch) -> Outcomes:
+        if batch.object != "users":
+            records = [happening(record, batch.object) for record in batch.records()]
+            return await self._track(batch, dict(zip(batch.keys, records, strict=True)))
+        if set(batch.identifiers) not in ({"external_id"}, {"braze_id"}, set(ALIAS)):
+            raise Halt(
+                f"Braze finds no user by {', '.join(batch.identifiers)}",
+                hint="identify by external_id, by user_alias.alias_name and user_alias.alias_label, or by braze_id",
+            )
+        if batch.op is Op.DELETE:
+            return await self._delete(batch)
+        if batch.op is Op.UPSERT and batch.identifiers == ("braze_id",):
+            raise Halt("Braze gives braze_ids itself", hint="upsert by external_id, or use mode: update")
+        return await self._users(batch)
+
+    async def _users(self, batch: Batch) -> Outcomes:
+        """Attributes that Braze would cut or drop are refused here; an update finds out first who is there."""
+        lengths, refused, objects = longest_arrays(batch.fields), [], {}
+        for key, record in zip(batch.keys, batch.records(), strict=True):
+            timed(record, batch.fields)
+            settled = {name: self._settled(name, value) for name, value in record.items()}
+            wrong = (
+                unfit(name, value, lengths.get(name, _LONGEST_ARRAY))
+                for name, value in settled.items()
+                if is_custom(name)
+            )
+            if (found := next(filter(None, wrong), None)) is not None:
+                refused.append(Rejected(key, *found))
+            else:
+                objects[key] = settled | self._orders(batch, settled)
+        lost = await self._lost(batch, objects)
+        if batch.op is Op.UPDATE:
+            refused += [Gone(key, _NOT_THERE, "Braze has no such user") for key in lost]
+            objects = {key: item for key, item in objects.items() if key not in lost}
+        sent = await self._track(batch, objects, lost)
+        return Outcomes((*refused, *sent.items))
+
+    def _settled(self, name: str, value: Any) -> Any:
+        """Without the nulls of objects that are replaced; a null of one that is merged cannot be left out."""
+        if not is_custom(name) or not value or (isinstance(value, dict) and self.config.merge_nested):
+            return value
+        return pruned(value) or None
+
+    def _orders(self, batch: Batch, record: Mapping[str, Any]) -> dict[str, bool]:
+        """What Braze is to do with an object; without a word it makes no user of an alias (page: /users/track)."""
+        orders = {"_merge_objects": True} if self.config.merge_nested and _nests(record) else {}
+        if batch.op is Op.UPDATE or "user_alias" in record:
+            orders["_update_existing_only"] = batch.op is Op.UPDATE
+        return orders
+
+    async def _lost(self, batch: Batch, objects: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+        """Keys that Braze has no user of, among those that are to be updated: by themselves /users/track drops them without a
+        word, or makes a user of the attributes that changed."""
+        update = batch.op is Op.UPDATE
+        whole = _always_sent(batch.fields)
+        asked = [key for key, item in objects.items() if update or not whole <= item.keys()]
+        if not asked or not (update or self.config.check_existing):
+            return frozenset()
+        held = await held_by(self.http, batch.identifiers, asked, ())
+        return frozenset(asked) - held.keys()
+
+    async def _track(
+        self, batch: Batch, objects: Mapping[str, Mapping[str, Any]], created: frozenset[str] = frozenset()
+    ) -> Outcomes:
+        """One request with one object for each key."""
+        if not objects:
+            return Outcomes()
+        array = _OBJECTS[batch.object]
+        body = orjson.dumps({array: list(objects.values())})
+        answer = await self.http.request("POST", "/users/track", body=body)
+        return Outcomes(tuple(outcomes(answer, array, list(objects), created)))
+
+    async def _delete(self, batch: Batch) -> Outcomes:
+        """The answer has the number of deletions that are queued, also of users that are not there (recorded); where it is
+        another one, whoever is not there any more is deleted."""
+        name = batch.identifiers[0] if len(batch.identifiers) == 1 else "user_alias"
+        who = [record[name] for record in batch.records()]
+        kind = "user_aliases" if name == "user_alias" else f"{name}s"
+        answer = await self.http.request("POST", "/users/delete", json={kind: who})
+        body, keys = body_of(answer), list(batch.keys)
+        if body["message"] == "success" and body.get("deleted") != len(keys):
+            held = await held_by(self.http, batch.identifiers, keys, ())
+            keys = [key for key in keys if key not in held]
+        return Outcomes(tuple(Delivered(key) for key in keys))
+
+    async def read(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        if object != "users":
+            raise Unsupported(f"Braze does not give back {object} one by one")
+        held = await held_by(self.http, identifiers, keys, fields)
+        return {key: {name: value_of(user, name) for name in fields} for key, user in held.items()}
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        return same(field, sent, held)
+
+    def left(self, answer: Answer) -> Mapping[float, Left]:
+        return left(answer, self.limits)
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        return classify(answer)
+
+
+def _nests(record: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, dict) for name, value in record.items() if is_custom(name))
+
+
+def _always_sent(fields: Sequence[Field]) -> frozenset[str]:
+    """Members of a record that is whole: those whose null is skipped may not be there, unless that is all of them."""
+    sure = frozenset(field.name.partition(".")[0] for field in fields if not field.skip_null)
+    named = sure - frozenset(WHO)
+    return named or frozenset(field.name.partition(".")[0] for field in fields)
+
+
+def _next_cursor(answer: Answer) -> str | None:
+    """The cursor of the page that the Link header calls the next one (RFC 8288)."""
+    for link in answer.headers.get("link", "").split(","):
+        target, _, rest = link.partition(";")
+        if 'rel="next"' in rest or "rel=next" in rest:
+            return parse_qs(urlsplit(target.strip(" <>")).query).get("cursor", [None])[0]
+    return None

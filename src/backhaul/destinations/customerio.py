@@ -1,0 +1,226 @@
+"""Customer.io: people, and what they did, through the batches of Track API v2.
+
+What is known of its API: Customer.io's OpenAPI document of the Track API, its page of invalid requests
+(docs.customer.io/journeys/invalid-api-requests), and recorded answers, which show that null clears an attribute.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+from urllib.parse import quote
+
+import orjson
+
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    DestinationConfig,
+    Http,
+    Secret,
+    Spec,
+    Unsupported,
+    classify_status,
+    no_such_object,
+    plain,
+)
+from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    FieldType,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    Rate,
+    Rejected,
+)
+
+_TRACK = {"us": "https://track.customer.io", "eu": "https://track-eu.customer.io"}
+_APP = {"us": "https://api.customer.io", "eu": "https://api-eu.customer.io"}
+_LARGEST = 32_000
+"""Bytes of one operation; a batch has 500 KB."""
+_BATCH = BatchLimits(records=1_000, bytes=400_000)
+"""Less than 500 KB, which is of operations: what is put around each record counts too."""
+_WHO = ("id", "email", "cio_id")
+_OWN = ("id", "timestamp")
+"""Members of an event that are no attributes of it: what backhaul knows it by, and when it was."""
+
+
+class CustomerIoConfig(DestinationConfig):
+    """The keys of `type: customerio`."""
+
+    site_id: Secret
+    """With `api_key`: a Track API credential of the workspace."""
+    api_key: Secret
+    app_key: Secret | None = None
+    """An App API key: with it records are read back. Unset: they are not."""
+    region: Literal["us", "eu"] = "us"
+    """The data centre that the account is in."""
+    base_url: str | None = None
+    """Instead of the Track API's address."""
+    app_url: str | None = None
+    """Instead of the App API's address."""
+
+
+class CustomerIo(Destination[CustomerIoConfig]):
+    """One workspace."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="customerio",
+        config=CustomerIoConfig,
+        docs="`people`, and `events/NAME` (mode `insert`).",
+        batch={Op.UPSERT: _BATCH, Op.UPDATE: _BATCH, Op.INSERT: _BATCH, Op.DELETE: _BATCH},
+        limits=(Rate("second", 100, 1),),
+        concurrency=8,
+        nulls="null clears the attribute.",
+        fixes={
+            "too_large": "Customer.io takes 32 KB a record: shorten its longest attributes, or map fewer",
+            "invalid": "mend what the message names: names have 150 bytes, values 1,000, and a person 300 attributes",
+            "required": "give every record an identifier",
+        },
+    )
+
+    def __init__(self, config: CustomerIoConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url or _TRACK[config.region]
+        self._app = config.app_url or config.base_url or _APP[config.region]
+
+    def headers(self) -> Mapping[str, str]:
+        pair = f"{self.config.site_id.get_secret_value()}:{self.config.api_key.get_secret_value()}"
+        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        """Events happen once; people are whoever has the identifier."""
+        return _BATCH if (op is Op.INSERT) == object.startswith("events/") else None
+
+    async def describe(self, object: str) -> ObjectSchema:
+        kind, _, name = object.partition("/")
+        if object != "people" and not (kind == "events" and name):
+            raise no_such_object(object, ["people", "events/NAME"], "Customer.io")
+        await self.http.request("GET", "/api/v1/accounts/region")  # whose answer wants credentials
+        text = FieldType.STRING
+        who = {
+            "email": Field("email", text, unique=True, case_insensitive=True),
+            "cio_id": Field("cio_id", text, unique=True),
+        }
+        own = {"timestamp": Field("timestamp", FieldType.INTEGER), "person": Field("person", text)} if name else {
+            "created_at": Field("created_at", FieldType.INTEGER), "unsubscribed": Field("unsubscribed", FieldType.BOOLEAN),
+        }  # fmt: skip
+        return ObjectSchema(object, {"id": Field("id", text, unique=True)} | who | own, open=True)
+
+    async def write(self, batch: Batch) -> Outcomes:
+        encoded = [
+            (key, orjson.dumps(item)) for key, item in zip(batch.keys, _operations(batch), strict=True)
+        ]
+        good = [(key, item) for key, item in encoded if len(item) <= _LARGEST]
+        refused = [
+            Rejected(
+                key, "too_large", f"the record has {len(item):,} bytes, and Customer.io takes {_LARGEST:,}"
+            )
+            for key, item in encoded
+            if len(item) > _LARGEST
+        ]
+        if not good:
+            return Outcomes(tuple(refused))
+        body = b'{"batch":[' + b",".join(item for _, item in good) + b"]}"
+        answer = await self.http.request("POST", "/api/v2/batch", body=body)
+        return Outcomes((*refused, *_outcomes([key for key, _ in good], answer)))
+
+    async def read(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        """People, one by one, through the App API."""
+        if self.config.app_key is None or object != "people":
+            raise Unsupported("Customer.io is read back for people, where the destination has an `app_key`")
+        headers = {"Authorization": f"Bearer {self.config.app_key.get_secret_value()}"}
+        found = {}
+        for key in keys:
+            url = f"{self._app.rstrip('/')}/v1/customers/{quote(key, safe='')}/attributes?id_type={identifiers[0]}"
+            answer = await self.http.request("GET", url, headers=headers)
+            if answer.status != 404:
+                held = _held(answer)
+                found[key] = {name: held.get(name) for name in fields}
+        return found
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        """The App API gives every value as text (recorded answers)."""
+        return plain(field, sent) == plain(field, held) or str(sent).lower() == str(held).lower()
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        """207 is read by its body; a 404 is a person who is not there, where one is read."""
+        return None if answer.status == 404 and b'"errors"' in answer.body else classify_status(answer)
+
+
+def _operations(batch: Batch) -> Iterator[dict[str, Any]]:
+    """What is done to each person of a batch.
+
+    Raises:
+        Halt: nothing says who it is.
+    """
+    name = batch.object.partition("/")[2]
+    identifier = batch.identifiers[0]
+    for record in batch.records():
+        if name:
+            yield _event(name, record)
+            continue
+        who = {identifier: record.pop(identifier)}
+        if batch.op is Op.DELETE:
+            yield {"type": "person", "identifiers": who, "action": "delete"}
+        else:
+            only = {"_update": True} if batch.op is Op.UPDATE else {}
+            yield {"type": "person", "identifiers": who, "action": "identify", "attributes": record | only}
+
+
+def _event(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    who = {"id": record.pop("person")} if "person" in record else {
+        kind: record.pop(kind) for kind in ("email", "cio_id") if record.get(kind)
+    }  # fmt: skip
+    if len(who) != 1:
+        raise Halt("an event is of one person", hint="map one of `person` (their id), `email` and `cio_id`")
+    when = {"timestamp": record["timestamp"]} if record.get("timestamp") is not None else {}
+    attributes = {key: value for key, value in record.items() if key not in _OWN and value is not None}
+    return {
+        "type": "person",
+        "identifiers": who,
+        "action": "event",
+        "name": name,
+        **when,
+        "attributes": attributes,
+    }
+
+
+def _outcomes(keys: Sequence[str], answer: Answer) -> Iterator[Outcome]:
+    """Those that are named by their place in the batch are refused, and the others taken (207); an error without a place names
+    nobody.
+
+    Raises:
+        Unsettled: the answer is of another form.
+    """
+    body = answer.json()
+    errors = body.get("errors", []) if isinstance(body, dict) else None
+    if not isinstance(errors, list) or (answer.status == 207 and not errors):
+        raise Unsettled(f"HTTP {answer.status} with an answer that is not Customer.io's")
+    refused: dict[str, Rejected] = {}
+    for error in errors:
+        place = error.get("batch_index") if isinstance(error, dict) else None
+        if not isinstance(place, int) or not 0 <= place < len(keys):
+            return
+        said = ": ".join(str(error[name]) for name in ("field", "message") if error.get(name))
+        refused[keys[place]] = Rejected(keys[place], str(error.get("reason") or "refused"), said)
+    for key in keys:
+        yield refused.get(key) or Delivered(key)
+
+
+def _held(answer: Answer) -> dict[str, Any]:
+    """Raises: Unsettled."""
+    body = answer.json()
+    customer = body.get("customer") if isinstance(body, dict) else None
+    attributes = customer.get("attributes") if isinstance(customer, dict) else None
+    if not isinstance(attributes, dict):
+        raise Unsettled("Customer.io's answer has no attributes")
+    return attributes

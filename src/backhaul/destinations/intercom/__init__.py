@@ -1,0 +1,165 @@
+"""Intercom: contacts and companies, one record a request: it has neither batches nor an upsert of contacts.
+
+Facts are from Intercom's OpenAPI document (2.16), its rate-limit page and recorded answers. A contact that is not known by
+Intercom's id is created; the 409 of one that is there already names it, and it is adopted where it is this record's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field as Setting
+
+from backhaul.destinations.intercom.answers import classify, left_in_window, record_of
+from backhaul.destinations.intercom.fields import (
+    KEYS,
+    OWN_ID,
+    STANDARD,
+    custom_field,
+    outgoing,
+    same,
+    standard_fields,
+    values_of,
+)
+from backhaul.destinations.intercom.one import NOT_THERE, One, Record, find
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    DestinationConfig,
+    Http,
+    Secret,
+    Spec,
+    no_such_object,
+)
+from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.types import (
+    BatchLimits,
+    Field,
+    Left,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    Rate,
+)
+
+_TWICE = "another contact has this e-mail or id: make it unique in the model, or merge the two in Intercom"
+_FIXES = {
+    "conflict": _TWICE,
+    "ambiguous": _TWICE,
+    NOT_THERE: "it was deleted or merged in Intercom: use mode upsert to have it made again, or leave the row out",
+    "parameter_invalid": "mend the value in the model, or the type of the attribute in Intercom",
+    "lead_by_email": "leads may share an e-mail: identify them by id and use mode: update",
+    "company_id": "Intercom never changes a company_id: delete the old company there, then forget or reset the row",
+}
+
+
+class IntercomConfig(DestinationConfig):
+    """An Intercom workspace, by the access token of an app in it."""
+
+    access_token: Secret
+    base_url: str = "https://api.intercom.io"
+    """The region's address (api.eu.intercom.io, api.au.intercom.io), or a simulation's."""
+    api_version: str = Setting(default="2.16", pattern=r"^[1-9]\d?\.\d{1,2}$")
+    """Sent as Intercom-Version."""
+    deletes: Literal["archive", "erase"] = "archive"
+    """Whether a contact that leaves the model is archived, which can be undone, or deleted for good."""
+    longest_text: int = Setting(default=255, ge=1)
+    """Characters of a custom text attribute; from memory, no public document says it."""
+
+
+class Intercom(Destination[IntercomConfig]):
+    """One Intercom workspace."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="intercom",
+        config=IntercomConfig,
+        docs="contacts and companies, with their custom attributes.",
+        batch=dict.fromkeys((Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=1)),
+        limits=(Rate("window", 1_666, 10),),
+        concurrency=20,
+        moves=True,
+        index_lag=5.0,
+        fixes=_FIXES,
+        nulls="A cleared attribute is sent as null; a skipped one is left out.",
+    )
+
+    def __init__(self, config: IntercomConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url
+
+    def headers(self) -> Mapping[str, str]:
+        return {
+            "Authorization": f"Bearer {self.config.access_token.get_secret_value()}",
+            "Accept": "application/json",
+            "Intercom-Version": self.config.api_version,
+        }
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        """POST /companies updates a company that is there: nothing only inserts one."""
+        if object == "companies" and op is Op.INSERT:
+            return None
+        return super().batch_limits(object, op, rows)
+
+    async def describe(self, object: str) -> ObjectSchema:
+        if object not in STANDARD:
+            raise no_such_object(object, STANDARD, "Intercom")
+        model = {"contacts": "contact", "companies": "company"}[object]
+        answer = await self.http.request("GET", "/data_attributes", params={"model": model})
+        listed = record_of(answer).get("data")
+        if not isinstance(listed, list):
+            raise Unsettled("Intercom's answer has no list of attributes")
+        custom = [
+            custom_field(item, self.config.longest_text)
+            for item in listed
+            if item.get("custom") and not item.get("archived")
+        ]
+        return ObjectSchema(object, standard_fields(object) | {field.name: field for field in custom})
+
+    async def write(self, batch: Batch) -> Outcomes:
+        name, key, known = batch.identifiers[0], batch.keys[0], batch.remote_ids[0]
+        record = outgoing(batch.records()[0], batch.fields)
+        if name != OWN_ID and name not in KEYS[batch.object]:
+            raise Halt(f"Intercom finds no {batch.object} by {name}", hint=f"by {KEYS[batch.object]} or id")
+        if name == OWN_ID and batch.op in (Op.INSERT, Op.UPSERT):
+            raise Halt("Intercom gives ids itself", hint="identify by a key of yours, or use mode: update")
+        one = One(self.http, batch.object, name, key, record, self.config.deletes == "archive")
+        if name == OWN_ID:
+            known = key
+        if batch.op is Op.DELETE:
+            return _only(await one.delete(known))
+        if batch.op is Op.INSERT:
+            return _only(await one.insert())
+        return _only(await (one.update(known) if batch.op is Op.UPDATE else one.upsert(known)))
+
+    async def read(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        held = await self._held(object, identifiers[0], keys)
+        return {key: values_of(found[0], fields) for key, found in held.items()}
+
+    async def lookup(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
+    ) -> Mapping[str, Sequence[str | None]]:
+        held = await self._held(object, identifiers[0], keys)
+        return {key: [str(record[OWN_ID]) for record in found] for key, found in held.items()}
+
+    async def _held(self, object: str, name: str, keys: Sequence[str]) -> dict[str, list[Record]]:
+        found = await asyncio.gather(*(find(self.http, object, name, key) for key in keys))
+        return {key: records for key, records in zip(keys, found, strict=True) if records}
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        return same(field, sent, held)
+
+    def left(self, answer: Answer) -> Mapping[float, Left]:
+        return left_in_window(answer)
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        return classify(answer)
+
+
+def _only(outcome: Outcome | None) -> Outcomes:
+    return Outcomes(() if outcome is None else (outcome,))

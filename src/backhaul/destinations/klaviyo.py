@@ -1,0 +1,271 @@
+"""Klaviyo: profiles, one by one for small plans and by bulk import jobs for others.
+
+What is known of its API: Klaviyo's OpenAPI document, revision 2026-07-15 (github.com/klaviyo/openapi). It does not say how an
+import error names its profile: both the payload that the error repeats and its pointer are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import Field as Setting
+
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    Http,
+    Job,
+    JobsConfig,
+    Secret,
+    Spec,
+    Unsupported,
+    classify_status,
+    no_such_object,
+)
+from backhaul.errors import BackhaulError, Halt, Refused, Unsettled
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    FieldType,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    Rate,
+    Rejected,
+    Retry,
+)
+from backhaul.values import Duration
+
+_MEDIA = "application/vnd.api+json"
+_WHO = ("external_id", "email", "phone_number")
+_TEXTS = ("first_name", "last_name", "organization", "locale", "title", "image")
+_ROOMS = ("location", "properties")
+"""Attributes that have members of their own."""
+_JOBS = "/api/profile-bulk-import-jobs"
+_BULK = BatchLimits(records=10_000, bytes=4_400_000)
+"""10,000 profiles and 5 MB a job, less what is put around each."""
+_LARGEST = 100_000
+"""Bytes of one profile."""
+_PLACE = re.compile(r"/data/attributes/profiles/data/(\d+)(?:/|$)")
+_READ = 100
+
+
+class KlaviyoConfig(JobsConfig):
+    """The keys of `type: klaviyo`."""
+
+    api_key: Secret
+    """A private key (`pk_…`) with the scopes profiles:read, profiles:write, lists:read and lists:write."""
+    base_url: str = "https://a.klaviyo.com"
+    api_version: str = Setting(default="2026-07-15", pattern=r"^\d{4}-\d\d-\d\d(\.[a-z]+)?$")
+    """The `revision` of the API."""
+    bulk_above: int = Setting(default=10, ge=0)
+    """Plans with more records than this go as bulk import jobs."""
+    poll_interval: Duration = Duration(2.0)
+    """How often a job is asked about."""
+
+
+class Klaviyo(Destination[KlaviyoConfig]):
+    """One account."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="klaviyo",
+        config=KlaviyoConfig,
+        docs="`profiles`, by `external_id`, `email` or `phone_number`; mode `upsert`.",
+        batch={Op.UPSERT: _BULK},
+        limits=(Rate("burst", 10, 1), Rate("steady", 150, 60)),
+        concurrency=3,
+        nulls="null clears the field; a property stays, with no value.",
+        fixes={
+            "too_large": "Klaviyo takes 100 KB a profile: shorten its longest values, or map fewer",
+            "invalid": "mend what the message names; a phone number is E.164 (+15005550006) and has to exist",
+            "duplicate_profile": "another profile has one of these identifiers: make them unique in the model, or merge the two",
+        },
+    )
+
+    def __init__(self, config: KlaviyoConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url
+
+    def headers(self) -> Mapping[str, str]:
+        key = self.config.api_key.get_secret_value()
+        return {
+            "Authorization": f"Klaviyo-API-Key {key}", "revision": self.config.api_version,
+            "Accept": _MEDIA, "Content-Type": _MEDIA,
+        }  # fmt: skip
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        if op is not Op.UPSERT:
+            return None
+        return _BULK if rows > self.config.bulk_above else BatchLimits(1, _LARGEST)
+
+    async def describe(self, object: str) -> ObjectSchema:
+        if object != "profiles":
+            raise no_such_object(object, ["profiles"], "Klaviyo")
+        await self.http.request("GET", "/api/profiles", params={"page[size]": "1"})
+        text = FieldType.STRING
+        who = {name: Field(name, text, unique=True, case_insensitive=name == "email") for name in _WHO}
+        own = {name: Field(name, text) for name in _TEXTS} | {
+            name: Field(name, FieldType.JSON) for name in _ROOMS
+        }
+        return ObjectSchema(object, who | own, open=True)
+
+    async def write(self, batch: Batch) -> Outcomes | Job:
+        profiles = [_profile(record) for record in batch.records()]
+        if len(batch) == 1:
+            return await self._one(batch.keys[0], profiles[0])
+        body = _job("profile-bulk-import-job", {"profiles": {"data": profiles}})
+        answer = await self.http.request("POST", _JOBS, body=body)
+        if answer.status == 400:
+            return Outcomes(tuple(_named(batch.keys, _errors(answer))))
+        job = _inner(answer.json(), "data", "id")
+        if not isinstance(job, str):
+            raise Unsettled("Klaviyo's answer has no job")
+        return Job(job, float(self.config.poll_interval))
+
+    async def _one(self, key: str, profile: dict[str, Any]) -> Outcomes:
+        answer = await self.http.request("POST", "/api/profile-import", json={"data": profile})
+        own = _inner(answer.json(), "data", "id")
+        if not isinstance(own, str):
+            raise Unsettled("Klaviyo's answer has no profile")
+        return Outcomes((Delivered(key, own, created=answer.status == 201),))
+
+    async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
+        """Of a job that was cancelled, or that is not known any more, nothing."""
+        answer = await self.http.request("GET", f"{_JOBS}/{job}")
+        about = (
+            _inner(answer.json(), "data", "attributes") if answer.status != 404 else {"status": "cancelled"}
+        )
+        if not isinstance(about, dict) or about.get("status") not in (
+            "queued",
+            "processing",
+            "complete",
+            "cancelled",
+        ):
+            raise Unsettled("Klaviyo's answer says nothing of the job")
+        if about["status"] == "cancelled":
+            return Outcomes(())
+        if about["status"] != "complete":
+            return Job(job, float(self.config.poll_interval))
+        failed = about.get("failed_count") or 0
+        refused = await self._failures(batch, job) if failed else {}
+        if len(refused) < failed:  # somebody is refused, and nobody says who
+            return Outcomes(tuple(refused.values()))
+        return Outcomes(tuple(refused.get(key) or Delivered(key) for key in batch.keys))
+
+    async def _failures(self, batch: Batch, job: str) -> dict[str, Outcome]:
+        """By key; of a job that is asked about again its batch may hold less."""
+        keys = {_named_by(record): key for key, record in zip(batch.keys, batch.records(), strict=True)}
+        refused: dict[str, Outcome] = {}
+        path: str | None = f"{_JOBS}/{job}/import-errors?page[size]=100"
+        while path is not None:
+            answer = await self.http.request("GET", path)
+            for error in _inner(answer.json(), "data") or ():
+                about = error.get("attributes") or {}
+                key = keys.get(_named_by(_attributes(about.get("original_payload")))) or _at(
+                    batch.keys, about
+                )
+                if key is not None:
+                    refused[key] = Rejected(
+                        key,
+                        str(about.get("code") or "invalid"),
+                        str(about.get("detail") or about.get("title")),
+                    )
+            path = _inner(answer.json(), "links", "next")
+        return refused
+
+    async def read(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        found = {}
+        if identifiers[0] not in _WHO:
+            raise Unsupported(f"Klaviyo cannot be asked for {identifiers[0]}")
+        fold = str.lower if identifiers[0] == "email" else str
+        wanted = {fold(key): key for key in keys}
+        for low in range(0, len(keys), _READ):
+            some = orjson.dumps(list(keys[low : low + _READ])).decode()
+            asked = {"filter": f"any({identifiers[0]},{some})", "page[size]": str(_READ)}
+            answer = await self.http.request("GET", "/api/profiles", params=asked)
+            for profile in _inner(answer.json(), "data") or ():
+                held = profile.get("attributes") or {}
+                key = wanted.get(fold(str(held.get(identifiers[0]))))
+                if key is not None:
+                    found[key] = {name: _inner(held, *name.split(".", 1)) for name in fields}
+        return found
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        """A 400 that names profiles by their places is read by `write`; a 404 of a job by `collect`."""
+        error = classify_status(answer)
+        if answer.status == 404 and b'"errors"' in answer.body:
+            return None
+        if not isinstance(error, Refused):
+            return error
+        said = _errors(answer)
+        if answer.status == 400 and said and all(_place(one) is not None for one in said):
+            return None
+        first = said[0] if said else {}
+        return Refused(str(first.get("detail") or error), code=str(first.get("code") or answer.status))
+
+
+def _profile(record: dict[str, Any]) -> dict[str, Any]:
+    """Raises: Halt: Klaviyo has no such attribute."""
+    if strange := record.keys() - {*_WHO, *_TEXTS, *_ROOMS}:
+        raise Halt(f"Klaviyo's profiles have no {min(strange)!r}", hint="map it as properties.NAME")
+    return {"type": "profile", "attributes": record}
+
+
+def _job(kind: str, attributes: Mapping[str, Any]) -> bytes:
+    return orjson.dumps({"data": {"type": kind, "attributes": attributes}})
+
+
+def _inner(held: Any, *names: str) -> Any:
+    for name in names:
+        held = held.get(name) if isinstance(held, dict) else None
+    return held
+
+
+def _errors(answer: Answer) -> list[dict[str, Any]]:
+    try:
+        said = _inner(orjson.loads(answer.body), "errors")
+    except orjson.JSONDecodeError:
+        return []
+    return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+
+
+def _place(error: Mapping[str, Any]) -> int | None:
+    found = _PLACE.match(str(_inner(error.get("source"), "pointer") or ""))
+    return int(found[1]) if found else None
+
+
+def _at(keys: Sequence[str], error: Mapping[str, Any]) -> str | None:
+    place = _place(error)
+    return keys[place] if place is not None and place < len(keys) else None
+
+
+def _named(keys: Sequence[str], errors: Sequence[Mapping[str, Any]]) -> Iterator[Outcome]:
+    """A job was refused because of some of its profiles: the others were not taken either."""
+    refused = {key: error for error in errors if (key := _at(keys, error)) is not None}
+    for key in keys:
+        if key in refused:
+            yield Rejected(
+                key,
+                str(refused[key].get("code") or "invalid"),
+                str(refused[key].get("detail") or "not valid"),
+            )
+        else:
+            yield Retry(key, "another profile of its job was refused")
+
+
+def _attributes(payload: Any) -> Mapping[str, Any]:
+    found = _inner(payload, "attributes") or _inner(payload, "data", "attributes") or payload
+    return found if isinstance(found, dict) else {}
+
+
+def _named_by(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a profile goes by, as an import error repeats it."""
+    return tuple(record.get(name) for name in _WHO)

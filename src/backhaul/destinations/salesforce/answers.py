@@ -1,0 +1,138 @@
+"""What Salesforce's answers say: of each record, and of the request as a whole.
+
+Shapes are recorded ones: an error of a request is a list of `errorCode` and `message`; an answer to a collection has one
+result a record in the order of the request (REST API guide: sObject Collections), whose errors have a `statusCode`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from backhaul.destinations.kit import Answer, classify_status, said_by
+from backhaul.errors import BackhaulError, Expired, Halt, NotApplied, Refused, Throttled
+from backhaul.types import Delivered, Gone, Left, Outcome, Outcomes, Rejected, Retry
+
+DAY = 86_400.0
+"""Seconds of the quota, a rolling window."""
+_USED_UP = 5400.0
+"""Seconds after which a quota that is used up is looked at again: it frees call by call, and no answer says when. It is longer
+than a run waits, so that a run ends and leaves the rest to a later one."""
+_USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
+_GONE = ("ENTITY_IS_DELETED", "NOT_FOUND")
+_BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE",
+         "REQUEST_LIMIT_EXCEEDED", "QUERY_TIMEOUT", "UNKNOWN_EXCEPTION")  # fmt: skip
+"""Codes of a record that was not applied, and may be later."""
+_BUSY_WORDS = ("unable to obtain exclusive access to this record", "Too many SOQL queries")
+"""The same, in the words of a trigger's failure (issue threads of dlrs; rudder-transformer)."""
+_HALTS = {
+    "API_DISABLED_FOR_ORG": "the edition or the user has no API access",
+    "API_CURRENTLY_DISABLED": "ask Salesforce's support why",
+    "INVALID_AUTH_HEADER": "check the destination's credentials in backhaul.yml",
+    "INVALID_TYPE": "give the object's API name, custom ones end in __c; the app's user must be allowed to see it",
+    "UNSUPPORTED_API_VERSION": "set api_version to one that the org offers",
+}
+FIXES = {
+    "FIELD_CUSTOM_VALIDATION_EXCEPTION": "a validation rule of your org says no: mend the value, or leave the row out",
+    "DUPLICATES_DETECTED": "a duplicate rule says no: merge the records, or set save_duplicates: true where it only warns",
+    "DUPLICATE_VALUE": "another record has this value of a unique field: make it unique in the model, or merge the two",
+    "DUPLICATE_EXTERNAL_ID": "make the external id field unique in Salesforce, and merge the records that share it",
+    "INVALID_FIELD_FOR_INSERT_UPDATE": "give the app's user the right to edit the field, or take it out of the mapping",
+    "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST": "send a value of the picklist (its API name), or add it in Salesforce",
+    "CANNOT_UPDATE_CONVERTED_LEAD": "the lead was converted: leave the row out, or sync to the contact",
+    "NOT_FOUND": "it was deleted in Salesforce: use mode upsert to have it made again, or leave the row out",
+}
+"""By an error's code."""
+
+
+def classify(answer: Answer) -> BackhaulError | None:
+    """What an answer means for the request as a whole. A 404 is left to who asked."""
+    if 200 <= answer.status < 300 or answer.status == 404:
+        return None
+    code, said = _said(answer)
+    if answer.status == 401 and code == "INVALID_SESSION_ID":
+        return Expired("Salesforce does not accept the access token any more")
+    if code == "REQUEST_LIMIT_EXCEEDED":
+        used_up = "TotalRequests" in said or _left(answer) == 0
+        return Throttled(said, code=code, after=_USED_UP if used_up else None)
+    if code in _HALTS:
+        return Halt(f"Salesforce refuses this: {said}", hint=_HALTS[code])
+    if answer.status == 300 or code in _BUSY or any(words in said for words in _BUSY_WORDS):
+        return Refused(said, code=code or "300") if answer.status == 300 else NotApplied(said, code=code)
+    error = classify_status(answer, said)
+    return Refused(said, code=code or str(answer.status)) if isinstance(error, Refused) else error
+
+
+def _said(answer: Answer) -> tuple[str, str]:
+    """The code and the words of an error; of a 300 the records that it lists."""
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return "", f"HTTP {answer.status}: {said_by(answer)}"
+    if answer.status == 300:
+        return "", f"HTTP 300: several records have this external id: {orjson.dumps(body).decode()}"
+    first = body[0] if isinstance(body, list) and body and isinstance(body[0], dict) else {}
+    code = str(first.get("errorCode") or "")
+    message = str(first.get("message") or said_by(answer))
+    return code, f"HTTP {answer.status}: {code}: {message}" if code else f"HTTP {answer.status}: {message}"
+
+
+def refused(answer: Answer) -> Refused:
+    """The error for an answer that is none to what was asked."""
+    code, said = _said(answer)
+    return Refused(said, code=code or str(answer.status))
+
+
+def outcomes(answer: Answer, keys: Sequence[str]) -> Outcomes:
+    """One outcome for each record, by its place. Where there are not as many results as records, their places say nothing.
+
+    Raises:
+        Refused: the answer is an error of the request.
+    """
+    results = answer.json()
+    if answer.status == 404 or not isinstance(results, list):
+        raise refused(answer)
+    if len(results) != len(keys):
+        return Outcomes(())
+    return Outcomes(
+        tuple(
+            _outcome(key, result)
+            for key, result in zip(keys, results, strict=True)
+            if isinstance(result, dict) and "success" in result
+        )
+    )
+
+
+def _outcome(key: str, result: Mapping[str, Any]) -> Outcome:
+    if result["success"]:
+        record_id = result.get("id")
+        return Delivered(key, None if record_id is None else str(record_id), bool(result.get("created")))
+    errors = [error for error in result.get("errors") or () if isinstance(error, dict)]
+    codes = [str(error.get("statusCode") or error.get("errorCode") or "ERROR") for error in errors]
+    said = "; ".join(str(error.get("message") or "refused without a message") for error in errors)
+    fields = [str(name) for error in errors for name in error.get("fields") or ()]
+    return refusal(key, codes[0] if codes else "ERROR", said or "refused without a message", fields)
+
+
+def refusal(key: str, code: str, said: str, fields: Sequence[str] = ()) -> Outcome:
+    """What the error of one record means. A record that its own id does not find is named by no field."""
+    if code in _BUSY or any(words in said for words in _BUSY_WORDS):
+        return Retry(key, f"{code}: {said}")
+    if code in _GONE or (code == "INVALID_CROSS_REFERENCE_KEY" and not fields):
+        return Gone(key, code, said)
+    named = [name for name in fields if name not in said]
+    return Rejected(key, code, f"{said} ({', '.join(named)})" if named else said)
+
+
+def left(answer: Answer) -> Mapping[float, Left]:
+    """What `Sforce-Limit-Info` leaves of the org's quota, and of the app's own where it has one."""
+    found = _left(answer)
+    return {} if found is None else {DAY: Left(found, _USED_UP)}
+
+
+def _left(answer: Answer) -> int | None:
+    usages = _USAGE.findall(answer.headers.get("sforce-limit-info", ""))
+    return min((max(int(most) - int(used), 0) for used, most in usages), default=None)

@@ -1,0 +1,130 @@
+"""Salesforce's fields, and when two spellings of a value are the same one to Salesforce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
+
+from backhaul.destinations.kit import plain
+from backhaul.types import Field, FieldType
+
+RECORD_ID = "Id"
+_NUMBERS = ("int", "long", "double", "currency", "percent")
+_TYPES = {"boolean": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME}
+_SHORT_ID = 15
+"""Characters of an id that tell records apart; the last three of eighteen are a checksum."""
+
+
+def field_of(item: Mapping[str, Any]) -> Field:
+    """A field, as an object's describe has it. Writable is what may be set both in a new record and in one that is there: an
+    upsert does either. An external id identifies a record, and so does its own id."""
+    name, kind = str(item["name"]), str(item.get("type"))
+    options = [option for option in item.get("picklistValues") or () if option.get("active")]
+    closed = kind == "picklist" and item.get("restrictedPicklist") and options
+    textual = kind not in _NUMBERS and kind not in _TYPES
+    return Field(
+        name,
+        _number(item) if kind in _NUMBERS else _TYPES.get(kind, FieldType.STRING),
+        writable=bool(item.get("createable") and item.get("updateable")),
+        required=bool(
+            item.get("createable") and not item.get("nillable") and not item.get("defaultedOnCreate")
+        ),
+        unique=bool(item.get("externalId")) or name == RECORD_ID,
+        max_length=int(item["length"]) if textual and item.get("length") else None,
+        choices=tuple(str(option["value"]) for option in options) if closed else None,
+        case_insensitive=bool(textual and item.get("externalId") and not item.get("caseSensitive")),
+        native_type=f"{kind}({item.get('scale')})" if kind in _NUMBERS else kind,
+    )
+
+
+def parent_fields(reference: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> list[Field]:
+    """The external ids by which a record of another object is named as this one's parent; `items` are its fields."""
+    named, settable = reference["relationshipName"], field_of(reference).writable
+    found = [field_of(item) for item in items if item.get("externalId")]
+    return [
+        replace(field, name=f"{named}.{field.name}", writable=settable, required=False, unique=False)
+        for field in found
+    ]
+
+
+def unparented(record: dict[str, Any], references: Mapping[str, str]) -> dict[str, Any]:
+    """A record whose parent is cleared by the field that refers to it: nobody has no external id."""
+    none = [name for name in references if name in record and not any((record[name] or {}).values())]
+    kept = {name: value for name, value in record.items() if name not in none}
+    return kept | {references[name]: None for name in none}
+
+
+def held(record: Mapping[str, Any], name: str) -> Any:
+    """A value of a query's record; a parent's is nested."""
+    value: Any = record
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _number(item: Mapping[str, Any]) -> FieldType:
+    """Without digits behind the point it is exact (an id of 18 digits is no float)."""
+    return FieldType.NUMBER if item.get("scale") else FieldType.INTEGER
+
+
+def fold(field: Field, value: Any) -> str:
+    """An identifier in the form in which Salesforce compares it."""
+    if field.type in (FieldType.INTEGER, FieldType.NUMBER):
+        return f"{_decimal(value).normalize():f}"
+    text = str(value)
+    if field.name == RECORD_ID:
+        return text[:_SHORT_ID]
+    return text.strip().casefold() if field.case_insensitive else text.strip()
+
+
+def literal(field: Field, key: str) -> str:
+    """An identifier in a SOQL condition (SOQL and SOSL reference: quoted string escape sequences)."""
+    if field.type in (FieldType.INTEGER, FieldType.NUMBER):
+        return fold(field, key)
+    escaped = key.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
+    return f"'{escaped}'"
+
+
+def same(field: Field, sent: Any, held: Any) -> bool:
+    """Whether both are one value: numbers are rounded to the field's scale, blanks around a text are cut off, a moment comes
+    back in UTC, the choices of a multi-select in any order."""
+    one, other = plain(field, sent), plain(field, held)
+    if one == other:
+        return True
+    if isinstance(one, Decimal) and isinstance(other, Decimal):
+        return _rounded(field, one) == _rounded(field, other)
+    if field.type is FieldType.DATETIME and one is not None and other is not None:
+        first, second = _moment(str(one)), _moment(str(other))
+        return first is not None and first == second
+    first_text, second_text = str(one or "").strip(), str(other or "").strip()
+    if field.native_type == "multipicklist":
+        return set(first_text.split(";")) == set(second_text.split(";"))
+    if field.native_type in ("reference", "id"):
+        return first_text[:_SHORT_ID] == second_text[:_SHORT_ID]
+    return first_text == second_text
+
+
+def _rounded(field: Field, number: Decimal) -> Decimal:
+    _, _, scale = (field.native_type or "").rstrip(")").partition("(")
+    if not scale.isdecimal():
+        return number
+    return number.quantize(Decimal(1).scaleb(-int(scale)), ROUND_HALF_UP)
+
+
+def _decimal(value: Any) -> Decimal:
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return Decimal("NaN")
+
+
+def _moment(text: str) -> datetime | None:
+    """An instant to the second: Salesforce keeps no fractions."""
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
+    return None

@@ -1,0 +1,349 @@
+"""Zendesk Support: users and organizations, a hundred at a time as job statuses.
+
+Facts are from Zendesk's Users, Organizations, Job Statuses and rate-limit references, zenpy's source and recorded answers. A
+job's results hold Zendesk's ids and no keys: each is found by reading the record back. An account that may not use
+create_or_update_many answers 403, and its users go one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field as Setting
+from pydantic import model_validator
+
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    Http,
+    Job,
+    JobsConfig,
+    Secret,
+    Spec,
+    no_such_object,
+)
+from backhaul.destinations.zendesk.answers import (
+    body_of,
+    classify,
+    left_in_minute,
+    not_now,
+    of_one_record,
+    said,
+)
+from backhaul.destinations.zendesk.fields import (
+    KEY,
+    KINDS,
+    custom_field,
+    fold,
+    same,
+    standard_fields,
+    values_of,
+)
+from backhaul.destinations.zendesk.jobs import attributed, deleted
+from backhaul.errors import BackhaulError, Halt, Refused, SendError, Unsettled
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    Gone,
+    Left,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    Rate,
+    Rejected,
+)
+from backhaul.values import Duration
+
+_WORKING = ("queued", "working")
+_A_JOB_IS = 3
+"""Requests, at least: it is handed over, asked about, and its records are read."""
+_FIXES = {
+    "RecordInvalid": "mend the value in the model; a user needs a name, and an e-mail that no other user has",
+    "RecordNotFound": "it was deleted in Zendesk: use mode upsert to have it made again, or leave the row out",
+    "comma": "Zendesk takes external ids in lists with commas between: leave the comma out of yours",
+    "DuplicateValue": "another record has this name or e-mail: make it unique in the model, or merge the two in Zendesk",
+}
+
+Record = dict[str, Any]
+
+
+class ZendeskConfig(JobsConfig):
+    """A Zendesk account, by an agent's e-mail and an API token, or by an OAuth access token."""
+
+    base_url: str
+    """The account, such as https://acme.zendesk.com, or a simulation's address."""
+    email: str | None = None
+    """The agent whose API token it is."""
+    api_token: Secret | None = None
+    access_token: Secret | None = None
+    """An OAuth access token, in place of email and api_token."""
+    api_version: str = Setting(default="v2", pattern=r"^v\d+$")
+    bulk: bool = True
+    """Users go a hundred at a time; false: one by one. An account that may not is found out, at the cost of a request."""
+    poll_interval: Duration = Duration(2.0)
+    """Between two questions about a job."""
+    skip_verify_email: bool = True
+    """Users that are created get no e-mail from Zendesk to verify their address."""
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> ZendeskConfig:
+        basic = (self.email is not None, self.api_token is not None)
+        if any(basic) is not all(basic) or any(basic) is (self.access_token is not None):
+            raise ValueError("give email and api_token, or access_token")
+        return self
+
+
+class Zendesk(Destination[ZendeskConfig]):
+    """One Zendesk account."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="zendesk",
+        config=ZendeskConfig,
+        docs="users and organizations, with their custom fields.",
+        batch=dict.fromkeys((Op.UPSERT, Op.UPDATE, Op.DELETE), BatchLimits(records=100)),
+        limits=(Rate("minute", 400, 60),),
+        concurrency=8,
+        moves=True,
+        late=1.0,
+        fixes=_FIXES,
+        nulls="A cleared field is sent as null; a skipped one is left out.",
+    )
+
+    def __init__(self, config: ZendeskConfig, http: Http) -> None:
+        super().__init__(config, http)
+        self.base_url = config.base_url
+        self._bulk = config.bulk
+
+    def headers(self) -> Mapping[str, str]:
+        config = self.config
+        if config.access_token is not None:
+            return {"Authorization": f"Bearer {config.access_token.get_secret_value()}"}
+        token = "" if config.api_token is None else config.api_token.get_secret_value()
+        basic = base64.b64encode(f"{config.email}/token:{token}".encode()).decode()
+        return {"Authorization": f"Basic {basic}"}
+
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        """A few records go one by one: a job is at least three requests."""
+        single = object == "users" and op is Op.UPSERT and not self._bulk
+        alone = single or 0 < rows <= _A_JOB_IS
+        return BatchLimits(records=1) if alone else super().batch_limits(object, op, rows)
+
+    async def _ask(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Raises: Halt at a 403."""
+        answer = await self._request(method, path, json=json, params=params)
+        if answer.status == 403:
+            raise Halt(
+                f"Zendesk refuses this: {' '.join(said(answer)) or 'HTTP 403'}", hint="is the agent an admin?"
+            )
+        return answer
+
+    async def _request(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, str] | None = None
+    ) -> Answer:
+        place = f"/api/{self.config.api_version}/{path}"
+        return await self.http.request(method, place, json=json, params=params)
+
+    async def describe(self, object: str) -> ObjectSchema:
+        if object not in KINDS:
+            raise no_such_object(object, KINDS, "Zendesk")
+        kind = KINDS[object]
+        fields, more, after = standard_fields(kind), True, ""
+        while more:
+            params = {"page[size]": "100"} | ({"page[after]": after} if after else {})
+            body = body_of(await self._ask("GET", kind.custom, params=params))
+            if not isinstance(body.get(kind.custom), list):
+                raise Unsettled("Zendesk's answer has no list of fields")
+            listed = [
+                custom_field(kind, item) for item in body[kind.custom] if item.get("active") is not False
+            ]
+            fields |= {field.name: field for field in listed}
+            meta = body.get("meta") or {}
+            after = str(meta.get("after_cursor") or "")
+            more = bool(meta.get("has_more") and after)
+        return ObjectSchema(object, fields)
+
+    async def write(self, batch: Batch) -> Outcomes | Job:
+        name = batch.identifiers[0]
+        if name not in KINDS[batch.object].keys:
+            raise Halt(f"Zendesk finds no {batch.object} by {name}", hint="identify by external_id")
+        commas = [key for key in batch.keys if "," in key]
+        if commas:  # those that are not named leave again without them
+            return Outcomes(tuple(Rejected(key, "comma", "its external_id has a comma") for key in commas))
+        records = [self._outgoing(batch, record) for record in batch.records()]
+        alone = len(batch) == 1 and (batch.op is Op.UPSERT or batch.remote_ids[0] is not None)
+        if name != KEY or alone:
+            return await self._each(batch, records)
+        if batch.op is Op.DELETE:
+            return await self._hand_over("DELETE", batch.object, "destroy_many", list(batch.keys))
+        if batch.op is Op.UPSERT and batch.object == "users":
+            return await self._upsert_users(batch, records)
+        return await self._by_id(batch, records)
+
+    def _outgoing(self, batch: Batch, record: Record) -> Record:
+        fresh = batch.object == "users" and batch.op is Op.UPSERT and self.config.skip_verify_email
+        return {**record, "skip_verify_email": True} if fresh else record
+
+    async def _upsert_users(self, batch: Batch, records: list[Record]) -> Outcomes | Job:
+        if not self._bulk:
+            return await self._each(batch, records)
+        answer = await self._request("POST", "users/create_or_update_many", json={"users": records})
+        if answer.status != 403:
+            return self._job(answer)
+        self._bulk = False
+        return await self._each(batch, records)
+
+    async def _by_id(self, batch: Batch, records: list[Record]) -> Outcomes | Job:
+        """Updates by Zendesk's own ids, and creates of organizations that are not there; two jobs where there are both."""
+        ids = dict(zip(batch.keys, batch.remote_ids, strict=True))
+        asked = [key for key, known in ids.items() if known is None]
+        ids |= {key: str(record["id"]) for key, record in (await self._held(batch.object, asked)).items()}
+        both = list(zip(batch.keys, records, strict=True))
+        there = [{**record, "id": int(ids[key] or 0)} for key, record in both if ids[key] is not None]
+        absent = [record for key, record in both if ids[key] is None]
+        if batch.op is Op.UPDATE and not there:
+            return Outcomes(tuple(Gone(key, "RecordNotFound", "not in Zendesk") for key in batch.keys))
+        handed = []
+        if there:
+            handed.append(await self._hand_over("PUT", batch.object, "update_many", there))
+        if absent and batch.op is Op.UPSERT:
+            handed.append(await self._hand_over("POST", batch.object, "create_many", absent))
+        return Job(",".join(job.id for job in handed), handed[0].wait)
+
+    async def _hand_over(self, method: str, object: str, action: str, items: Sequence[Any]) -> Job:
+        """Zendesk begins at once, before its id can be kept: what is handed over may be repeated."""
+        if action == "destroy_many":
+            params = {"external_ids": ",".join(items)}
+            return self._job(await self._ask(method, f"{object}/{action}", params=params))
+        return self._job(await self._ask(method, f"{object}/{action}", json={object: items}))
+
+    def _job(self, answer: Answer) -> Job:
+        status = body_of(answer).get("job_status") or {}
+        if not status.get("id"):
+            raise Unsettled("Zendesk's answer has no job")
+        return Job(str(status["id"]), float(self.config.poll_interval))
+
+    async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
+        """Of a job that is not known any more (Zendesk keeps them for a day) nothing."""
+        answer = await self._ask("GET", "job_statuses/show_many", params={"ids": job})
+        listed = [] if answer.status == 404 else body_of(answer).get("job_statuses") or []
+        if any(status.get("status") in _WORKING for status in listed):
+            return Job(job, float(self.config.poll_interval))
+        if len(listed) < len(job.split(",")):
+            return Outcomes(())
+        held = await self._held(batch.object, batch.keys)
+        if batch.op is Op.DELETE:
+            return Outcomes(tuple(deleted(batch, listed, held)))
+        outcomes = attributed(batch, listed, held)
+        return Outcomes(tuple(await self._promoted(batch, outcomes, held)))
+
+    async def _promoted(
+        self, batch: Batch, outcomes: list[Outcome], held: Mapping[str, Record]
+    ) -> list[Outcome]:
+        """A new e-mail of a user that has one is made its primary one: Zendesk only adds it (recorded)."""
+        sent = {key: record.get("email") for key, record in zip(batch.keys, batch.records(), strict=True)}
+        late = [
+            (held[item.key], str(sent[item.key]))
+            for item in outcomes
+            if isinstance(item, Delivered)
+            and batch.object == "users"
+            and sent.get(item.key)
+            and item.key in held
+            if fold(held[item.key].get("email") or "") != fold(sent[item.key])
+        ]
+        await asyncio.gather(*(self._make_primary(record, email) for record, email in late))
+        return outcomes
+
+    async def _make_primary(self, record: Record, email: str) -> None:
+        path = f"users/{record['id']}/identities"
+        listed = body_of(await self._ask("GET", path)).get("identities") or []
+        chosen = [
+            item
+            for item in listed
+            if item.get("type") == "email"
+            and fold(item.get("value")) == fold(email)
+            and not item.get("primary")
+        ]
+        if chosen:
+            await self._ask("PUT", f"{path}/{chosen[0]['id']}/make_primary", json={})
+
+    async def _each(self, batch: Batch, records: list[Record]) -> Outcomes:
+        """One request a record. What became of one says nothing of another: those without an answer are left open.
+
+        Raises:
+            BackhaulError: of all of them, if none was answered.
+        """
+        known = zip(batch.keys, records, batch.remote_ids, strict=True)
+        tasks = (self._single(batch, key, record, own) for key, record, own in known)
+        settled = await asyncio.gather(*tasks, return_exceptions=True)
+        outcomes: list[Outcome] = []
+        for key, item in zip(batch.keys, settled, strict=True):
+            if isinstance(item, Refused) and len(batch) > 1:
+                outcomes.append(Rejected(key, item.code, str(item)))
+            elif isinstance(item, BaseException) and (not isinstance(item, SendError) or len(batch) == 1):
+                raise item
+            elif not isinstance(item, BaseException):
+                outcomes += item
+        failed = [item for item in settled if isinstance(item, SendError)]
+        if not outcomes and failed:
+            raise failed[0]
+        return Outcomes(tuple(outcomes))
+
+    async def _single(self, batch: Batch, key: str, record: Record, own: str | None) -> list[Outcome]:
+        kind = KINDS[batch.object]
+        if batch.op is not Op.UPSERT and own is None:
+            raise Halt(f"{batch.object} are {batch.op}d by external_id alone", hint="identify by external_id")
+        body, path = {kind.one: record}, f"{batch.object}/{own}"
+        if batch.op is Op.UPSERT:
+            answer = await self._ask("POST", f"{batch.object}/create_or_update", json=body)
+        elif batch.op is Op.UPDATE:
+            answer = await self._ask("PUT", path, json=body)
+        else:
+            answer = await self._ask("DELETE", path)
+        if of_one_record(answer):
+            return [not_now(key, answer)]
+        if answer.status == 404:
+            return [Gone(key, *said(answer))]
+        if answer.status == 204:
+            return [Delivered(key, own)]
+        held = body_of(answer).get(kind.one) or {}
+        if held.get("id") is None:
+            return []
+        outcomes: list[Outcome] = [Delivered(key, str(held["id"]), answer.status == 201)]
+        return await self._promoted(batch, outcomes, {key: held})
+
+    async def read(
+        self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        if identifiers[0] != KEY:
+            return await super().read(object, identifiers, keys, fields)
+        return {key: values_of(record, fields) for key, record in (await self._held(object, keys)).items()}
+
+    async def _held(self, object: str, keys: Sequence[str]) -> dict[str, Record]:
+        """Records by external_id, from show_many, which does not lag as search does."""
+        if not keys:
+            return {}
+        answer = await self._ask("GET", f"{object}/show_many", params={"external_ids": ",".join(keys)})
+        listed = [] if answer.status == 404 else body_of(answer).get(object) or []
+        asked = {fold(key): key for key in keys}
+        return {
+            asked[fold(item.get(KEY))]: item
+            for item in listed
+            if fold(item.get(KEY)) in asked and item.get("active") is not False
+        }
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        return same(field, sent, held)
+
+    def left(self, answer: Answer) -> Mapping[float, Left]:
+        return left_in_minute(answer)
+
+    def classify(self, answer: Answer) -> BackhaulError | None:
+        return classify(answer)

@@ -1,0 +1,5 @@
+"""A simulated Braze workspace."""
+
+from backhaul.sandbox.braze.api import BrazeSandbox
+
+__all__ = ["BrazeSandbox"]

@@ -1,0 +1,285 @@
+"""A simulated Customer.io workspace: the Track API's batches and single calls, and what the App API says of a person.
+
+From Customer.io's OpenAPI document of the Track API, its page of invalid requests, and recorded answers. From memory: that a
+batch says of a person with too long an attribute what a single call says.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from backhaul.sandbox.kit import RECORDS, Sample, Sandbox
+from backhaul.sandbox.limits import RollingLimit
+
+Body = dict[str, Any]
+_WHOLE, _EACH = 500_000, 32_000
+"""Bytes of a batch, and of one operation."""
+_NAME, _VALUE, _ATTRIBUTES = 150, 1_000, 300
+_WHO = ("id", "email", "cio_id")
+_ACTIONS = ("identify", "delete", "event")
+
+
+class Invalid(Exception):
+    """One operation is not taken."""
+
+    def __init__(self, name: str, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.error = {"reason": reason, "field": name, "message": message}
+
+
+@dataclass
+class Person:
+    """One profile."""
+
+    cio_id: str
+    attributes: Body = field(default_factory=dict)
+    events: list[Body] = field(default_factory=list)
+
+    def shown(self) -> Body:
+        return {**self.attributes, "cio_id": self.cio_id}
+
+
+class CustomerIoSandbox(Sandbox):
+    """One workspace; Track API and App API are at one address."""
+
+    name = "Customer.io"
+    sample = Sample(
+        type="customerio", credentials={"site_id": "local-sandbox", "api_key": "local-sandbox-key", "app_key": "local-app-key"},
+        object="people", identify={"id": "contact_id::varchar"},
+        fields={
+            "email": "email", "first_name": "first_name", "plan": "plan", "seats": "seats", "health": "health",
+            "last_seen": "epoch(last_seen)::bigint",
+        },
+    )  # fmt: skip
+    site: tuple[str, str] | None = None
+    """site_id and api_key; None takes any."""
+
+    def __init__(self, seed: int = 1, *, track: int = 100, app: int = 10) -> None:
+        """`track`, `app`: requests a second."""
+        super().__init__(seed)
+        self.people: dict[str, Person] = {}
+        """By cio_id."""
+        self.named: dict[tuple[str, str], str] = {}
+        """cio_id by ("id" or "email", what it is)."""
+        self.track, self.app_limit = RollingLimit(track, 1.0), RollingLimit(app, 1.0)
+        self._numbers = count(0xB79E0600840B850B)
+
+    def routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/api/v1/accounts/region", self._region)
+        router.add_post("/api/v2/batch", self._batch)
+        router.add_post("/api/v2/entity", self._entity)
+        router.add_put("/api/v1/customers/{id}", self._identify)
+        router.add_delete("/api/v1/customers/{id}", self._delete)
+        router.add_post("/api/v1/customers/{id}/events", self._track)
+        router.add_get("/v1/customers/{id}/attributes", self._attributes)
+
+    def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        return {"people": {own: person.shown() for own, person in self.people.items()},
+                "events": {f"{own}/{number}": event for own, person in self.people.items()
+                           for number, event in enumerate(person.events)}}  # fmt: skip
+
+    def writes(self, request: web.Request) -> bool:
+        return request.method != "GET"
+
+    def admit(self, request: web.Request) -> web.Response | None:
+        given = request.headers.get("Authorization", "")
+        if request.path.startswith("/v1/"):
+            known, limit = given.startswith("Bearer "), self.app_limit
+        else:
+            known, limit = self._signed(given), self.track
+        if not known:
+            return self.refusal(401)
+        return None if limit.take() else self.refusal(429)
+
+    def _signed(self, given: str) -> bool:
+        try:
+            site, _, key = b64decode(given.removeprefix("Basic "), validate=True).decode().partition(":")
+        except ValueError:
+            return False
+        return given.startswith("Basic ") and (
+            bool(site and key) if self.site is None else (site, key) == self.site
+        )
+
+    def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:
+        words = {
+            400: code or "malformed request",
+            401: "unauthorized",
+            404: "not found",
+            429: "too many requests",
+        }
+        answer = web.json_response({"meta": {"error": words.get(status, "internal error")}}, status=status)
+        if status == 429 and retry_after is not None:
+            answer.headers["Retry-After"] = f"{retry_after:g}"
+        return answer
+
+    async def _region(self, _: web.Request) -> web.Response:
+        return web.json_response({"url": "track.customer.io", "data_center": "us", "environment_id": 1})
+
+    async def _batch(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if len(body) > _WHOLE:
+            return self.refusal(413)
+        operations = _object(body).get("batch")
+        if not isinstance(operations, list) or not operations:
+            return self.refusal(400, "batch must be a list of operations")
+        request[RECORDS] = len(operations)
+        if any(self.faults.poison_key in _keys(item) for item in operations if self.faults.poison_key):
+            return self.refusal(400, "a record is not welcome")
+        errors = []
+        for place, item in enumerate(operations):
+            try:
+                self._do(item)
+            except Invalid as invalid:
+                errors.append({"batch_index": place, **invalid.error})
+        return web.json_response({"errors": errors} if errors else {}, status=207 if errors else 200)
+
+    async def _entity(self, request: web.Request) -> web.Response:
+        return self._one(_object(await request.read()))
+
+    async def _identify(self, request: web.Request) -> web.Response:
+        attributes = _object(await request.read())
+        return self._one(
+            {"type": "person", "identifiers": _who(request), "action": "identify", "attributes": attributes}
+        )
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        return self._one({"type": "person", "identifiers": _who(request), "action": "delete"})
+
+    async def _track(self, request: web.Request) -> web.Response:
+        body = _object(await request.read())
+        event = {
+            "name": body.get("name"),
+            "attributes": body.get("data") or {},
+            "timestamp": body.get("timestamp"),
+        }
+        return self._one({"type": "person", "identifiers": _who(request), "action": "event", **event})
+
+    def _one(self, operation: Body) -> web.Response:
+        try:
+            self._do(operation)
+        except Invalid as invalid:
+            return self.refusal(400, str(invalid))
+        return web.json_response({})
+
+    async def _attributes(self, request: web.Request) -> web.Response:
+        kind = request.query.get("id_type", "id")
+        own = (
+            request.match_info["id"]
+            if kind == "cio_id"
+            else self.named.get(
+                (kind, request.match_info["id"].lower() if kind == "email" else request.match_info["id"]), ""
+            )
+        )
+        person = self.people.get(own)
+        if person is None:
+            return web.json_response({"errors": [{"detail": "not found", "status": "404"}]}, status=404)
+        attributes = {
+            name: value if isinstance(value, str) else orjson.dumps(value).decode()
+            for name, value in person.shown().items()
+        }
+        return web.json_response(
+            {"customer": {"id": attributes.get("id", ""), "attributes": attributes, "unsubscribed": False}}
+        )
+
+    def _do(self, item: Any) -> None:
+        """Raises: Invalid."""
+        if not isinstance(item, dict) or item.get("type") != "person" or item.get("action") not in _ACTIONS:
+            raise Invalid("action", "type is person, action one of identify, delete, event")
+        if len(orjson.dumps(item)) > _EACH:
+            raise Invalid("attributes", "operation is larger than 32KB")
+        kind, name = self._identifier(item.get("identifiers"))
+        if self.refuses(*_keys(item)):
+            raise Invalid("identifiers", "refused by a switch of the sandbox")
+        own = name if kind == "cio_id" else self.named.get((kind, name))
+        if item["action"] == "delete":
+            self.drop(own)
+        elif item["action"] == "event":
+            self._happen(own, kind, name, item)
+        else:
+            self._store(own, kind, name, dict(item.get("attributes") or {}))
+
+    def _identifier(self, given: Any) -> tuple[str, str]:
+        named = {
+            kind: str(value)
+            for kind, value in (given or {}).items()
+            if kind in _WHO and value not in (None, "")
+        }
+        if len(named) != 1:
+            raise Invalid("identifiers", "exactly one of id, email, cio_id is required", "required")
+        ((kind, name),) = named.items()
+        if kind == "email" and "@" not in name:
+            raise Invalid("email", "is not an e-mail address")
+        return kind, name.lower() if kind == "email" else name
+
+    def drop(self, own: str | None) -> None:
+        person = self.people.pop(own, None) if own else None
+        for name in [name for name, held in self.named.items() if person is not None and held == own]:
+            del self.named[name]
+
+    def _happen(self, own: str | None, kind: str, name: str, item: Body) -> None:
+        if not item.get("name"):
+            raise Invalid("name", "name cannot be blank", "required")
+        person = self.people.get(own or "") or self._make(kind, name)
+        person.events.append(
+            {key: item[key] for key in ("name", "timestamp", "attributes") if item.get(key) is not None}
+        )
+
+    def _make(self, kind: str, name: str) -> Person:
+        person = Person(f"{next(self._numbers):x}")
+        self.people[person.cio_id] = person
+        self.named[kind, name] = person.cio_id
+        person.attributes[kind] = name
+        return person
+
+    def _store(self, own: str | None, kind: str, name: str, attributes: Body) -> None:
+        only = attributes.pop("_update", False)
+        attributes.pop("_timestamp", None)
+        if len(attributes) > _ATTRIBUTES:
+            raise Invalid("attributes", f"cannot identify more than {_ATTRIBUTES} attributes in one request")
+        for key, value in attributes.items():
+            if len(key.encode()) > _NAME:
+                raise Invalid(key, f"attribute name cannot be longer than {_NAME} bytes")
+            if isinstance(value, str) and len(value.encode()) > _VALUE:
+                raise Invalid(key, f"value for attribute {key!r} cannot be longer than {_VALUE} bytes")
+        person = self.people.get(own or "")
+        if person is None and (only or kind == "cio_id"):
+            return  # taken, and dropped
+        email = attributes.get("email")
+        if email and self.named.get(("email", email.lower()), own) != own:
+            return  # taken, and a failure in the activity log
+        person = person or self._make(kind, name)
+        for key, value in attributes.items():
+            if value is None or value == "":
+                person.attributes.pop(key, None)
+            else:
+                person.attributes[key] = value
+        if email:
+            self.named["email", email.lower()] = person.cio_id
+
+
+def _object(body: bytes) -> Body:
+    try:
+        found = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _who(request: web.Request) -> Body:
+    """The identifier in a path: an id, an e-mail address, or `cio_` and a cio_id."""
+    named = request.match_info["id"]
+    if named.startswith("cio_"):
+        return {"cio_id": named.removeprefix("cio_")}
+    return {"email" if "@" in named else "id": named}
+
+
+def _keys(item: Any) -> tuple[str, ...]:
+    who = item.get("identifiers") if isinstance(item, dict) else None
+    return tuple(str(value) for value in who.values()) if isinstance(who, dict) else ()

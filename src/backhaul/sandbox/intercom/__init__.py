@@ -1,0 +1,5 @@
+"""A simulated Intercom workspace."""
+
+from backhaul.sandbox.intercom.api import IntercomSandbox
+
+__all__ = ["IntercomSandbox"]

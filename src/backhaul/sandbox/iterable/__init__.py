@@ -1,0 +1,5 @@
+"""A simulated Iterable project."""
+
+from backhaul.sandbox.iterable.api import IterableSandbox
+
+__all__ = ["IterableSandbox"]

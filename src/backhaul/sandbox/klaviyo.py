@@ -1,0 +1,292 @@
+"""A simulated Klaviyo account: profiles, bulk import jobs, and their limits.
+
+From Klaviyo's OpenAPI document, revision 2026-07-15. From memory: that an import error repeats the profile that was sent, and
+what is said of identifiers that belong to two profiles.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from backhaul.sandbox.kit import RECORDS, Sample, Sandbox
+from backhaul.sandbox.limits import RollingLimit
+
+Body = dict[str, Any]
+_WHO = ("external_id", "email", "phone_number")
+_KNOWN = {
+    *_WHO,
+    "first_name",
+    "last_name",
+    "organization",
+    "locale",
+    "title",
+    "image",
+    "location",
+    "properties",
+}
+_EMAIL, _PHONE = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+"), re.compile(r"\+[1-9]\d{7,14}")
+_FILTER = re.compile(r"(any|equals)\((\w+),(.+)\)", re.DOTALL)
+_JOBS = "/api/profile-bulk-import-jobs"
+_MOST, _WHOLE, _EACH, _PAGE = 10_000, 5_000_000, 100_000, 100
+
+
+class Invalid(Exception):
+    """One profile is not taken."""
+
+    def __init__(self, name: str, detail: str, code: str = "invalid") -> None:
+        super().__init__(detail)
+        self.name, self.code = name, code
+
+    def json(self, pointer: str) -> Body:
+        return {"id": "0", "code": self.code, "title": "Invalid input.", "detail": str(self),
+                "source": {"pointer": f"{pointer}/attributes/{self.name}"}}  # fmt: skip
+
+
+@dataclass
+class ImportJob:
+    """One job; it is applied when its time has come."""
+
+    id: str
+    profiles: list[Body]
+    due: float
+    errors: list[Body] = field(default_factory=list)
+    done: bool = False
+    created: str = field(default_factory=lambda: _stamp())
+
+
+class KlaviyoSandbox(Sandbox):
+    """One account."""
+
+    name = "Klaviyo"
+    sample = Sample(
+        type="klaviyo", credentials={"api_key": "local-sandbox-key"}, object="profiles",
+        identify={"external_id": "contact_id::varchar"},
+        fields={
+            "email": "email", "first_name": "first_name", "last_name": "last_name", "title": "left(job_title, 100)",
+            "properties.plan": "plan", "properties.seats": "seats", "properties.health": "health",
+            "properties.last_seen": "last_seen",
+        },
+    )  # fmt: skip
+    api_key: str | None = None
+    """None takes any."""
+    job_seconds = 0.5
+
+    def __init__(self, seed: int = 1, *, scale: int = 1) -> None:
+        """`scale`: so many times the limits."""
+        super().__init__(seed)
+        self.profiles: dict[str, Body] = {}
+        self.named: dict[tuple[str, str], str] = {}
+        """Profile id by ("email", …), ("external_id", …) and ("phone_number", …)."""
+        self.jobs: dict[str, ImportJob] = {}
+        self.limits = {
+            "jobs": (RollingLimit(10 * scale, 1), RollingLimit(150 * scale, 60)),
+            "profiles": (RollingLimit(75 * scale, 1), RollingLimit(750 * scale, 60)),
+        }
+        self._numbers = count(1)
+
+    def routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/api/profile-import", self._import)
+        router.add_get("/api/profiles", self._profiles)
+        router.add_get("/api/profiles/", self._profiles)
+        router.add_post(_JOBS, self._create)
+        router.add_get(f"{_JOBS}/{{id}}", self._job)
+        router.add_get(f"{_JOBS}/{{id}}/import-errors", self._errors)
+
+    def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        jobs = {
+            job.id: {"profiles": len(job.profiles), "failed": len(job.errors), "done": job.done}
+            for job in self.jobs.values()
+        }
+        return {"profiles": self.profiles, "jobs": jobs}
+
+    def writes(self, request: web.Request) -> bool:
+        return request.method == "POST"
+
+    def admit(self, request: web.Request) -> web.Response | None:
+        given = request.headers.get("Authorization", "").removeprefix("Klaviyo-API-Key ")
+        if not given or self.api_key not in (None, given):
+            return self.refusal(401, "not_authenticated")
+        if not request.headers.get("revision"):
+            return self.refusal(400, "revision_required")
+        windows = self.limits["jobs" if request.path.startswith(_JOBS) else "profiles"]
+        return None if all(limit.take() for limit in windows) else self.refusal(429, retry_after=1)
+
+    def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:
+        words = {401: "not_authenticated", 404: "not_found", 429: "throttled", 500: "error"}
+        error = {"id": "0", "status": status, "code": code or words.get(status, "invalid"), "title": "Refused.",
+                 "detail": "The request is refused.", "source": {"pointer": "/data/"}}  # fmt: skip
+        answer = _json({"errors": [error]}, status)
+        if status == 429 and retry_after is not None:
+            answer.headers["Retry-After"] = f"{retry_after:g}"
+        return answer
+
+    async def _import(self, request: web.Request) -> web.Response:
+        data = _body(await request.read()).get("data") or {}
+        request[RECORDS] = 1
+        attributes = data.get("attributes") or {}
+        if self.faults.poison_key and self.faults.poison_key in _keys(attributes):
+            return self.refusal(400, "unwelcome")
+        try:
+            own, created = self.store(attributes)
+        except Invalid as invalid:
+            return _json(
+                {"errors": [invalid.json("/data")]}, 409 if invalid.code == "duplicate_profile" else 400
+            )
+        return _json({"data": self._shown(own)}, 201 if created else 200)
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        attributes = (_body(body).get("data") or {}).get("attributes") or {}
+        profiles = (attributes.get("profiles") or {}).get("data") or []
+        request[RECORDS] = len(profiles)
+        if len(body) > _WHOLE:
+            return self.refusal(413, "payload_too_large")
+        if not 0 < len(profiles) <= _MOST:
+            return self.refusal(400, "invalid")
+        if self.faults.poison_key and any(
+            self.faults.poison_key in _keys(item["attributes"]) for item in profiles
+        ):
+            return self.refusal(400, "unwelcome")
+        large = [place for place, item in enumerate(profiles) if len(orjson.dumps(item)) > _EACH]
+        if large:
+            errors = [
+                Invalid("properties", "The profile is larger than 100KB.").json(
+                    f"/data/attributes/profiles/data/{place}"
+                )
+                for place in large
+            ]
+            return _json({"errors": errors}, 400)
+        job = ImportJob(f"job{next(self._numbers):024}", profiles, time.monotonic() + self.job_seconds)
+        self.jobs[job.id] = job
+        return _json({"data": self._about(job)}, 202)
+
+    def _about(self, job: ImportJob) -> Body:
+        if not job.done and time.monotonic() >= job.due:
+            self._apply(job)
+        counts = {
+            "total_count": len(job.profiles),
+            "completed_count": len(job.profiles) if job.done else 0,
+            "failed_count": len(job.errors),
+        }
+        about = {"status": "complete" if job.done else "processing", "created_at": job.created, **counts,
+                 "completed_at": _stamp() if job.done else None, "expires_at": None, "started_at": job.created}  # fmt: skip
+        links = {"self": f"https://a.klaviyo.com{_JOBS}/{job.id}/"}
+        return {"type": "profile-bulk-import-job", "id": job.id, "attributes": about, "links": links}
+
+    def _apply(self, job: ImportJob) -> None:
+        job.done = True
+        for place, item in enumerate(job.profiles):
+            try:
+                self.store(item.get("attributes") or {})
+            except Invalid as invalid:
+                error = invalid.json(f"/data/attributes/profiles/data/{place}")
+                del error["id"]
+                job.errors.append(
+                    {
+                        "type": "import-error",
+                        "id": f"{job.id}-{place}",
+                        "attributes": {**error, "original_payload": item["attributes"]},
+                    }
+                )
+
+    async def _job(self, request: web.Request) -> web.Response:
+        job = self.jobs.get(request.match_info["id"])
+        return self.refusal(404) if job is None else _json({"data": self._about(job)})
+
+    async def _errors(self, request: web.Request) -> web.Response:
+        job = self.jobs.get(request.match_info["id"])
+        if job is None:
+            return self.refusal(404)
+        size, low = int(request.query.get("page[size]", 20)), int(request.query.get("page[cursor]", 0))
+        more = low + size < len(job.errors)
+        links = {"self": str(request.url)}
+        if more:
+            links["next"] = (
+                f"{request.scheme}://{request.host}{request.path}?page[size]={size}&page[cursor]={low + size}"
+            )
+        return _json({"data": self.spoil(job.errors[low : low + size]), "links": links})
+
+    async def _profiles(self, request: web.Request) -> web.Response:
+        owns = list(self.profiles)
+        if given := request.query.get("filter"):
+            found = _FILTER.fullmatch(given)
+            if found is None or found[2] not in (*_WHO, "id"):
+                return self.refusal(400, "invalid")
+            values = orjson.loads(found[3])
+            values = values if isinstance(values, list) else [values]
+            if len(values) > _PAGE:
+                return self.refusal(400, "invalid")
+            owns = [own for value in values if (own := self.named.get(_fold(found[2], value)))]
+        size = int(request.query.get("page[size]", 20))
+        links = {"self": str(request.url)}
+        return _json({"data": [self._shown(own) for own in dict.fromkeys(owns)][:size], "links": links})
+
+    def _shown(self, own: str) -> Body:
+        links = {"self": f"https://a.klaviyo.com/api/profiles/{own}/"}
+        return {"type": "profile", "id": own, "attributes": self.profiles[own], "links": links}
+
+    def store(self, attributes: Body) -> tuple[str, bool]:
+        """Its id, and whether it is new. Raises: Invalid."""
+        self._check(attributes)
+        named = [_fold(kind, attributes[kind]) for kind in _WHO if attributes.get(kind)]
+        if self.refuses(*_keys(attributes)):
+            raise Invalid("properties", "refused by a switch of the sandbox")
+        owners = list(dict.fromkeys(own for name in named if (own := self.named.get(name))))
+        if len(owners) > 1:
+            raise Invalid(
+                "email", "A profile already exists with one of these identifiers.", "duplicate_profile"
+            )
+        own = owners[0] if owners else f"01SANDBOX{next(self._numbers):017}"
+        held = self.profiles.setdefault(own, {"properties": {}, "location": {}})
+        for name, value in attributes.items():
+            held[name] = {**held[name], **(value or {})} if name in ("properties", "location") else value
+        self.named |= dict.fromkeys(named, own)
+        return own, not owners
+
+    def _check(self, attributes: Body) -> None:
+        if strange := attributes.keys() - _KNOWN:
+            raise Invalid(min(strange), f"{min(strange)!r} is not a valid field for the resource 'profile'.")
+        if not any(attributes.get(kind) for kind in _WHO):
+            raise Invalid("email", "One of email, phone_number, external_id is required.")
+        if attributes.get("email") and not _EMAIL.fullmatch(attributes["email"]):
+            raise Invalid("email", "Invalid email address")
+        if attributes.get("phone_number") and not _PHONE.fullmatch(attributes["phone_number"]):
+            raise Invalid(
+                "phone_number", "Invalid phone number format (Example of a valid format: +12345678901)"
+            )
+
+    def drop(self, own: str) -> None:
+        del self.profiles[own]
+        self.named = {name: held for name, held in self.named.items() if held != own}
+
+
+def _fold(kind: str, value: Any) -> tuple[str, str]:
+    return kind, str(value).lower() if kind == "email" else str(value)
+
+
+def _keys(attributes: Body) -> tuple[str, ...]:
+    return tuple(str(attributes[kind]) for kind in _WHO if attributes.get(kind))
+
+
+def _body(body: bytes) -> Body:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/vnd.api+json")
+
+
+def _stamp() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())

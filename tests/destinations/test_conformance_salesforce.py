@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from backhaul.sandbox.kit import Faults
+from backhaul.sandbox.salesforce import SalesforceSandbox
+from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.serving import serving
+
+
+class SalesforceRemote:
+    """The simulated org. It promises the order of its results, so that none of its faults changes it."""
+
+    def __init__(self, sandbox: SalesforceSandbox, url: str) -> None:
+        self.sandbox = sandbox
+        self.connection: Mapping[str, Any] = {
+            "type": "salesforce", "base_url": url, "client_id": "app", "client_secret": "sandbox",
+        }  # fmt: skip
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        live = self.sandbox.kinds["Customer__c"].records.values()
+        return {str(record.values["External_Id__c"]): record.values for record in live}
+
+    def requests(self) -> int:
+        return sum(item.method != "GET" and "/oauth2/" not in item.path for item in self.sandbox.requests)
+
+    def lose(self, key: str) -> None:
+        kind = self.sandbox.kinds["Customer__c"]
+        (record,) = kind.matching("External_Id__c", key)
+        kind.remove(record)
+
+    def fault(self, name: str | None, key: str = "") -> None:
+        switches: dict[str | None, dict[str, Any]] = {
+            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5}, "reset_after": {"reset_after": 0.5},
+            "silent": {"omit": 0.5}, "refuse": {"refuse_key": key}, "poison": {"poison_key": key},
+            "reject_all": {"refuse_all": "INVALID_FIELD"},
+        }  # fmt: skip
+        self.sandbox.faults = Faults(**switches[name])
+
+
+class TestSalesforce(DestinationSuite):
+    case = Case(
+        object="Customer__c",
+        identify="External_Id__c",
+        text="Plan__c",
+        number="Score__c",
+        modes=("upsert", "mirror", "insert"),
+    )
+
+    @pytest.fixture
+    def remote(self) -> Iterator[SalesforceRemote]:
+        sandbox = SalesforceSandbox()
+        with serving(sandbox.app()) as url:
+            yield SalesforceRemote(sandbox, url)

@@ -1,0 +1,199 @@
+"""Iterable's own ways: who failed and why, fields left out, lists, events, deletes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from vendor_recordings import at
+
+import backhaul
+from backhaul.destinations.iterable import Iterable, IterableConfig
+from backhaul.errors import Halt, Refused, Throttled, Unsettled
+from backhaul.sandbox.iterable import IterableSandbox
+from backhaul.testing.batches import RecordBatch
+from backhaul.testing.serving import serving
+from backhaul.types import Delivered, Field, Gone, Op, Outcome, Rejected
+
+
+@pytest.fixture
+def sandbox() -> IterableSandbox:
+    return IterableSandbox(bulk=1000, deletes=1000)
+
+
+@pytest.fixture
+async def iterable(sandbox: IterableSandbox) -> AsyncIterator[Iterable]:
+    with serving(sandbox.app()) as url:
+        async with at(
+            url, lambda url, http: Iterable(IterableConfig(api_key="k", base_url=url), http)
+        ) as made:
+            yield made
+
+
+def batch(*rows: dict[str, Any], by: str = "email", op: Op = Op.UPSERT, object: str = "users") -> RecordBatch:
+    names = dict.fromkeys([by, *(name for row in rows for name in row)])
+    return RecordBatch(op, object, (by,), tuple(map(Field, names)), list(rows))
+
+
+async def written(iterable: Iterable, sent: RecordBatch) -> dict[str, Outcome]:
+    outcomes = await iterable.write(sent)
+    assert not outcomes.everything
+    return {item.key: item for item in outcomes.items}
+
+
+async def test_who_failed_is_named_and_the_others_are_delivered(
+    iterable: Iterable, sandbox: IterableSandbox
+) -> None:
+    sandbox.project.forgotten.add("gone@example.com")
+    rows = [
+        {"email": email, "plan": "pro"} for email in ("Ada@Example.com", "no address", "Gone@example.com")
+    ]
+    found = await written(iterable, batch(*rows))
+    assert found["Ada@Example.com"] == Delivered("Ada@Example.com")
+    assert {key: item.code for key, item in found.items() if isinstance(item, Rejected)} == {
+        "no address": "invalid", "Gone@example.com": "forgotten",
+    }  # fmt: skip
+
+
+async def test_a_user_id_that_an_address_project_does_not_know_is_made(
+    iterable: Iterable, sandbox: IterableSandbox
+) -> None:
+    assert await written(iterable, batch({"userId": "42", "plan": "pro"}, by="userId")) == {
+        "42": Delivered("42")
+    }
+    assert sandbox.records()["users"]["42"]["plan"] == "pro"
+
+
+async def test_a_count_that_is_not_theirs_delivers_nobody(
+    iterable: Iterable, sandbox: IterableSandbox
+) -> None:
+    sandbox.faults.omit = 0.5
+    rows = [{"email": f"p{number}@example.com", "plan": "x"} for number in range(20)]
+    assert await written(iterable, batch(*rows)) == {}
+
+
+async def test_a_value_of_another_type_refuses_the_request(iterable: Iterable) -> None:
+    with pytest.raises(Refused, match=r"RequestFieldsTypesMismatched.*'seats'"):
+        await iterable.write(batch({"email": "a@example.com", "seats": "many"}))
+
+
+async def test_a_field_that_iterable_leaves_out_is_not_delivered(iterable: Iterable) -> None:
+    rows = [
+        {"email": "a@example.com", "plan": "x", "shoe": 43},
+        {"email": "b@example.com", "plan": "y", "shoe": None},
+    ]
+    found = await written(iterable, batch(*rows))
+    assert isinstance(found["a@example.com"], Rejected)
+    assert found["a@example.com"].code == "filteredOutFields"
+    assert found["b@example.com"] == Delivered("b@example.com")
+
+
+async def test_nested_objects_are_merged_and_null_clears(
+    iterable: Iterable, sandbox: IterableSandbox
+) -> None:
+    await iterable.write(
+        batch({"email": "a@example.com", "plan": "x", "address": {"city": "Bern", "zip": "3000"}})
+    )
+    await iterable.write(batch({"email": "a@example.com", "plan": None, "address": {"city": "Basel"}}))
+    held = await iterable.read(
+        "users", ("email",), ["a@example.com"], ["plan", "address.city", "address.zip"]
+    )
+    assert held == {"a@example.com": {"plan": None, "address.city": "Basel", "address.zip": "3000"}}
+    assert "plan" not in sandbox.records()["users"]["a@example.com"]
+
+
+async def test_who_is_not_there_is_not_read(iterable: Iterable) -> None:
+    assert await iterable.read("users", ("email",), ["a+b@example.com"], ["plan"]) == {}
+
+
+async def test_a_delete_of_nobody_is_done(iterable: Iterable, sandbox: IterableSandbox) -> None:
+    await iterable.write(batch({"email": "a+b@example.com", "plan": "x"}))
+    sent = batch({"email": "a+b@example.com"}, op=Op.DELETE)
+    assert await written(iterable, sent) == {"a+b@example.com": Delivered("a+b@example.com")}
+    (again,) = (await written(iterable, sent)).values()
+    assert isinstance(again, Gone)
+    assert sandbox.records()["users"] == {}
+
+
+async def test_members_of_a_static_list_come_and_go(iterable: Iterable, sandbox: IterableSandbox) -> None:
+    rows = [{"email": "a@example.com"}, {"email": "nobody"}]
+    found = await written(iterable, batch(*rows, object="lists/101"))
+    assert {key: type(item) for key, item in found.items()} == {
+        "a@example.com": Delivered,
+        "nobody": Rejected,
+    }
+    assert set(sandbox.records()["Customers"]) == {"a@example.com"}
+    await iterable.write(batch(rows[0], op=Op.DELETE, object="lists/101"))
+    assert "Customers" not in sandbox.records()
+
+
+@pytest.mark.parametrize(
+    ("object", "said"), [("lists/102", "Dynamic"), ("lists/9", "no object"), ("people", "no object")]
+)
+async def test_what_cannot_be_written_is_said_before(iterable: Iterable, object: str, said: str) -> None:
+    with pytest.raises(Halt, match=said):
+        await iterable.describe(object)
+
+
+async def test_events_are_told_apart_by_their_id(iterable: Iterable, sandbox: IterableSandbox) -> None:
+    event = {"id": "e1", "email": "a@example.com", "createdAt": 1_700_000_000, "amount": 12}
+    found = await written(
+        iterable, batch(event, {**event, "id": "e2", "email": "nobody"}, by="id", object="events/paid")
+    )
+    assert {key: type(item) for key, item in found.items()} == {"e1": Delivered, "e2": Rejected}
+    await iterable.write(batch({**event, "amount": 13}, by="id", object="events/paid"))
+    (held,) = sandbox.records()["events"].values()
+    assert (held["eventName"], held["createdAt"], held["dataFields"]) == (
+        "paid",
+        1_700_000_000,
+        {"amount": 13},
+    )
+
+
+@pytest.mark.parametrize(
+    ("switch", "error"),
+    [({"throttle_silently": 1.0}, Throttled), ({"error": 1.0}, Unsettled), ({"html": 1.0}, Unsettled)],
+)
+async def test_answers_for_the_whole_request(
+    iterable: Iterable, sandbox: IterableSandbox, switch: dict[str, float], error: type[Exception]
+) -> None:
+    for name, value in switch.items():
+        setattr(sandbox.faults, name, value)
+    with pytest.raises(error):
+        await iterable.write(batch({"email": "a@example.com", "plan": "x"}))
+
+
+async def test_a_key_that_is_refused_stops_the_run(iterable: Iterable, sandbox: IterableSandbox) -> None:
+    sandbox.api_key = "another"
+    with pytest.raises(Halt, match=r"BadApiKey|Invalid API key"):
+        await iterable.describe("users")
+
+
+def test_a_sync_in_its_limits(tmp_path: Path) -> None:
+    """Ten requests a second, of a thousand each, and no answer 429."""
+    sandbox = IterableSandbox()
+    with serving(sandbox.app()) as url, duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        db.execute("create table t as select i as id, 'p' || i || '@example.com' as email, i % 90 as seats, "
+                   "date '2024-01-01' + i::int as signup from range(3000) x(i)")  # fmt: skip
+        db.close()
+        (tmp_path / "syncs").mkdir()
+        project = {
+            "project": "t", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
+            "destinations": {"messages": {"type": "iterable", "api_key": "sandbox", "base_url": url}},
+        }  # fmt: skip
+        sync = {
+            "name": "users", "model": {"table": "t", "primary_key": "id"}, "destination": "messages", "object": "users",
+            "identify": {"email": "email"}, "fields": {"seats": "seats", "signupDate": "signup"},
+        }  # fmt: skip
+        (tmp_path / "backhaul.yml").write_text(json.dumps(project))
+        (tmp_path / "syncs" / "users.yml").write_text(json.dumps(sync))
+        with backhaul.load(tmp_path) as loaded:
+            report = loaded.run("users").report
+    assert (report.status, report.delivered) == ("succeeded", 3000), report.error
+    assert report.verified is not None
+    assert (report.verified.checked, report.verified.mismatches) == (10, ())
+    assert not [path for path in sandbox.counts if path.endswith("429")]

@@ -1,0 +1,186 @@
+"""Klaviyo: what the connector makes of answers and of jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from aiohttp import web
+from vendor_recordings import Recording, answering, meaning, recorded_answer, recordings
+
+from backhaul.destinations.kit import Http, Job
+from backhaul.destinations.klaviyo import Klaviyo, KlaviyoConfig
+from backhaul.errors import Halt, Refused, Throttled, Unsettled
+from backhaul.project import load
+from backhaul.sandbox.klaviyo import KlaviyoSandbox
+from backhaul.testing.batches import RecordBatch
+from backhaul.testing.serving import serving
+from backhaul.types import Delivered, Field, Op, Outcomes, Rejected, Retry
+
+EVERY = recordings("klaviyo")
+REFUSED = [item for item in EVERY if item["response"]["status"] >= 400]
+
+
+def make(url: str, http: Http) -> Klaviyo:
+    return Klaviyo(KlaviyoConfig(base_url=url, api_key="pk"), http)
+
+
+def batch(count: int = 2, **record: Any) -> RecordBatch:
+    fields = (Field("external_id"), *(Field(name) for name in record))
+    rows = [{"external_id": str(number), **record} for number in range(count)]
+    return RecordBatch(Op.UPSERT, "profiles", ("external_id",), fields, rows)
+
+
+@pytest.mark.skipif(not EVERY, reason="no recorded answers of Klaviyo are there")
+def test_all_recordings_are_of_an_api_that_is_no_more() -> None:
+    """Versions 1 and 2, which the connector never calls: only what a status means carries over."""
+    assert len(EVERY) == 15
+    assert all(
+        "/api/v1/" in item["expected_request"]["url"] or "/api/v2/" in item["expected_request"]["url"]
+        for item in EVERY
+    )
+
+
+@pytest.mark.skipif(not EVERY, reason="no recorded answers of Klaviyo are there")
+@pytest.mark.parametrize("recording", REFUSED, ids=lambda item: item["id"])
+async def test_a_recorded_refusal_is_understood(recording: Recording) -> None:
+    async with answering(lambda _: recorded_answer(recording), make) as klaviyo:
+        assert await meaning(klaviyo, batch(first_name="Ada")) in recording["acceptable"]
+
+
+def said(status: int, body: Any) -> Callable[[web.Request], web.Response]:
+    def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body))
+
+    return answer
+
+
+def error(pointer: str, code: str = "invalid") -> dict[str, Any]:
+    return {"code": code, "title": "Invalid input.", "detail": "no good", "source": {"pointer": pointer}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (401, {"errors": [error("/data/", "not_authenticated")]}, Halt),
+        (403, {"errors": [error("/data/", "permission_denied")]}, Halt),
+        (400, {"errors": [error("/data/attributes")]}, Refused),
+        (413, {}, Refused),
+        (429, {"errors": [error("/data/", "throttled")]}, Throttled),
+        (503, "", Unsettled),
+        (202, "<html>", Unsettled),
+        (202, {"data": {}}, Unsettled),
+    ],
+)
+async def test_what_an_answer_means_as_a_whole(status: int, body: Any, expected: type[Exception]) -> None:
+    async with answering(said(status, body), make) as klaviyo:
+        with pytest.raises(expected) as raised:
+            await klaviyo.write(batch(first_name="Ada"))
+    assert type(raised.value) is expected
+
+
+async def test_a_job_that_is_refused_for_one_profile_names_it() -> None:
+    body = {"errors": [error("/data/attributes/profiles/data/1/attributes/phone_number")]}
+    async with answering(said(400, body), make) as klaviyo:
+        outcomes = await klaviyo.write(batch(3, first_name="Ada"))
+    assert isinstance(outcomes, Outcomes)
+    assert [(type(item), item.key) for item in outcomes.items] == [
+        (Retry, "0"),
+        (Rejected, "1"),
+        (Retry, "2"),
+    ]
+
+
+def job(status: str, failed: int, errors: list[Any]) -> Callable[[web.Request], web.Response]:
+    def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("import-errors"):
+            return web.json_response({"data": errors, "links": {"next": None}})
+        return web.json_response(
+            {"data": {"id": "j", "attributes": {"status": status, "failed_count": failed}}}
+        )
+
+    return answer
+
+
+BY_PAYLOAD = {
+    "attributes": {**error("/data/attributes"), "original_payload": {"external_id": "1", "first_name": "Ada"}}
+}
+BY_PLACE = {"attributes": error("/data/attributes/profiles/data/1/attributes/email")}
+BY_NOTHING = {"attributes": error("/data/attributes")}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (job("processing", 0, []), Job("j", 2.0)),
+        (job("complete", 0, []), {"0": Delivered, "1": Delivered}),
+        (job("complete", 1, [BY_PAYLOAD]), {"0": Delivered, "1": Rejected}),
+        (job("complete", 1, [BY_PLACE]), {"0": Delivered, "1": Rejected}),
+        (job("complete", 1, [BY_NOTHING]), {}),
+        (job("cancelled", 0, []), {}),
+    ],
+)
+async def test_what_became_of_a_job(answer: Any, expected: Any) -> None:
+    async with answering(answer, make) as klaviyo:
+        found = await klaviyo.collect(batch(first_name="Ada"), "j")
+    if isinstance(found, Outcomes):
+        assert {item.key: type(item) for item in found.items} == expected
+    else:
+        assert found == expected
+
+
+class Place:
+    def __init__(self, folder: Path, sandbox: KlaviyoSandbox, url: str) -> None:
+        self.folder, self.sandbox = folder, sandbox
+        (folder / "syncs").mkdir()
+        (folder / "backhaul.yml").write_text(json.dumps({
+            "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
+            "destinations": {"klaviyo": {"type": "klaviyo", "base_url": url, "api_key": "local-key", "poll_interval": "0.05s"}},
+        }))  # fmt: skip
+        (folder / "syncs" / "s.yml").write_text(json.dumps({
+            "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "klaviyo", "object": "profiles",
+            "identify": {"external_id": "id::varchar"}, "fields": {"phone_number": "phone", "properties.plan": "plan"},
+        }))  # fmt: skip
+
+    def run(self, rows: str) -> Any:
+        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+            db.execute("CREATE OR REPLACE TABLE t (id BIGINT, phone VARCHAR, plan VARCHAR)")
+            db.execute(f"INSERT INTO t {rows}")
+        return load(self.folder).run("s")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    sandbox = KlaviyoSandbox()
+    sandbox.job_seconds = 0.1
+    with serving(sandbox.app()) as url:
+        yield Place(tmp_path, sandbox, url)
+
+
+def test_many_go_as_one_job_and_those_it_fails_are_named(place: Place) -> None:
+    run = place.run("SELECT i, if(i % 100 = 0, '12', NULL), 'pro' FROM range(1000) t(i)")
+    assert (run.delivered, run.rejected) == (990, 10)
+    assert len(place.sandbox.jobs) == 1
+    assert {letter["error"]["code"] for letter in run.dead_letters()} == {"invalid"}
+    assert not run.verified.mismatches
+
+
+def test_few_go_one_by_one(place: Place) -> None:
+    run = place.run("VALUES (1, '+15005550006', 'pro'), (2, 'nonsense', 'team')")
+    assert (run.delivered, run.rejected) == (1, 1)
+    assert not place.sandbox.jobs
+    (profile,) = place.sandbox.profiles.values()
+    assert profile["properties"] == {"plan": "pro"}
+
+
+def test_an_attribute_that_profiles_do_not_have_ends_the_run_before_anything_is_sent(place: Place) -> None:
+    path = place.folder / "syncs" / "s.yml"
+    path.write_text(path.read_text().replace("properties.plan", "plan"))
+    run = place.run("VALUES (1, NULL, 'pro')")
+    assert run.status == "failed"
+    assert "properties.NAME" in str(run.hint)
+    assert not place.sandbox.profiles

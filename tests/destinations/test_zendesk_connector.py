@@ -1,0 +1,275 @@
+"""The Zendesk connector against the simulated account and against strange answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pydantic import ValidationError
+from vendor_recordings import at
+
+from backhaul.destinations.kit import Answer, Http, Job
+from backhaul.destinations.zendesk import Zendesk, ZendeskConfig
+from backhaul.errors import Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.project import load
+from backhaul.sandbox.kit import Faults, serve
+from backhaul.sandbox.zendesk import ZendeskSandbox
+from backhaul.testing.batches import RecordBatch
+from backhaul.testing.serving import serving
+from backhaul.types import Delivered, FieldType, Gone, Op, Outcome, Rejected, Retry
+
+
+@asynccontextmanager
+async def account(**config: Any) -> AsyncIterator[tuple[ZendeskSandbox, Zendesk]]:
+    sandbox = ZendeskSandbox(minute=10_000)
+    async with serve(sandbox) as url, at(url, lambda url, http: make(url, http, **config)) as desk:
+        yield sandbox, desk
+
+
+def make(url: str, http: Http, **config: Any) -> Zendesk:
+    values = {"access_token": "t", "base_url": url, "poll_interval": "0.01s", **config}
+    return Zendesk(ZendeskConfig(**values), http)
+
+
+async def batch(
+    desk: Zendesk, op: Op, *rows: Mapping[str, Any], by: str = "external_id", object: str = "users",
+    known: list[str | None] | None = None,
+) -> RecordBatch:  # fmt: skip
+    names = dict.fromkeys([by, *(name for row in rows for name in row)])
+    schema = await desk.describe(object)
+    return RecordBatch(
+        op, object, (by,), tuple(schema.fields[name] for name in names), rows, remote_ids=known
+    )
+
+
+async def write(desk: Zendesk, op: Op, *rows: Mapping[str, Any], **more: Any) -> dict[str, Outcome]:
+    sent = await batch(desk, op, *rows, **more)
+    said = await desk.write(sent)
+    while isinstance(said, Job):
+        said = await desk.collect(sent, said.id)
+    return {item.key: item for item in said.items}
+
+
+def people(*keys: str, **values: Any) -> list[dict[str, Any]]:
+    return [{"external_id": key, "name": key.title(), **values} for key in keys]
+
+
+async def test_a_completed_job_hides_failed_rows_and_each_finds_its_record() -> None:
+    async with account() as (sandbox, desk):
+        rows = people("ada", "bob", "cyd")
+        rows[1] |= {"email": "not an address"}
+        said = await write(desk, Op.UPSERT, *rows)
+        assert isinstance(said["ada"], Delivered)
+        assert said["bob"] == Rejected(
+            "bob", "RecordInvalid", "Email: not an address is not properly formatted"
+        )
+        assert isinstance(said["cyd"], Delivered)
+        own = {str(record.values["external_id"]): str(record.id) for record in sandbox.rooms["users"].live()}
+        assert own == {key: said[key].remote_id for key in ("ada", "cyd")}  # type: ignore[union-attr]
+
+
+async def test_i10_rows_in_another_order_and_missing_ones_are_told_apart() -> None:
+    async with account() as (sandbox, desk):
+        sandbox.faults = Faults(shuffle=True, omit=0.5)
+        said = await write(desk, Op.UPSERT, *people(*(f"user{number}" for number in range(40))))
+        held = {record.values["external_id"]: str(record.id) for record in sandbox.rooms["users"].live()}
+        assert 5 < len(said) < 35
+        assert all(item.remote_id == held[key] for key, item in said.items())  # type: ignore[union-attr]
+
+
+async def test_a_job_of_a_part_of_the_batch_blames_nobody_by_place() -> None:
+    async with account() as (_, desk):
+        rows = people("ada", "bob", "cyd")
+        rows[1] |= {"email": "not an address"}
+        whole = await batch(desk, Op.UPSERT, *people("zoe"), *rows)
+        handed = await desk.write(await batch(desk, Op.UPSERT, *rows))
+        assert isinstance(handed, Job)
+        said = await desk.collect(whole, handed.id)
+        assert {item.key for item in said.items} == {"ada", "cyd"}  # type: ignore[union-attr]
+
+
+async def test_a_working_job_is_asked_again_and_a_forgotten_one_says_nothing() -> None:
+    async with account() as (sandbox, desk):
+        sandbox.job_seconds = 60.0
+        sent = await batch(desk, Op.UPSERT, *people("ada", "bob"))
+        handed = await desk.write(sent)
+        assert isinstance(handed, Job)
+        assert await desk.collect(sent, handed.id) == handed
+        sandbox.jobs.clear()
+        assert (await desk.collect(sent, handed.id)).items == ()  # type: ignore[union-attr]
+
+
+async def test_an_account_that_may_not_use_bulk_gets_single_calls() -> None:
+    async with account() as (sandbox, desk):
+        sandbox.bulk_users = False
+        rows = people("ada", "bob", "cyd", "dan")
+        rows[2] |= {"email": "nowhere"}
+        said = await write(desk, Op.UPSERT, *rows)
+        assert [type(said[key]) for key in ("ada", "bob", "cyd", "dan")] == [
+            Delivered,
+            Delivered,
+            Rejected,
+            Delivered,
+        ]
+        limits = desk.batch_limits("users", Op.UPSERT, 5_000)
+        assert limits is not None
+        assert limits.records == 1
+        refused = [item for item in sandbox.requests if item.status == 403]
+        await write(desk, Op.UPSERT, *people("eve", "fay"))
+        assert len(refused) == 1
+
+
+async def test_updates_and_deletes_go_by_id_and_miss_what_is_gone() -> None:
+    async with account() as (sandbox, desk):
+        made = await write(desk, Op.UPSERT, *people("ada", "bob"))
+        own = [item.remote_id for item in made.values() if isinstance(item, Delivered)]
+        said = await write(desk, Op.UPDATE, *people("ada", "bob", "nobody", notes="new"), known=[*own, None])
+        assert [type(item) for item in said.values()] == [Delivered, Delivered, Gone]
+        moved = await write(desk, Op.UPDATE, *people("ada2", "bob"), known=[*own])
+        assert moved["ada2"] == Delivered("ada2", own[0])
+        gone = await write(desk, Op.DELETE, {"external_id": "ada2"}, {"external_id": "nobody"})
+        assert all(isinstance(item, Delivered) for item in gone.values())
+        assert [record.values["external_id"] for record in sandbox.rooms["users"].live()] == ["bob"]
+        alone = await write(desk, Op.DELETE, {"external_id": "ada2"}, known=[own[0]])
+        assert isinstance(alone["ada2"], Gone)
+
+
+async def test_organizations_are_made_and_updated_in_two_jobs() -> None:
+    async with account() as (sandbox, desk):
+        orgs = {"object": "organizations"}
+        first = await write(desk, Op.UPSERT, *people("acme", "blue"), **orgs)
+        again = await write(desk, Op.UPSERT, *people("acme", "blue", "cyan", notes="x"), **orgs)
+        assert [type(item) for item in again.values()] == [Delivered] * 3
+        assert {key: again[key] for key in first} == first
+        assert len(sandbox.rooms["organizations"].live()) == 3
+        taken = await write(
+            desk, Op.UPSERT, {"external_id": "d", "name": "Acme"}, {"external_id": "e", "name": "E"}, **orgs
+        )
+        assert isinstance(taken["d"], Rejected)
+        assert isinstance(taken["e"], Delivered)
+
+
+async def test_a_new_email_becomes_the_primary_one() -> None:
+    async with account() as (sandbox, desk):
+        await write(desk, Op.UPSERT, *people("ada", email="old@example.com"), *people("bob"))
+        said = await write(desk, Op.UPSERT, *people("ada", email="new@example.com"), *people("bob"))
+        assert isinstance(said["ada"], Delivered)
+        (record,) = [item for item in sandbox.rooms["users"].live() if item.emails]
+        assert list(record.emails.values()) == ["new@example.com", "old@example.com"]
+
+
+async def test_i29_a_user_written_too_often_waits_alone() -> None:
+    async with account() as (sandbox, desk):
+        made = await write(desk, Op.UPSERT, *people("ada"))
+        sandbox.per_user = 1
+        known = [made["ada"].remote_id]  # type: ignore[union-attr]
+        await write(desk, Op.UPDATE, *people("ada"), known=known)
+        said = await write(desk, Op.UPDATE, *people("ada"), known=known)
+        assert isinstance(said["ada"], Retry)
+        assert said["ada"].after == 27.0
+
+
+async def test_values_and_nulls_go_out_and_come_back() -> None:
+    row = {
+        "external_id": "Ada", "name": "Ada", "notes": "n", "tags": ["b", "a"], "user_fields.plan": "pro", "user_fields.mrr": 5.1,
+        "user_fields.trial": True, "user_fields.renews_on": "2026-03-01", "user_fields.interests": ["api", "voice"],
+    }  # fmt: skip
+    cleared = {**dict.fromkeys(row), "external_id": "ada", "name": "Ada", "tags": []}
+    async with account() as (_, desk):
+        fields = (await desk.describe("users")).fields
+        for sent in (row, cleared):
+            await write(desk, Op.UPSERT, sent)
+            (held,) = (await desk.read("users", ("external_id",), ["ada", "none"], list(row))).values()
+            assert all(desk.same(fields[name], value, held[name]) for name, value in sent.items()), held
+        assert not desk.same(fields["user_fields.interests"], ["api"], ["voice"])
+
+
+async def test_a_comma_in_an_external_id_is_refused_before_anything_is_sent() -> None:
+    async with account() as (sandbox, desk):
+        said = await write(desk, Op.UPSERT, *people("a,b", "c"))
+        assert [(item.key, type(item)) for item in said.values()] == [("a,b", Rejected)]
+        assert not sandbox.rooms["users"].records
+
+
+async def test_what_the_account_has_is_described() -> None:
+    async with account() as (_, desk):
+        fields = (await desk.describe("users")).fields
+        assert fields["user_fields.plan"].choices == ("free", "pro", "enterprise")
+        assert fields["user_fields.renews_on"].type is FieldType.DATE
+        assert (fields["external_id"].unique, fields["external_id"].case_insensitive) == (True, True)
+        with pytest.raises(Halt, match="no object 'tickets'"):
+            await desk.describe("tickets")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(401, {}, b'{"error":"Couldn\'t authenticate you"}'), Halt),
+        (Answer(429, {"retry-after": "27"}, b'{"error":"APIRateLimitExceeded"}'), Throttled),
+        (Answer(429, {}, b'{"error":"TooManyJobs"}'), Throttled),
+        (Answer(409, {}, b'{"error":"DatabaseConflict"}'), NotApplied),
+        (
+            Answer(422, {}, b'{"error":"RecordInvalid","details":{"name":[{"description":"too short"}]}}'),
+            Refused,
+        ),
+        (Answer(500, {}, b"<html>"), Unsettled),
+        (Answer(503, {"retry-after": "3"}, b""), Throttled),
+    ],
+)
+async def test_whole_answers_are_classified(answer: Answer, kind: type[Exception]) -> None:
+    async with account() as (_, desk):
+        assert type(desk.classify(answer)) is kind
+
+
+async def test_what_is_left_of_the_minute_is_told() -> None:
+    async with account() as (_, desk):
+        left = desk.left(Answer(200, {"ratelimit-remaining": "12", "ratelimit-reset": "7"}))
+    assert [(per, said.requests, said.seconds) for per, said in left.items()] == [(60.0, 12, 7.0)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"email": "a@b.c"}, {"api_token": "t"}, {"email": "a@b.c", "api_token": "t", "access_token": "t"}],
+)
+def test_one_credential_is_given(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="api_token"):
+        ZendeskConfig(base_url="http://127.0.0.1", **given)
+
+
+def test_a_sync_from_start_to_end_with_an_api_token(tmp_path: Path) -> None:
+    sandbox = ZendeskSandbox()
+    sandbox.token, sandbox.job_seconds = "sandbox", 0.2
+    with serving(sandbox.app()) as url, duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        db.execute(
+            "CREATE TABLE people AS SELECT i::VARCHAR AS id, concat('U', i) AS name, i * 1.5 AS mrr FROM range(250) t(i)"
+        )
+        db.close()
+        desk = {
+            "type": "zendesk",
+            "base_url": url,
+            "email": "ada@example.com",
+            "api_token": "sandbox",
+            "poll_interval": "0.1s",
+        }
+        project = {
+            "project": "p",
+            "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
+            "destinations": {"desk": desk},
+        }
+        sync = {
+            "name": "people", "model": {"table": "people", "primary_key": "id"}, "destination": "desk", "object": "users",
+            "mode": "mirror", "identify": {"external_id": "id"}, "fields": {"name": "name", "user_fields.mrr": "mrr"},
+        }  # fmt: skip
+        (tmp_path / "backhaul.yml").write_text(json.dumps(project))
+        (tmp_path / "syncs").mkdir()
+        (tmp_path / "syncs" / "people.yml").write_text(json.dumps(sync))
+        run = load(tmp_path).run("people")
+    assert (run.status, run.delivered) == ("succeeded", 250), run.error
+    assert not run.verified.mismatches
+    posted = [item.records for item in sandbox.requests if item.method == "POST"]
+    assert sorted(posted) == [50, 100, 100]
