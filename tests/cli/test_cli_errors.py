@@ -88,8 +88,11 @@ def test_a_project_without_syncs(process: Call, tmp_path: Path, command: str) ->
         (["run", "--plan", "backhaul.yml"], "backhaul.yml is not a plan file"),
         (["dead-letters", "show", "9"], "there is no dead letter 9"),
         (["dead-letters", "replay", "9"], "there is no dead letter 9"),
-        (["dead-letters", "discard"], "name dead letters by their ids, or take --all"),
-        (["dead-letters", "replay", "1", "--sync", "users"], "--sync goes with --all"),
+        (
+            ["dead-letters", "discard"],
+            "name dead letters by their ids, or by --group, --code, --field, --sync, or take --all",
+        ),
+        (["dead-letters", "replay", "1", "--sync", "users"], "--sync cannot go with ids"),
         (["reset", "users"], "reset asks first, and there is no terminal to ask on"),
     ],
 )

@@ -16,8 +16,8 @@ from cli_program import Call
 from backhaul.cli import Backhaul, main
 from backhaul.cli.session import Session, pass_session
 
-COMMANDS = ["demo", "init", "check", "plan", "run", "status", "runs", "records", "dead-letters", "verify",
-            "baseline", "reset", "sandbox", "schema", "completion"]  # fmt: skip
+COMMANDS = ["demo", "init", "check", "plan", "run", "undo", "settle", "status", "runs", "records", "why", "dead-letters", "verify", "schema-changes",
+            "baseline", "reset", "forget", "state", "sandbox", "schema", "completion"]  # fmt: skip
 
 
 def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -269,7 +269,7 @@ def test_dead_letters(delivered: Shop, call: Call) -> None:
     assert call("dead-letters", "list", "--sync", "leads").out == "no dead letters\n"
     shown = call("dead-letters", "show", str(letter["id"])).out
     assert '"email": null' in shown
-    assert call("dead-letters", "replay", "--all", "--json").json == {"replayed": [letter["id"]]}
+    assert call("dead-letters", "replay", "--all", "--json", "--yes").json == {"replayed": [letter["id"]]}
     delivered.app("DROP TABLE customers")
     delivered.app("CREATE TABLE customers (id INTEGER PRIMARY KEY, email TEXT, health INTEGER)")
     assert call("run", "customers").code == 0
@@ -279,7 +279,7 @@ def test_dead_letters(delivered: Shop, call: Call) -> None:
 def test_discarded_letters_are_not_sent_again(delivered: Shop, call: Call) -> None:
     delivered.query("UPDATE customers SET email = NULL WHERE id = 2")
     assert call("run", "customers").code == 3
-    assert call("dead-letters", "discard", "--all", "--sync", "customers").code == 0
+    assert call("dead-letters", "discard", "--all", "--sync", "customers", "--yes").code == 0
     assert "nothing changed" in call("run", "customers").out
 
 

@@ -119,5 +119,7 @@ def test_a_sandbox_serves_until_it_is_stopped(tmp_path: Path, process: Call) -> 
         assert running.wait(timeout=30) == 0
     assert (taken.code, taken.out) == (2, "")
     assert taken.err.startswith("error: port ")
-    unknown = process("sandbox", "salesforce")
-    assert (unknown.code, unknown.err) == (2, "error: there is no sandbox salesforce\n  there is hubspot\n")
+    unknown = process("sandbox", "lotus-notes")
+    assert unknown.code == 2
+    assert unknown.err.startswith("error: there is no simulated lotus-notes\n  there is ")
+    assert "hubspot" in unknown.err

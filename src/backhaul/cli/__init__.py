@@ -16,20 +16,34 @@ from backhaul.cli import (
     dead_letters,
     demo,
     failures,
+    forget,
     looking,
     records,
     running,
     sandbox,
     scaffold,
+    schema_changes,
+    settle,
+    state,
+    undo,
+    why,
 )
 from backhaul.cli.session import Group, Session
 
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start": (demo.demo, scaffold.init, checking.check),
-    "Deliver": (running.plan, running.run),
-    "Look": (looking.status, looking.runs, records.records, dead_letters.dead_letters, looking.verify),
-    "Take over and start again": (changing.baseline, changing.reset),
-    "Tools": (sandbox.sandbox, checking.schema, completion.completion),
+    "Deliver": (running.plan, running.run, undo.undo, settle.settle),
+    "Look": (
+        looking.status,
+        looking.runs,
+        records.records,
+        why.why,
+        dead_letters.dead_letters,
+        looking.verify,
+        schema_changes.schema_changes,
+    ),
+    "Take over and start again": (changing.baseline, changing.reset, forget.forget),
+    "Tools": (state.state, sandbox.sandbox, checking.schema, completion.completion),
 }
 """The commands in the order in which one comes to need them."""
 

@@ -11,23 +11,39 @@ from backhaul.cli.session import Command, Session, pass_session, sync_argument
 
 @click.command(cls=Command)
 @sync_argument()
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["model", "destination"]),
+    default="model",
+    show_default=True,
+    help="Take all rows on trust, or read the destination and take what is equal.",
+)
 @pass_session
-def baseline(session: Session, sync: str) -> None:
+def baseline(session: Session, sync: str, source: str) -> None:
     """Takes the model's rows as delivered, without sending.
 
     Use it once, when a destination holds these records already, for instance because another tool put them
-    there: from then on only changes are sent.
+    there: from then on only changes are sent. With --from destination each record is read and compared; what
+    is missing or differs is left for the next run.
 
     \b
-    Example:
+    Examples:
       backhaul baseline contacts
+      backhaul baseline contacts --from destination
     """
     project = session.project()
-    taken = {one.name: project.baseline(one.name) for one in session.syncs(project, [sync])}
-    for name, count in taken.items():
-        session.say(f"{name}: {count:,} records taken as delivered; compare them: backhaul verify {name}")
+    read = source == "destination"
+    found = {one.name: project.baseline(one.name, read=read) for one in session.syncs(project, [sync])}
+    for name, taken in found.items():
+        left = f"{taken.differ:,} are not there as they should be: backhaul plan {name}"
+        after = left if taken.differ else f"compare them: backhaul verify {name}"
+        session.say(f"{name}: {taken.records:,} records taken as delivered; {after}")
     if session.json:
-        session.emit({"baselines": [{"sync": name, "records": count} for name, count in taken.items()]})
+        told = [
+            {"sync": name, "records": taken.records, "differ": taken.differ} for name, taken in found.items()
+        ]
+        session.emit({"baselines": told})
 
 
 @click.command(cls=Command)

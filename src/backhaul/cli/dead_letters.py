@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,7 @@ from backhaul.cli.session import Group, Session, pass_session, sync_option
 
 if TYPE_CHECKING:
     from backhaul.project import Project
+    from backhaul.records.letters import Choice
 
 _SHOWN = 50
 
@@ -21,65 +22,95 @@ def dead_letters() -> None:
 
     A record that the destination or its field types refuse becomes a dead letter and blocks no other. Mend
     the model: when the record's value changes, the next run sends it. `replay` sends a value that did not
-    change.
+    change; `discard` says that this value is not to be sent.
 
     \b
     Examples:
       backhaul dead-letters list
       backhaul dead-letters show 7
-      backhaul dead-letters replay --all --sync contacts
+      backhaul dead-letters replay --group 4f9a1c
     """
 
 
-def _names(session: Session, project: Project, sync: str | None) -> list[str] | None:
-    return None if sync is None else [one.name for one in session.syncs(project, [sync])]
+def _chosen_by(action: Callable[..., Any]) -> Callable[..., Any]:
+    """--sync, --code, --field and --group: all that are given have to fit."""
+    options = (
+        sync_option("Only those of this sync (or glob)."),
+        click.option("--code", metavar="CODE", help="Only those refused with this code."),
+        click.option("--field", metavar="FIELD", help="Only those whose refusal names this field."),
+        click.option("--group", metavar="GROUP", help="Only those of this group, as `list` names it."),
+    )
+    for option in reversed(options):
+        action = option(action)
+    return action
 
 
-def _letters(session: Session, project: Project, sync: str | None) -> list[dict[str, Any]]:
-    names = _names(session, project, sync)
-    return [letter for letter in project.dead_letters() if names is None or letter["sync"] in names]
+def _choice(session: Session, project: Project, by: dict[str, str | None], **more: Any) -> Choice:
+    from backhaul.records.letters import Choice
+
+    sync = by["sync"]
+    names = None if sync is None else [one.name for one in session.syncs(project, [sync])]
+    return Choice(names, by["code"], by["field"], by["group"], **more)
 
 
 @dead_letters.command(name="list")
-@sync_option("Only those of this sync.")
+@_chosen_by
+@click.option("--all", "single", is_flag=True, help="Each one, rather than groups.")
+@click.option("--discarded", is_flag=True, help="Those that were discarded or have expired instead.")
 @pass_session
-def list_(session: Session, sync: str | None) -> None:
-    """Lists them: how many by error code, then one a line.
+def list_(session: Session, /, single: bool, discarded: bool, **by: str | None) -> None:
+    """Lists them by what is wrong, newest first, with a suggested fix.
 
-    Use it after a run that ended with exit code 3, to see what was refused and why.
+    A group is what one destination said with one code about one field; numbers, quoted values, ids and
+    addresses within a message do not matter. Use it after a run that ended with exit code 3.
 
     \b
-    Example:
-      backhaul dead-letters list --sync contacts
+    Examples:
+      backhaul dead-letters list
+      backhaul dead-letters list --all --sync contacts
+      backhaul dead-letters list --code INVALID_EMAIL --json
     """
-    found = _letters(session, session.project(), sync)
+    from backhaul.records.letters import groups
+
+    project = session.project()
+    choice = _choice(session, project, by, closed=discarded)
+    found = project.dead_letters(choice=choice, payloads=session.json)
     if session.json:
-        session.emit({"dead_letters": found})
+        session.emit({"dead_letters": found, "groups": groups(found)})
     elif not found:
         session.say("no dead letters")
+    elif single or discarded:
+        _show_all(session, found)
     else:
-        _show(session, found)
+        _show_groups(session, groups(found))
 
 
-def _show(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import ago, key_text, prose, table, text
+def _show_groups(session: Session, groups: list[dict[str, Any]]) -> None:
+    from backhaul.cli.show import ago, key_text, records
+    from backhaul.words import in_one_line
 
-    groups = table("records", "sync", "code", "for instance", right=("records",))
-    kinds = [(letter["sync"], letter["error"]["code"], letter["error"]["message"]) for letter in found]
-    example = {(name, code): message for name, code, message in reversed(kinds)}
-    for (name, code), count in Counter((name, code) for name, code, _ in kinds).most_common():
-        groups.add_row(
-            f"{count:,}", text(name), text(code, "red"), prose(session.redact(example[name, code]))
-        )
-    session.draw(groups)
-    session.say()
+    for group in groups:
+        about = f" {group['field']}" if group["field"] else ""
+        heading = f"{records(group['count'])}  {group['destination']} ({', '.join(group['syncs'])})  "
+        said = in_one_line(session.redact(group["code"]) + about)
+        session.say(click.style(heading, bold=True) + click.style(said, fg="red"))
+        session.say(f"  says     {in_one_line(session.redact(group['message']))}")
+        session.say(f"  failed   first {ago(group['first_failed_at'])}, last {ago(group['last_failed_at'])}")
+        sample = group["sample"]
+        session.say(f"  such as  {key_text(sample['key']).plain}: backhaul dead-letters show {sample['id']}")
+        session.say(f"  to do    {group['fix']}")
+        session.say(f"  or       backhaul dead-letters replay --group {group['group']}\n")
+    session.say("each one: backhaul dead-letters list --all")
+
+
+def _show_all(session: Session, found: list[dict[str, Any]]) -> None:
+    from backhaul.cli.show import ago, key_text, table, text
+
     rows = table("id", "sync", "key", "code", "attempts", "last failed", "message", right=("id", "attempts"))
     for letter in found[:_SHOWN]:
-        error, when = (
-            letter["error"],
-            "to be sent again" if letter["replay"] else ago(letter["last_failed_at"]),
-        )
-        message = text(session.redact(error["message"]))
+        error = letter["error"]
+        when = "to be sent again" if letter["replay"] else ago(letter["last_failed_at"])
+        message = text(session.redact(error["message"]) or f"({letter['status']})")
         named = (str(letter["id"]), text(letter["sync"]), key_text(letter["key"]), text(error["code"], "red"))
         rows.add_row(*named, str(letter["attempts"]), when, message)
     session.draw(rows)
@@ -92,16 +123,21 @@ def _show(session: Session, found: list[dict[str, Any]]) -> None:
 @click.argument("letter", type=int, metavar="ID")
 @pass_session
 def show(session: Session, letter: int) -> None:
-    """Shows one in full: what was sent, what was answered.
+    """Shows one in full: what was sent, what was answered, what to do.
 
     \b
     Example:
       backhaul dead-letters show 7
     """
     from backhaul.errors import UsageError
+    from backhaul.records.letters import Choice
 
-    found = session.project().dead_letters(letter=letter)
-    if not found:
+    project = session.project()
+    for closed in (False, True):
+        found = project.dead_letters(choice=Choice(ids=(letter,), closed=closed))
+        if found:
+            break
+    else:
         raise UsageError(f"there is no dead letter {letter}", hint="see `backhaul dead-letters list`")
     if session.json:
         session.emit({"dead_letter": found[0]})
@@ -110,76 +146,130 @@ def show(session: Session, letter: int) -> None:
 
 
 def _show_one(session: Session, letter: dict[str, Any]) -> None:
-    import orjson
-
     from backhaul.cli.show import key_text
+    from backhaul.words import in_one_line
 
     error = letter["error"]
-    session.say(click.style(f"{letter['sync']} {key_text(letter['key']).plain}", bold=True))
-    code, message = click.style(session.redact(error["code"]), fg="red"), session.redact(error["message"])
-    session.say(f"  error     {code}: {message}")
-    session.say(f"  operation {letter['op']}, {letter['attempts']} attempts")
+    key = key_text(letter["key"]).plain
+    session.say(click.style(f"{letter['sync']} {key}", bold=True))
+    code, message = in_one_line(session.redact(error["code"])), in_one_line(session.redact(error["message"]))
+    session.say(f"  error     {click.style(code, fg='red')}{': ' if message else ''}{message}")
+    attempts = f"{letter['attempts']} attempt{'' if letter['attempts'] == 1 else 's'}"
+    session.say(f"  operation {letter['op']}, {attempts}")
     session.say(f"  failed    first {letter['first_failed_at']}, last {letter['last_failed_at']}")
-    payload = orjson.dumps(letter["payload"], option=orjson.OPT_INDENT_2).decode()
-    session.say("  payload\n" + "\n".join(f"    {line}" for line in session.redact(payload).split("\n")))
+    if letter["payload"] is None:
+        session.say(f"  payload   kept no more; what the model says now: backhaul why {letter['sync']} {key}")
+    else:
+        _show_payload(session, letter["payload"])
+    if letter["status"] in ("discarded", "expired"):
+        session.say(f"{letter['status']}: not sent until its value changes, or you replay it")
+        return
+    session.say(f"  to do     {letter['fix']}")
     if letter["replay"]:
         session.say("the next run sends its newest value")
     else:
         session.say(f"mend the model, or send it as it is: backhaul dead-letters replay {letter['id']}")
 
 
-def _chosen(
-    session: Session, project: Project, ids: tuple[int, ...], everything: bool, sync: str | None
+def _show_payload(session: Session, payload: Any) -> None:
+    import orjson
+
+    text = session.redact(orjson.dumps(payload, option=orjson.OPT_INDENT_2).decode())
+    session.say("  payload\n" + "\n".join(f"    {line}" for line in text.split("\n")))
+
+
+def _picked(
+    session: Session, project: Project, ids: tuple[int, ...], everything: bool, by: dict[str, str | None]
 ) -> list[int]:
+    """The ids of the letters that a command is about. Raises: UsageError: it does not say which, or there are none."""
+    from backhaul.errors import UsageError
+    from backhaul.records.letters import chosen
+
+    filters = [f"--{name}" for name, value in by.items() if value is not None]
+    if ids and (everything or filters):
+        raise UsageError(
+            f"{' and '.join(filters) or '--all'} cannot go with ids", hint="an id names one dead letter"
+        )
+    if not ids and not everything and not filters:
+        raise UsageError("name dead letters by their ids, or by --group, --code, --field, --sync, or take --all",
+                         hint="`backhaul dead-letters list`")  # fmt: skip
+    if ids:
+        return list(dict.fromkeys(ids))
+    choice = _choice(session, project, by)
+    if choice.group is None:
+        return [row["id"] for row in chosen(project.workspace, choice)]
+    return [letter["id"] for letter in project.dead_letters(choice=choice, payloads=False)]
+
+
+def _confirm(what: str, letters: list[int], yes: bool) -> None:
+    """Asks, where a choice may be of more than was thought of. Raises: UsageError: there is nobody to ask."""
+    import sys
+
+    from backhaul.cli.show import records
     from backhaul.errors import UsageError
 
-    if everything == bool(ids):
-        raise UsageError("name dead letters by their ids, or take --all", hint="`backhaul dead-letters list`")
-    if sync is not None and not everything:
-        raise UsageError("--sync goes with --all", hint="an id names one dead letter of one sync")
-    return [letter["id"] for letter in _letters(session, project, sync)] if everything else list(ids)
+    if yes or not letters:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"this asks first ({records(len(letters))}), and there is no terminal to ask on", hint="add --yes"
+        )
+    click.confirm(what.format(records(len(letters))), abort=True, err=True)
+
+
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+_ALL = click.option("--all", "everything", is_flag=True, help="All of them.")
 
 
 @dead_letters.command()
 @click.argument("ids", type=int, nargs=-1, metavar="[ID]...")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@sync_option("With --all: only those of this sync.")
+@_ALL
+@_chosen_by
+@_YES
 @pass_session
-def replay(session: Session, ids: tuple[int, ...], everything: bool, sync: str | None) -> None:
+def replay(session: Session, /, ids: tuple[int, ...], everything: bool, yes: bool, **by: str | None) -> None:
     """Lets the next run send them again, with newest values.
 
-    Use it when the destination was mended, rather than the model.
+    Use it when the destination was mended, rather than the model. Says how many, and asks, unless ids are
+    named.
 
     \b
     Examples:
       backhaul dead-letters replay 7 8
-      backhaul dead-letters replay --all --sync contacts
+      backhaul dead-letters replay --group 4f9a1c
+      backhaul dead-letters replay --all --sync contacts --yes
     """
     project = session.project()
-    letters = _chosen(session, project, ids, everything, sync)
+    letters = _picked(session, project, ids, everything, by)
+    _confirm("Send {} again, with newest values?", letters, yes or bool(ids))
     project.mark_dead_letters(letters, "replay")
-    session.say(f"{len(letters):,} go with the next run: backhaul run{f' {sync}' if sync else ''}")
+    named = f" {by['sync']}" if by["sync"] else ""
+    session.say(f"{len(letters):,} go with the next run: backhaul run{named}")
     if session.json:
         session.emit({"replayed": letters})
 
 
 @dead_letters.command()
 @click.argument("ids", type=int, nargs=-1, metavar="[ID]...")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@sync_option("With --all: only those of this sync.")
+@_ALL
+@_chosen_by
+@_YES
 @pass_session
-def discard(session: Session, ids: tuple[int, ...], everything: bool, sync: str | None) -> None:
-    """Drops them until their values change.
+def discard(session: Session, /, ids: tuple[int, ...], everything: bool, yes: bool, **by: str | None) -> None:
+    """Says that these values are not to be sent.
 
-    Use it for records that are not worth mending.
+    Their messages and payloads go; the records stay rejected, and are sent when their values change. Use it
+    for records that are not worth mending. Says how many, and asks, unless ids are named.
 
     \b
-    Example:
+    Examples:
       backhaul dead-letters discard 7
+      backhaul dead-letters discard --code INVALID_EMAIL --field email
     """
     project = session.project()
-    letters = _chosen(session, project, ids, everything, sync)
+    letters = _picked(session, project, ids, everything, by)
+    _confirm("Discard {}? Their values are not sent until they change.", letters, yes or bool(ids))
     project.mark_dead_letters(letters, "discarded")
-    session.say(f"{len(letters):,} dropped until their values change")
+    session.say(f"{len(letters):,} not sent until their values change")
     if session.json:
         session.emit({"discarded": letters})

@@ -12,14 +12,14 @@ import click
 
 from backhaul.cli import failures, show
 from backhaul.cli.progress import Meter
-from backhaul.report import RunOptions
-from backhaul.run import Run
+from backhaul.runs.report import RunOptions
+from backhaul.runs.run import Run
 
 if TYPE_CHECKING:
     from backhaul.cli.session import Session
     from backhaul.config import SyncConfig
     from backhaul.project import Project
-    from backhaul.report import RunReport
+    from backhaul.runs.report import RunReport
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -129,18 +129,19 @@ def _parts(report: RunReport) -> list[str]:
 
 
 def _notes(report: RunReport) -> list[str]:
-    notes = show.reasons(report.reasons)
+    notes = [show.FIRST] if report.first and report.status == "held" else []
+    notes += show.reasons(report.reasons, report.remapped)
+    notes += show.schema_changes(report.schema_changes)
+    notes += show.suppressed(report.suppressed)
+    if report.recreated:
+        notes.append(f"{show.records(report.recreated)} gone at the destination, made again")
     if report.verified is not None and report.verified.checked:
         wrong = len(report.verified.mismatches)
         said = (
             f"{wrong:,} differ and are sent again: backhaul verify {report.sync}" if wrong else "all as sent"
         )
         notes.append(f"{show.records(report.verified.checked)} read back, {said}")
-    if report.rejected:
-        were = "was" if report.rejected == 1 else "were"
-        notes.append(
-            f"{show.records(report.rejected)} {were} refused: backhaul dead-letters list --sync {report.sync}"
-        )
+    notes += show.refused(report)
     if report.unknown:
         where = f"backhaul records {report.sync} --status unknown"
         notes.append(f"{show.records(report.unknown)} may or may not have arrived: {where}")

@@ -49,9 +49,23 @@ def next_step(health: dict[str, Any]) -> str:
         return f"backhaul run {name} --plan {last['plan']}" if last.get("plan") else f"backhaul plan {name}"
     if last["status"] == "failed":
         return f"backhaul runs {name}"
+    if records["quarantined"]:
+        return f"backhaul records {name} --status quarantined"
     if records["rejected"]:
         return f"backhaul dead-letters list --sync {name}"
-    return f"backhaul run {name}" if records["pending"] or last["status"] == "deferred" else ""
+    return (
+        f"backhaul run {name}"
+        if records["pending"] or records["unknown"] or last["status"] == "deferred"
+        else ""
+    )
+
+
+_FOR_PEOPLE = {
+    "unknown": "a request left and nobody knows whether it was applied. The next run settles what it safely can; a create "
+    "that stays unknown is never sent again by itself: look for it in the destination (docs/concepts.md, Unknown)",
+    "quarantined": "the destination holds several records for one key: merge or remove the surplus there "
+    "(docs/concepts.md, Unknown)",
+}
 
 
 def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
@@ -71,6 +85,9 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         last = health["last_run"] or {}
         if last.get("error"):
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
+        for stage, said in _FOR_PEOPLE.items():
+            if health["records"][stage]:
+                session.say(f"\n{health['sync']}: {health['records'][stage]:,} {stage}: {said}")
         if health["next"]:
             between = "" if last.get("error") else "\n"
             session.say(f"{between}next: {click.style(health['next'], fg='cyan')}")

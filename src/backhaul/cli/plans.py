@@ -8,11 +8,12 @@ import click
 
 from backhaul.cli import show
 from backhaul.cli.session import Session
+from backhaul.runs.undo import REASONS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from backhaul.report import PlanReport
+    from backhaul.runs.report import PlanReport
 
 _MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 _FIELDS = {"create": 8, "update": 12, "delete": 2}
@@ -24,13 +25,26 @@ _RECORDS = {"create": 3, "update": 5, "delete": 3}
 def draw(session: Session, plan: PlanReport) -> None:
     """One plan on stdout."""
     total = sum(plan.changes.values())
-    kind = "changed since the last run" if plan.incremental else "in the model"
+    if plan.undo is not None:
+        session.say(f"undo of run {plan.undo['run']}")
+    kind = (
+        "to put back"
+        if plan.undo is not None
+        else "changed since the last run"
+        if plan.incremental
+        else "in the model"
+    )
     session.say(
         f"{click.style(plan.sync, bold=True)} → {plan.destination} {plan.object}   {plan.rows:,} rows {kind}"
     )
     session.say(f"  {_counts(plan)}")
-    for reason in show.reasons(plan.reasons):
+    for reason in [
+        *([show.FIRST] if plan.first and total else []),
+        *show.reasons(plan.reasons, plan.remapped),
+    ]:
         session.say(f"  {reason}")
+    for notice in [*show.schema_changes(plan.schema_changes), *show.suppressed(plan.suppressed)]:
+        session.say(f"  {notice}")
     if plan.sample:
         session.say()
         chosen = [change for op, most in _RECORDS.items() for change in _of(plan.sample, op)[:most]]
@@ -40,7 +54,19 @@ def draw(session: Session, plan: PlanReport) -> None:
             session.say(f"  … {total - len(chosen):,} more like these")
     _refusals(session, plan)
     _guards(session, plan)
+    _left_out(session, plan)
     _cost(session, plan, total)
+    if plan.undo is not None and total:
+        session.say(
+            "  the next normal run sends the model's values again, unless the model or the mapping is mended first"
+        )
+
+
+def _left_out(session: Session, plan: PlanReport) -> None:
+    for why, left in (plan.undo or {}).get("left_out", {}).items():
+        keys = ", ".join(show.key_text(key).plain for key in left["keys"])
+        more = ", …" if left["count"] > len(left["keys"]) else ""
+        session.say(f"  left out: {show.records(left['count'])} {REASONS[why]} ({keys}{more})")
 
 
 def _of(sample: list[dict[str, Any]], op: str) -> list[dict[str, Any]]:
@@ -55,6 +81,8 @@ def _counts(plan: PlanReport) -> str:
     ]
     if plan.refused:
         parts.append(click.style(f"! {plan.refused:,} refused", fg="red"))
+    if not parts and plan.undo is not None:
+        return "nothing to put back"
     return "   ".join(parts) if parts else "nothing to do: the destination has acknowledged every row"
 
 

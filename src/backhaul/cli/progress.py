@@ -32,7 +32,7 @@ class Meter:
 
     def __call__(self, sync: str, total: int, totals: Totals) -> None:
         if self._bar is not None:
-            note = f"{totals.rejected:,} rejected" if totals.rejected else ""
+            note = totals.waits or (f"{totals.rejected:,} rejected" if totals.rejected else "")
             self._bar.update(self._bar.task_ids[0], total=total, completed=totals.settled, note=note)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backhaul.config import SyncConfig
     from backhaul.errors import BackhaulError
     from backhaul.project import Project
-    from backhaul.report import PlanReport
+    from backhaul.runs.report import PlanReport
 
 
 @click.command(cls=Command)

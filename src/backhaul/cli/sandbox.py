@@ -24,30 +24,32 @@ def sandbox(session: Session, name: str, port: int) -> None:
       backhaul sandbox hubspot --port 8100
     """
     import asyncio
-    from importlib.metadata import entry_points
 
-    from backhaul.errors import UsageError
+    from backhaul.sandbox.kit import simulation
 
-    known = {entry.name: entry for entry in entry_points(group="backhaul.sandboxes")}
-    if name not in known:
-        raise UsageError(f"there is no sandbox {name}", hint=f"there is {', '.join(sorted(known))}")
-    asyncio.run(_serve(session, known[name].load()(), port))
+    asyncio.run(_serve(session, simulation(name)(), port))
 
 
 async def _serve(session: Session, simulated: Any, port: int) -> None:
     """Serves until SIGINT or SIGTERM."""
     import asyncio
+    import gc
     import signal
 
     from backhaul.errors import UsageError
     from backhaul.sandbox.kit import serve
 
+    # a full collection over all records would hold requests up, and make them look sent at once
+    gc.set_threshold(100_000, 50, 1_000)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         async with serve(simulated, port=port) as url:
             session.say(f"{simulated.name} sandbox at {url}  (open it in a browser; Ctrl-C ends it)")
+            if simulated.sample:
+                session.say(f"  backhaul.yml   crm: {simulated.sample.connection(url)}")
+                session.say(f"  .env           {'  '.join(simulated.sample.environment())}")
             if session.json:
                 session.emit({"sandbox": simulated.name, "url": url})
             await ended.wait()

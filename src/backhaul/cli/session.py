@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backhaul.words import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -111,13 +113,6 @@ class Session:
         with console.capture() as captured:
             console.print(drawn)
         self.say("\n".join(line.rstrip() for line in captured.get().splitlines()))
-
-
-def printable(text: str) -> str:
-    """The text with control characters, ANSI sequences among them, written out; line breaks stay."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one == "\n" else f"\\x{ord(one):02x}" for one in text)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from backhaul.cli.session import printable
+from backhaul.words import in_one_line, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+    from backhaul.runs.report import RunReport
 
 LONGEST = 48
 """Characters of one value in a table."""
@@ -112,6 +114,57 @@ REASONS = {
 }
 
 
-def reasons(found: dict[str, int]) -> list[str]:
-    """`resends 41,200 because the mapping changed`, a line for each reason."""
-    return [f"resends {count:,} {REASONS.get(name, name)}" for name, count in found.items() if count]
+def reasons(found: dict[str, int], remapped: dict[str, int]) -> list[str]:
+    """`resends 41,200 because the mapping of tier changed`, a line for each reason."""
+    lines = [
+        f"resends {count:,} {REASONS.get(name, name)}"
+        for name, count in found.items()
+        if count and name != "mapping"
+    ]
+    return [*_mapping(found.get("mapping", 0), remapped), *lines]
+
+
+def _mapping(count: int, remapped: dict[str, int]) -> list[str]:
+    if not remapped:
+        return [f"resends {count:,} {REASONS['mapping']}"] if count else []
+    if len(remapped) == 1:
+        return [f"resends {count:,} because the mapping of {name} changed" for name in remapped]
+    parts = ", ".join(
+        f"{name} {caused:,}" for name, caused in sorted(remapped.items(), key=lambda one: -one[1])[:8]
+    )
+    more = f" and {len(remapped) - 8} more" if len(remapped) > 8 else ""
+    return [f"resends {count:,} because the mapping changed of {len(remapped)} fields: {parts}{more}"]
+
+
+def suppressed(count: int) -> list[str]:
+    """The notice that rows were left out because they were forgotten."""
+    return (
+        [f"{records(count)} of the model not sent: forgotten (backhaul forget SYNC --list)"] if count else []
+    )
+
+
+def refused(report: RunReport) -> list[str]:
+    """How many were refused and what to do about the commonest refusal; how many dead letters are kept no more."""
+    notes = []
+    if report.rejected:
+        were = "was" if report.rejected == 1 else "were"
+        notes.append(
+            f"{records(report.rejected)} {were} refused: backhaul dead-letters list --sync {report.sync}"
+        )
+    if report.refused:
+        most = report.refused[0]
+        about = f" {most['field']}" if most["field"] else ""
+        notes.append(in_one_line(f"{most['count']:,} × {most['code']}{about}: {most['fix']}"))
+    if report.expired:
+        letters = "1 dead letter is" if report.expired == 1 else f"{report.expired:,} dead letters are"
+        notes.append(f"{letters} kept no more: not sent until the value changes")
+    return notes
+
+
+FIRST = "first sync: if the destination holds these records already, see `backhaul baseline`"
+
+
+def schema_changes(found: list[str]) -> list[str]:
+    """`the model changed: column city (VARCHAR) is new`, a line for each of the first few."""
+    more = [f"and {len(found) - 5} more: backhaul schema-changes SYNC"] if len(found) > 5 else []
+    return [printable(f"the model changed: {one}") for one in found[:5]] + more

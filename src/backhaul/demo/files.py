@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
+
+from backhaul.delivery.connect import connected
+from backhaul.project import load
+from backhaul.sandbox.kit import Sample
 
 BACKHAUL_YML = """\
 project: demo
 warehouses:
   main: {{type: duckdb, path: warehouse.duckdb}}
 destinations:
-  crm: {{type: hubspot, base_url: "{crm}", access_token: "${{HUBSPOT_TOKEN}}"}}
+  crm: {connection}
   app: {{type: sqlite, path: product.db}}
 """
 
@@ -22,21 +27,13 @@ from marts.contacts c join marts.accounts a using (account_id)
 
 CONTACTS_YML = """\
 name: contacts
-model: {file: models/contacts.sql, primary_key: contact_id}
+model: {{file: models/contacts.sql, primary_key: contact_id}}
 destination: crm
-object: contacts
-mode: upsert
-identify: {email: email}
+object: {object}
+mode: {mode}
+identify: {{{identify}}}
 fields:                        # destination field <- SQL expression
-  firstname: first_name
-  lastname: last_name
-  jobtitle: job_title
-  plan_tier: upper(plan)
-  mrr: mrr
-  seats: seats
-  health_score: round(health, 1)
-  churn_risk: churn_risk
-  last_seen: last_seen
+{fields}
 """
 
 SCORES_YML = """\
@@ -53,31 +50,28 @@ fields:
   is_at_risk: churn_risk > 0.8 and health < 40
 """
 
-PROPERTIES = {
-    "plan_tier": ("enumeration", "select", ["FREE", "TEAM", "BUSINESS", "ENTERPRISE"]),
-    "mrr": ("number", "number", []),
-    "seats": ("number", "number", []),
-    "health_score": ("number", "number", []),
-    "churn_risk": ("number", "number", []),
-    "last_seen": ("date", "date", []),
-}
-"""Custom contact properties: type, field type, options."""
 
-
-def write_project(folder: Path, crm: str) -> None:
-    """Writes the project's files; `crm` is the simulated CRM's address."""
+def write_project(folder: Path, sample: Sample, url: str) -> None:
+    """Writes the project's files; `url` is the simulated destination's address."""
     for name, text in {
-        "backhaul.yml": BACKHAUL_YML.format(crm=crm),
-        ".env": "HUBSPOT_TOKEN=local-sandbox-token\n",
+        "backhaul.yml": BACKHAUL_YML.format(connection=sample.connection(url)),
+        ".env": "\n".join([*sample.environment(), ""]),
         ".gitignore": ".backhaul/\n.env\n",
         "models/contacts.sql": CONTACTS_SQL,
-        "syncs/contacts.yml": CONTACTS_YML,
+        "syncs/contacts.yml": CONTACTS_YML.format(
+            object=sample.object, mode=sample.mode, identify=_joined(sample.identify),
+            fields="\n".join(f"  {name}: {sql}" for name, sql in sample.fields.items()),
+        ),
         "syncs/scores.yml": SCORES_YML,
-    }.items():
+    }.items():  # fmt: skip
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (folder / ".env").chmod(0o600)
+
+
+def _joined(keys: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in keys.items())
 
 
 def create_product_database(path: Path) -> None:
@@ -88,3 +82,15 @@ def create_product_database(path: Path) -> None:
             "is_at_risk BOOLEAN, notes TEXT DEFAULT 'written by the product')"
         )
     db.close()
+
+
+async def make_fields(folder: Path, sample: Sample) -> None:
+    """Makes the custom fields, through the project's own connection: the requests count in its limits."""
+    if not sample.first:
+        return
+    with load(folder) as project:
+        name, workspace = "crm", project.workspace
+        kind, config = workspace.destination_class(name), workspace.destination_config(name)
+        async with connected(name, kind, config, workspace.buckets()) as remote:
+            for method, path, body in sample.first:
+                await remote.door.request(method, path, json=body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json as json_text
 import os
 import re
@@ -9,14 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from backhaul.demo.files import PROPERTIES, create_product_database, write_project
-from backhaul.demo.warehouse import ACCOUNTS, build, change
+from backhaul.demo.files import create_product_database, make_fields, write_project
+from backhaul.demo.warehouse import build, change
+from backhaul.destinations.kit import Destination
 from backhaul.errors import RunError, UsageError
+from backhaul.project import load
+from backhaul.sandbox.kit import Sample, Sandbox, simulation
 
 _START = 20.0
 """Seconds that the simulated CRM may take to come up."""
@@ -25,22 +29,29 @@ _EXPECTED = (0, 3)
 
 
 def run(
-    folder: Path | None = None, *, json: bool = False, quiet: bool = False, accounts: int = ACCOUNTS
-) -> int:
-    """Runs the demo in a folder (default: a new temporary one). Returns 0 when every step ended as told.
+    folder: Path | None = None, *, destination: str = "hubspot", json: bool = False, quiet: bool = False, rows: int | None = None,
+) -> int:  # fmt: skip
+    """Runs the demo in a folder (default: a new temporary one) with a simulated `destination`. `rows`: accounts in the
+    warehouse, by default as many as the destination's limits take in half a minute. Returns 0 when every step ended as told.
 
     Raises:
-        UsageError: the folder is not empty.
+        UsageError: the folder is not empty; there is no such simulation.
         RunError: a step failed.
     """
+    simulated = simulation(destination)
+    sample = simulated.sample
+    if sample is None:
+        raise UsageError(
+            f"the demo cannot show {destination}", hint=f"`backhaul sandbox {destination}` serves it"
+        )
     folder = Path(tempfile.mkdtemp(prefix="backhaul-demo-")) if folder is None else folder.absolute()
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty", hint="give the demo a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with _crm(folder) as url:
-        story = Story(folder, url, loud=not (json or quiet))
-        story.prepare(accounts)
+    with _remote(folder, destination) as url:
+        story = Story(folder, simulated, sample, url, loud=not (json or quiet))
+        story.prepare(rows or sample.rows)
         story.first_sync()
         story.a_day_later()
         story.look_back()
@@ -54,8 +65,11 @@ def run(
 class Story:
     """Tells and does one step after the other."""
 
-    def __init__(self, folder: Path, crm: str, *, loud: bool) -> None:
-        self.folder, self.crm, self.loud = folder, crm, loud
+    def __init__(
+        self, folder: Path, simulated: type[Sandbox], sample: Sample, url: str, *, loud: bool
+    ) -> None:
+        self.folder, self.url, self.loud = folder, url, loud
+        self.name, self.sample = simulated.name, sample
         self.steps: list[dict[str, object]] = []
         from rich.console import Console
 
@@ -85,22 +99,16 @@ class Story:
                   "Some rows are dirty, as rows are: a malformed e-mail, a missing one, one used twice, "
                   "a job title of 70,000 letters.")  # fmt: skip
         build(self.folder / "warehouse.duckdb", accounts)
-        write_project(self.folder, self.crm)
+        write_project(self.folder, self.sample, self.url)
         create_product_database(self.folder / "product.db")
-        for name, (kind, widget, options) in PROPERTIES.items():
-            _post(f"{self.crm}/crm/v3/properties/contacts", {
-                "name": name, "label": name, "type": kind, "fieldType": widget, "groupName": "contactinformation",
-                "options": [{"label": option.title(), "value": option} for option in options],
-            })  # fmt: skip
+        asyncio.run(make_fields(self.folder, self.sample))
         self.tell(
-            "Two syncs: contacts to a CRM (HubSpot, simulated with its real limits), scores to the product's own database."
+            f"Two syncs: contacts to {self.name} (simulated, with its real limits), scores to the product's own database."
         )
         self.do("check")
 
     def first_sync(self) -> None:
-        self.tell(
-            "First sync. The CRM takes 100 records a request and 100 requests in 10 seconds; nothing is sent twice or too fast."
-        )
+        self.tell(f"First sync. {self._limits()}; nothing is sent twice or too fast.")
         self.do("run", expected=_EXPECTED)
 
     def a_day_later(self) -> None:
@@ -117,9 +125,29 @@ class Story:
             "Nothing is lost: what was refused is kept, with its reason, and is sent again when its row changes."
         )
         self.do("dead-letters", "list")
-        self.tell("Does the CRM hold what it acknowledged? Read back, and compare.")
-        self.do("verify", "contacts", "--sample", "50")
+        if self._kind().read is not Destination.read:
+            self.tell(f"Does {self.name} hold what it acknowledged? Read back, and compare.")
+            self.do("verify", "contacts", "--sample", "50")
         self.do("status")
+
+    def _kind(self) -> type[Destination[Any]]:
+        with load(self.folder) as project:
+            return project.workspace.destination_class("crm")
+
+    def _limits(self) -> str:
+        spec = self._kind().spec
+        records = max(limits.records for limits in spec.batch.values())
+        said = (
+            f"{self.name} takes {records:,} records a request"
+            if records > 1
+            else f"{self.name} takes one record a request"
+        )
+        short = [rate for rate in spec.limits if rate.per <= 60]
+        if not short:
+            return said
+        per = "a second" if short[0].per == 1 else f"in {short[0].per:g} seconds"
+        requests = "one request" if short[0].count == 1 else f"{short[0].count:,} requests"
+        return f"{said} and {requests} {per}"
 
     def end(self, seconds: float) -> list[dict[str, object]]:
         self.tell(f"That was all, in {seconds:.0f} seconds. To look around:")
@@ -132,18 +160,18 @@ class Story:
         }.items():
             self.console.print(f"  {command:<48} [dim]{why}[/]")
         self.console.print(
-            "[dim]  The simulated CRM ends with the demo; `backhaul sandbox hubspot` starts a new one.[/]\n"
+            f"[dim]  The simulated {self.name} ends with the demo; `backhaul sandbox {self.sample.type}` starts a new one.[/]\n"
         )
         return self.steps
 
 
 @contextmanager
-def _crm(folder: Path) -> Iterator[str]:
-    """The simulated CRM, in a process of its own."""
+def _remote(folder: Path, name: str) -> Iterator[str]:
+    """The simulated destination, in a process of its own."""
     log = folder / "sandbox.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backhaul", "sandbox", "hubspot", "--port", "0"],
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "backhaul", "sandbox", name, "--port", "0"],
             stdout=output, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     try:
@@ -161,14 +189,4 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
         if found:
             return found[0]
         time.sleep(0.05)
-    raise RunError("the simulated CRM did not start", hint=f"see {log}")
-
-
-def _post(url: str, body: object) -> None:
-    request = urllib.request.Request(  # noqa: S310 - 127.0.0.1
-        url,
-        json_text.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": "Bearer local-sandbox-token"},
-    )
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-        return
+    raise RunError("the simulated destination did not start", hint=f"see {log}")

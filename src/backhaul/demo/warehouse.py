@@ -162,7 +162,7 @@ def change(path: Path, percent: int = 1) -> None:
     with duckdb.connect(str(path)) as db:
         db.execute(f"""
             UPDATE marts.accounts SET health = round(100 - health, 1), seats = seats + 5, mrr = mrr * 1.1
-            WHERE hash(account_id, 10) % {100 // percent} = 0""")
+            WHERE hash(account_id + 1000000) % {100 // percent} = 0""")
         db.execute("DELETE FROM marts.contacts WHERE account_id IN (5, 6, 7)")
         db.execute("DELETE FROM marts.accounts WHERE account_id IN (5, 6, 7)")
         db.execute("UPDATE marts.contacts SET email = replace(email, ' at ', '@') WHERE contact_id = 17")
