@@ -1,8 +1,9 @@
 # Every target does its own set-up. Without make: run the scripts themselves.
-.PHONY: demo test lint types bench docs
+.PHONY: demo test lint types bench torture simulate docs
 
+# make demo DESTINATION=salesforce: another destination
 demo:
-	@scripts/demo
+	@scripts/demo --destination $(or $(DESTINATION),hubspot)
 
 test:
 	@scripts/test
@@ -20,6 +21,15 @@ types:
 bench:
 	@scripts/setup
 	@.venv/bin/python -m benchmarks
+
+# make torture KILLS=1000: the long form
+torture:
+	@scripts/torture --kills $(or $(KILLS),100)
+
+# make simulate SEEDS=100000: the long form
+simulate:
+	@scripts/setup
+	@.venv/bin/python -m tests.simulation --seeds $(or $(SEEDS),1000)
 
 docs:
 	@scripts/docs

@@ -1,0 +1,219 @@
+"""Mutants of the engine: each breaks one thing that keeps a promise, and the simulation must notice. A mutant is a rewrite of
+one module's source, made while a test's own child process imports it; the product knows nothing of them."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from .scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` occurs exactly once in the module's source. `needs`: which scenarios can show it at all."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    needs: Callable[[Scenario], bool] = lambda scenario: True
+
+
+def _unanswered(scenario: Scenario) -> float:
+    faults = scenario.faults
+    return faults.reset_before + faults.reset_after + faults.broken + faults.garbage
+
+
+def _taken_over(scenario: Scenario) -> bool:
+    """A worker may find that another one has taken its sync."""
+    return scenario.setup.shared and scenario.races == "same"
+
+
+_DELIVERY, _TALLY, _RESULTS = (
+    "backhaul.delivery.delivery",
+    "backhaul.delivery.tally",
+    "backhaul.destinations.http.results",
+)
+_KIT, _FOLD, _RECOVERY = "backhaul.destinations.kit", "backhaul.ledger.fold", "backhaul.runs.recovery"
+_BUDGET, _SHARED = "backhaul.delivery.budget", "backhaul.ledger.shared"
+_SENDING, _CONNECT, _DIFF = "backhaul.runs.sending", "backhaul.delivery.connect", "backhaul.ledger.diff"
+
+MUTANTS = (
+    Mutant(
+        "acknowledge before delivery", _DELIVERY,
+        '            failpoint("intended")\n',
+        "            self.journal.store(self.journal.settlement(tally.outcome()), lambda failure: None)\n",
+    ),
+    Mutant("trust a 200", _TALLY, "        if outcomes.everything:\n", "        if True:\n"),
+    Mutant(
+        "no intent", _DELIVERY,
+        "self.journal.store([self._intention(batch) for batch in group], partial(leave, group))", "leave(group, None)",
+    ),
+    Mutant(
+        "positional results", _RESULTS,
+        "zip(keys, items, strict=True) if results.index else named(results, items)",
+        "zip(keys, items)",
+    ),
+    Mutant(
+        "retry of creates", _DELIVERY,
+        "if not doubted or batch.op in self._repeatable or self._keyed(batch):", "if True:", lambda s: s.setup.mode == "insert",
+    ),
+    Mutant(
+        "watermark before settle", _FOLD,
+        "plan.watermark if complete else None", "plan.watermark", lambda s: s.setup.cursor,
+    ),
+    Mutant("no limiter", "backhaul.delivery.door", "given = await self.budget.acquire()", "given = None"),
+    Mutant("a limiter for each run", _CONNECT, "buckets=buckets,", "buckets=None,", lambda s: "40/1h" in s.setup.rates),
+    Mutant("ignore Retry-After", _KIT, "    after = retry_after(answer.headers)\n", "    after = None\n"),
+    Mutant(
+        "hold the batch that was throttled, not the bucket", _DELIVERY,
+        "            self.budget.hold(\n", "            (lambda *_: None)(\n",
+    ),
+    Mutant(
+        "a repeated create is cut to what is open", _DELIVERY,
+        "sent = batch if self._keyed(batch) else batch.only(open_rows)", "sent = batch.only(open_rows)",
+        lambda s: s.setup.mode == "insert" and s.setup.idempotent,
+    ),
+    Mutant(
+        "forget the journal before the fold", _SENDING,
+        "        found = settlements(state, plan.id)\n",
+        '        found = settlements(state, plan.id)\n        state.drop_plan(plan.id, plan.path.with_suffix(".gone"))\n',
+    ),
+    Mutant(
+        "unknown is delivered", _RECOVERY,
+        "found += [Settlement(Stage.UNKNOWN, number, number + 1)", "found += [Settlement(Stage.ACKNOWLEDGED, number, number + 1)",
+    ),
+    Mutant("doubt is dropped", _TALLY, "Event.SILENCE if row in self.doubted else Event.NOT_APPLIED", "Event.NOT_APPLIED"),
+    Mutant("an interrupted batch is forgotten", _RECOVERY, '        for row in state.do("intents", {"plan": plan_id})\n', "        for row in []\n", lambda s: s.crash > 0.5),
+    Mutant("an interrupted batch keeps its hash", _FOLD, "SET _hash = NULL, _state = {_UNKNOWN}", "SET _state = {_UNKNOWN}",
+           lambda s: s.setup.mode != "insert" and s.runs > 1 and (s.crash > 0.5 or _unanswered(s) > 0.5)),
+    Mutant(
+        "rejected is delivered", _TALLY,
+        "                self.reject(batch, row, outcome)\n", "                pass\n",
+    ),
+    Mutant(
+        "omitted is delivered", _TALLY,
+        "return sorted([*retry, *waiting]), waiting", "return sorted(retry), set()",
+    ),
+    Mutant("no end of attempts", _DELIVERY, "ATTEMPTS = 5\n", "ATTEMPTS = 50\n"),
+    Mutant("no backoff", _DELIVERY, "longest = min(_LONGEST_WAIT, _BASE_WAIT * 2**attempt)", "longest = 0.0", lambda s: not s.setup.rates and _unanswered(s) > 0.5),
+    Mutant("dead letters are sent by every run", _DIFF, "CASE WHEN dead THEN NULL WHEN gone", "CASE WHEN false THEN NULL WHEN gone"),
+    Mutant("a dead letter stays when its record is taken", _DELIVERY, "if key in self._dead_keys]", "if False]"),
+    Mutant(
+        "a delete is not noted", _FOLD,
+        "        _remove(view, mapping, delivered)\n", '        _remove(view, mapping, delivered + " AND _change <> 2")\n',
+        lambda s: s.setup.mode == "mirror",
+    ),
+    Mutant("halving loses the right half", _DELIVERY, "            await self._send(right, tally, right.rows)\n", "            pass\n"),
+    Mutant("a 5xx was not applied", _KIT, "        return Unsettled(text, code=str(status))\n", "        return NotApplied(text, code=str(status))\n",
+           lambda s: s.faults.broken > 0 and s.setup.mode == "insert"),
+    Mutant("a 401 is about the record", _KIT, "    if status in (401, 403):\n", "    if status == 999:\n"),
+    Mutant("what differs at the destination is left", _SENDING, "                mark_doubtful(view, prepared.mapping, keys)\n", "                pass\n", lambda s: s.faults.lie > 0),
+    Mutant("a refused record of a request in doubt is created under another key", _DELIVERY, "                tally.bind()\n", "                pass\n",
+           lambda s: s.setup.mode == "insert" and s.setup.idempotent),
+    Mutant("a shared fold is not stored", _SHARED, "                self._store(view)\n", "                pass\n", lambda s: s.setup.shared),
+    Mutant("a shared fold keeps what was deleted", _SHARED, "FROM {source} WHERE NOT _gone", "FROM {source}", lambda s: s.setup.shared and s.setup.mode == "mirror"),
+    Mutant("a worker believes its own copy", _SHARED, "        self._catch_up(engine)\n        return self.path.exists()", "        return self.path.exists()", lambda s: s.setup.shared),
+    Mutant("a plan is not kept for other workers", _SENDING, "        await asyncio.to_thread(state.keep_file, plan.id, plan.path)\n", "", lambda s: s.setup.shared and s.crash > 0.5),
+    Mutant("a plan that was recorded and not kept stops everybody", _RECOVERY, "        elif not settlements(state, plan.id):", "        elif False:", lambda s: s.setup.shared and s.crash > 0.5),
+    Mutant("two may run one sync", "backhaul.state.lease", "            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            pass\n", lambda s: s.races == "same" and not s.setup.shared),
+    Mutant("a lease is taken and never asked", "backhaul.runs.run", "stack, self._lease.check)", "stack)", _taken_over),
+    Mutant("a lease is asked for leave, and not when bytes leave", _BUDGET, "        self.permit()\n        if self.stop", "        if self.stop", _taken_over),
+    Mutant("a state ignores the fence", "tests.simulation.shared", "        if self.held is None:\n", "        if True:\n", _taken_over),
+    Mutant("a limiter for each sync", _CONNECT, "bucket=bucket_of(destination, await buckets.salt())", "bucket=f'{bucket_of(destination, await buckets.salt())}{priority}'", lambda s: s.races == "beside" and bool(s.setup.rates)),
+    Mutant("a Retry-After is not heard while a connection is made", _BUDGET, "        if self._held_until > self._clock():\n            raise Stale", "        if False:\n            raise Stale", lambda s: bool(s.races) and s.faults.throttle + s.faults.busy > 0),
+    Mutant("a stop is not heard while a connection is made", _BUDGET, "        if self.stop.is_set() and not stopped:\n", "        if False:\n", lambda s: bool(s.races) and s.faults.unauthorised > 0),
+    Mutant("who waited does not look for a longer Retry-After", _BUDGET, "            while await self._silence():", "            if await self._silence() and False:", lambda s: s.races == "beside" and not s.setup.rates and s.faults.throttle + s.faults.busy > 0),
+    Mutant("who was silent does not look for a Retry-After", _BUDGET, "self._clock() - self._known > 2 * _LOOK", "False", lambda s: s.races == "beside" and not s.setup.rates and s.faults.throttle + s.faults.busy > 0),
+    Mutant("what is to be created again is not read again", _FOLD, '            view.set("watermark", None)  # they', "            pass  # they", lambda s: s.setup.mode == "insert" and s.setup.cursor),
+    Mutant("a sample may be of one record alone", "backhaul.verification.verify", "rng.sample(range(ends[-1]), min(ends[-1], count + len(excepted)))", "rng.choices(range(ends[-1]), k=count + len(excepted))", lambda s: s.setup.sample == 200 and s.faults.lie > 0),
+    Mutant("a record that left the model is kept", _DIFF, "otherwise = DELETE if mode is Mode.MIRROR", "otherwise = FORGET if mode is Mode.MIRROR", lambda s: s.setup.mode == "mirror"),
+)  # fmt: skip
+
+
+SEEDS: dict[str, tuple[int, ...]] = {
+    "a sample may be of one record alone": (252,),
+    "a refused record of a request in doubt is created under another key": (2004275,),
+    "a plan that was recorded and not kept stops everybody": (18548,),
+    "two may run one sync": (56,),
+    "a lease is taken and never asked": (107,),
+    "a lease is asked for leave, and not when bytes leave": (572,),
+    "a state ignores the fence": (27,),
+    "a limiter for each sync": (64,),
+    "a Retry-After is not heard while a connection is made": (110,),
+    "a stop is not heard while a connection is made": (1695,),
+    "who was silent does not look for a Retry-After": (1322,),
+    "what is to be created again is not read again": (6001261,),
+    "who waited does not look for a longer Retry-After": (5000281, 4726),
+    "no limiter": (3,),
+    "a limiter for each run": (20,),
+    "ignore Retry-After": (9,),
+    "hold the batch that was throttled, not the bucket": (7,),
+    "a shared fold keeps what was deleted": (326,),
+    "a plan is not kept for other workers": (124,),
+    "no end of attempts": (6,),
+    "a repeated create is cut to what is open": (97,),
+    "forget the journal before the fold": (62,),
+    "unknown is delivered": (13,),
+    "doubt is dropped": (22,),
+    "an interrupted batch is forgotten": (117,),
+    "an interrupted batch keeps its hash": (38,),
+    "no backoff": (518,),
+    "a dead letter stays when its record is taken": (29,),
+    "halving loses the right half": (3,),
+    "a 5xx was not applied": (99,),
+    "a 401 is about the record": (15,),
+    "a record that left the model is kept": (24,),
+}
+"""Seeds that gave a mutant away before: they are tried first."""
+
+
+class MutantError(Exception):
+    """The source that a mutant rewrites is not what it was: the mutant has to be written again."""
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, mutant: Mutant) -> None:
+        self.mutant = mutant
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if fullname != self.mutant.module:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        assert spec is not None
+        assert spec.origin is not None
+        spec.loader = _Loader(fullname, spec.origin, self.mutant)
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, fullname: str, path: str, mutant: Mutant) -> None:
+        super().__init__(fullname, path)
+        self.mutant = mutant
+
+    def get_code(self, fullname: str) -> Any:
+        source = self.get_data(self.path).decode()
+        return compile(mutated(source, self.mutant), self.path, "exec", dont_inherit=True)
+
+
+def mutated(source: str, mutant: Mutant) -> str:
+    """Raises: MutantError where the text to rewrite does not occur exactly once."""
+    if source.count(mutant.old) != 1:
+        raise MutantError(
+            f"{mutant.name}: {mutant.old!r} occurs {source.count(mutant.old)} times in {mutant.module}"
+        )
+    return source.replace(mutant.old, mutant.new)
+
+
+def install(mutant: Mutant) -> None:
+    """From now on this process imports the mutant."""
+    if mutant.module in sys.modules:
+        raise MutantError(f"{mutant.module} is imported already")
+    sys.meta_path.insert(0, _Finder(mutant))

@@ -1,0 +1,298 @@
+"""Plays one scenario: runs under faults, kills and restarts, a drain without them, and the oracle's verdict."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backhaul.errors import BackhaulError
+from backhaul.ledger.ledger import Ledger
+from backhaul.runs.report import RunOptions, RunReport
+from backhaul.runs.run import Run
+
+from .house import SYNC, Engine, House, SimState, SimWorkspace, project_of, surroundings
+from .oracle import Oracle, Violation
+from .race import Line, Race
+from .scenario import MAX_LATE, Faults, Scenario, Setup, Source, scenario_of
+from .server import Network, Server, value_of
+from .shared import SharedSimState
+from .timing import Killed, Stuck, Time, VirtualLoop
+
+_DRAIN = 8
+_OPTIMISED = 8
+"""One seed of so many is played with the embedded engine's optimiser."""
+_STEPS = {"tick": 60, "journal": 12, "state": 25, "engine": 70}
+"""Kinds of steps at which a process is killed, and about how many of them a run has."""
+
+
+@dataclass
+class Ending:
+    """What became of one seed."""
+
+    seed: int
+    violations: list[Violation]
+    trace: list[str] = field(default_factory=list)
+    runs: int = 0
+    kills: int = 0
+    sends: int = 0
+    requests: int = 0
+    changes: int = 0
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {
+            "runs": self.runs,
+            "kills": self.kills,
+            "changes": self.changes,
+            "sends": self.sends,
+            "requests": self.requests,
+        }
+
+
+class Story:
+    """One scenario on one machine, with one engine that outlives it."""
+
+    def __init__(self, scenario: Scenario, engine: Engine, folder: Path) -> None:
+        self.scenario, self.setup, self.rng = scenario, scenario.setup, scenario.rng
+        self.folder = folder
+        seed = scenario.seed
+        self.time = Time()
+        self.server = Server(self.setup, self.time, random.Random(f"server {seed}"))
+        self.source = Source(random.Random(f"source {seed}"), self.setup, scenario.rows)
+        self.house = House(self.time, random.Random(f"house {seed}"), folder, engine)
+        self.oracle = Oracle(self.house, self.server, self.source, self.setup)
+        self.house.on_kill = self.oracle.killed
+        self.moves = random.Random(f"moves {seed}")
+        self.races = random.Random(f"races {seed}")
+        self.beside: Line | None = None
+        self.around = surroundings(self.time, random.Random(f"engine {seed}"))
+        self.ending = Ending(seed, self.oracle.violations, self.oracle.trace)
+        if self.setup.mode == "update":
+            self.server.records = {
+                key: row | {"a": 7} for key, row in self.source.moment().items() if self.rng.random() < 0.8
+            }
+
+    def play(self) -> Ending:
+        try:
+            for _ in range(self.scenario.runs):
+                self._storm()
+            self._drain()
+        except Stuck as error:
+            self.oracle.fail("hang", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever ends a run unexpectedly is a finding
+            self.oracle.fail("error", f"{type(error).__name__}: {error}")
+            self.oracle.trace.append(traceback.format_exc())
+        finally:
+            self.oracle.begin()
+        self.ending.sends, self.ending.requests = self.oracle.sends, self.oracle.requests
+        return self.ending
+
+    def _storm(self) -> None:
+        """One run under faults; a killed one is started again."""
+        self.server.faults = self.scenario.faults
+        self.source.change(self.rng.choice((0.1, 0.4, 0.9)))
+        if self.rng.random() < 0.1:
+            self._jump()
+        doomed = None
+        if self.rng.random() < self.scenario.crash:
+            kind = self.rng.choice(list(_STEPS))
+            doomed = (kind, int(self.rng.random() ** 1.5 * _STEPS[kind] * 1.6))
+        limit = self.rng.choice((None, None, None, 1, 4))
+        if self.scenario.races and self.races.random() < 0.7:
+            self._race()
+        else:
+            self._run(RunOptions(limit=limit), doomed, self._meanwhile)
+        self._replay()
+
+    def _race(self) -> None:
+        self.was_full = self.house.full
+        Race(self, self.races).run(self._meanwhile)
+        self.house.full = False
+        self._pass()
+
+    def _jump(self) -> None:
+        days = self.rng.choice((1, -1, 400))
+        self.oracle.note("the wall clock jumps by", days, "days")
+        self.time.skew += days * 86_400
+
+    def _meanwhile(self, loop: VirtualLoop, run: Run) -> None:
+        """What happens while a run is going on."""
+        rng = self.rng
+        if rng.random() < 0.4:
+            loop.call_later(rng.uniform(0, 3), self._change)
+        if rng.random() < 0.05:
+            loop.call_later(rng.uniform(0, 3), self._jump)
+        if rng.random() < 0.08:
+            loop.call_later(rng.uniform(0, 3), run.stop)
+        if rng.random() < self.scenario.faults.disk:
+            start = rng.uniform(0, 2)
+            loop.call_later(start, self._disk, True)
+            loop.call_later(start + rng.uniform(0.1, 3), self._disk, False)
+
+    def _change(self) -> None:
+        self.source.change(0.3)
+        self.oracle.note("the source changes")
+
+    def _disk(self, full: bool) -> None:
+        self.oracle.note("the disk is", "full" if full else "free again")
+        self.house.full = full
+        self.was_full = True
+
+    def _replay(self) -> None:
+        """A person has all dead letters sent again."""
+        if self.rng.random() >= 0.15 or not self.oracle.buried:
+            return
+        with self.workspace() as workspace:
+            for row in workspace.state.do("dead_letters", {"sync": SYNC, "id": None}):
+                workspace.state.do_all("replay_letters", [(row["id"],)])
+        self.oracle.buried = {}
+        self.oracle.house_lost = True
+        self.oracle.note("every dead letter is replayed")
+
+    def workspace(self, sync: str = SYNC, setup: Setup | None = None, **own: Any) -> _Open:
+        """A workspace of the first worker; `own` is what another one has of its own."""
+        house = own.get("house", self.house)
+        project = project_of(setup or self.setup, self.folder, house.folder, sync)
+        kept = {
+            "house": self.house,
+            "source": self.source,
+            "witness": self.oracle,
+            "transport": self._road,
+        } | own
+        state = SharedSimState if self.setup.shared else SimState
+        return _Open(SimWorkspace(project, self.around, state_class=state, **kept))
+
+    def _road(self, timeout: float) -> Network:
+        return Network(self.server, self.oracle, timeout)
+
+    def _run(self, options: RunOptions, doomed: tuple[str, int] | None = None, meanwhile: Any = None) -> Any:
+        """One run. Returns its report; None where it was killed, or could not even be recorded."""
+        self.oracle.begin()
+        self.house.doomed = doomed
+        self.oracle.note(
+            "RUN", options.limit or "", f"killed at {doomed[0]} step {doomed[1]}" if doomed else ""
+        )
+        self.ending.runs += 1
+        self.was_full = self.house.full
+        report = None
+        try:
+            with self.workspace() as workspace:
+                report = self._live(workspace, options, meanwhile)
+        except Killed:
+            pass
+        if self.house.dead:
+            self.ending.kills += 1
+            self.house.restart()
+            self.oracle.crashed()
+            report = None
+        else:
+            self.house.doomed, self.house.full = None, False
+            self.oracle.after(report, self.ledger(), calm=not self.was_full)
+        self._pass()
+        return report
+
+    def _pass(self) -> None:
+        """Time goes by until nothing is on its way any more."""
+        self.time.elapsed += MAX_LATE + 2 * self.setup.timeout + self.rng.choice((0, 0, 60, 4000))
+        self.server.catch_up()
+        if self.setup.shared and self.moves.random() < 0.4:
+            self._move()
+
+    def _live(self, workspace: SimWorkspace, options: RunOptions, meanwhile: Any) -> Any:
+        run = Run(workspace, workspace.project.syncs[SYNC], options)
+        loop = VirtualLoop(self.time, self.house.rng, lambda: self.house.step("tick"))
+        if meanwhile is not None:
+            meanwhile(loop, run)
+        try:
+            report = loop.live(run.execute())
+        except BackhaulError as error:
+            self.oracle.note("could not run:", error)
+            return None
+        self.tell(report)
+        return report
+
+    def tell(self, report: RunReport, whose: str = "") -> None:
+        self.oracle.note(
+            "END", whose, report.status, report.changes, f"delivered {report.delivered} rejected {report.rejected} "
+            f"unknown {report.unknown} deferred {report.deferred} pending {report.pending}", report.error or "",
+        )  # fmt: skip
+        self.ending.changes += sum(report.changes.values())
+
+    def ledger(self, sync: str = SYNC) -> dict[str, tuple[str | None, int]]:
+        """By identifier: the acknowledged value (None: in doubt) and the state of every row."""
+        found: dict[str, tuple[str | None, int]] = {}
+        engine: Any = self.house.engine.engine
+        with self.workspace(sync) as workspace, self._kept(workspace, sync).reading(engine) as view:
+            if view is None or view.empty:
+                return found
+            rows = engine.execute(
+                'SELECT "f.id", "f.a", "f.b", _hash IS NULL, _state FROM _backhaul_ledger.acked'
+            ).fetchall()
+        for key, a, b, doubtful, state in rows:
+            found[key] = (None if doubtful else value_of({"id": key, "a": a, "b": b}), state)
+        return found
+
+    def _kept(self, workspace: SimWorkspace, sync: str) -> Ledger:
+        if self.setup.shared:
+            return workspace.ledger(workspace.project.syncs[sync])
+        return Ledger(self.house.folder / "ledgers" / f"{sync}.duckdb")
+
+    def _move(self) -> None:
+        """The next run is another worker's, who has nothing but the state."""
+        self.oracle.note("another worker, with an empty disk")
+        for name in ("copies", "plans"):
+            shutil.rmtree(self.house.folder / name, ignore_errors=True)
+
+    def _drain(self) -> None:
+        """Everything is healthy: the sync comes to rest, and then needs nobody."""
+        self.server.faults = Faults()
+        rested = False
+        for _ in range(_DRAIN):
+            self.server.away = rested
+            report = self._run(RunOptions())
+            well = report is not None and report.status in ("succeeded", "partial")
+            if rested:
+                quiet = well and not sum(report.changes.values()) and not self.oracle.run_requests
+                if quiet or not self.setup.by_email:  # an identifier that changed hands may need one more run
+                    self.oracle.expect(
+                        quiet, "I7", "a run without changes needed the destination, or failed without it"
+                    )
+                    self.oracle.final(self.ledger())
+                    return
+            rested = (
+                well
+                and not rested
+                and not report.unknown
+                and not (report.verified and report.verified.mismatches)
+            )
+            if report is not None and report.status == "deferred":
+                self.time.elapsed += 90_000
+        self.oracle.fail("I1", f"not at rest after {_DRAIN} runs without faults")
+
+
+class _Open:
+    """A workspace that is closed in the end."""
+
+    def __init__(self, workspace: SimWorkspace) -> None:
+        self.workspace = workspace
+
+    def __enter__(self) -> SimWorkspace:
+        return self.workspace
+
+    def __exit__(self, *_: object) -> None:
+        self.workspace.close()
+
+
+def play(seed: int, engine: Engine, folder: Path) -> Ending:
+    """Plays one seed in a folder of its own."""
+    place = folder / str(seed)
+    place.mkdir(parents=True)
+    engine.optimises(seed % _OPTIMISED == 0)
+    try:
+        return Story(scenario_of(seed), engine, place).play()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
