@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.cases import CASES, Row, Settings
 from benchmarks.measure import Failed
 
-MARK = "<!-- benchmarks -->"
+MARK, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=5, help="runs of each; the median counts")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help=f"put the table between two {MARK} in this file"
+        "--write", type=Path, metavar="FILE", help=f"put the table between {MARK} and {END} in this file"
     )
     parser.add_argument("--dir", type=Path, help="where the data are made and removed again; needs 10 GB")
     return parser.parse_args()
@@ -73,10 +73,10 @@ def table(rows: list[Row], repeat: int, load: float) -> str:
 
 def replace(path: Path, text: str) -> None:
     before, _, rest = path.read_text().partition(MARK)
-    _, mark, after = rest.partition(MARK)
+    _, mark, after = rest.partition(END)
     if not mark:
-        raise SystemExit(f"{path} has no two {MARK} to write between")
-    path.write_text(f"{before}{MARK}\n{text}\n{MARK}{after}")
+        raise SystemExit(f"{path} has no {MARK} and {END} to write between")
+    path.write_text(f"{before}{MARK}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

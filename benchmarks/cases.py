@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import BACKHAUL, Failed, Took, bare, middle, postgres, run_sync, sink, timed
+from benchmarks.measure import (
+    BACKHAUL,
+    Failed,
+    Took,
+    bare,
+    middle,
+    postgres,
+    run_sync,
+    run_together,
+    sink,
+    timed,
+)
 from benchmarks.projects import duckdb_file, forget, http, ledger, make_project, postgres_dsn
 from benchmarks.rival import NAME, Drt
 
@@ -101,6 +113,27 @@ def first(settings: Settings) -> Iterator[Row]:
                   f"{rate / least:.2f}", peak, rate >= least)  # fmt: skip
 
 
+def journal(settings: Settings) -> Iterator[Row]:
+    """A first sync with and without the journal, in turn."""
+    rows, source = settings.scaled(1_000_000), settings.folder / "journal.duckdb"
+    bare("make_duckdb", source, rows)
+    without = (sys.executable, "-m", "benchmarks.unjournaled")
+    for batch in (1_000, 100):
+        took: dict[bool, list[Took]] = {True: [], False: []}
+        with sink() as target:
+            project = make_project(
+                settings.folder / f"journal-{batch}", duckdb_file(source), http(target.url, batch)
+            )
+            for turn in range(2 * settings.repeat):
+                forget(project)
+                journaled = turn % 4 in (0, 3)
+                took[journaled].append(run_sync(project, *(() if journaled else without))[0])
+        (ours, peak), (bare_seconds, _) = middle(took[True]), middle(took[False])
+        cost = 1 - bare_seconds / ours
+        yield Row(f"the journal's share in a first sync of {rows:,} rows, batches of {batch:,}", f"{rows / ours:,.0f} rows/s",
+                  f"90% of {rows / bare_seconds:,.0f} rows/s (journal off)", f"{1 - cost:.2f}", peak, cost <= 0.1)  # fmt: skip
+
+
 def into_postgres(settings: Settings) -> Iterator[Row]:
     rows, source, file = (
         settings.scaled(1_000_000),
@@ -166,6 +199,31 @@ def rival(settings: Settings) -> Iterator[Row]:
               f"{rate / other:.1f}", peak, rate >= other)  # fmt: skip
 
 
+def budget(settings: Settings) -> Iterator[Row]:
+    """Two processes with one credential, on an embedded state and on PostgreSQL: how much of the rate they use together, and
+    whether a window was ever exceeded at the sink."""
+    count, per, batch, windows = 100, 2.0, 10, 5
+    rows, source = count * batch * (windows + 1) // 2, settings.folder / "budget.duckdb"
+    bare("make_duckdb", source, rows)
+    with postgres(settings.folder / "budget-server") as dsn:
+        for name, state in (("a folder", str(settings.folder / "budget-state")), ("PostgreSQL", dsn)):
+            with sink() as target:
+                api = {**http(target.url, batch), "rate_limits": [f"{count}/{per:g}s"]}
+                made = [
+                    make_project(
+                        settings.folder / f"budget-{name.split()[-1]}-{who}", duckdb_file(source), api, state, f"s{who}"
+                    )
+                    for who in range(2)
+                ]  # fmt: skip
+                run_together(made)
+                times = target.times()
+            full = (len(times) - 1) // count
+            used = full * per / (times[full * count] - times[0])
+            worst = min(after - before for before, after in zip(times, times[count:], strict=False))
+            yield Row(f"two processes at {count} requests in {per:g} s, state in {name}", f"{used:.1%} of the rate",
+                      f"95%, no window exceeded (closest: {worst:.3f} s)", f"{used:.2f}", 0, used >= 0.95 and worst >= per)  # fmt: skip
+
+
 def _beside(what: str, rows: int, ours: list[Took], rival: list[Took], name: str) -> Row:
     seconds, peak = middle(ours)
     rate, other = rows / seconds, rows / middle(rival)[0]
@@ -202,5 +260,6 @@ def _bounded(what: str, took: Took) -> Row:
 
 
 CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
-    "help": show_help, "warm": warm, "first": first, "into-postgres": into_postgres, "from-postgres": from_postgres, "memory": memory, "rival": rival,
+    "help": show_help, "warm": warm, "first": first, "journal": journal, "into-postgres": into_postgres, "from-postgres": from_postgres, "memory": memory, "rival": rival,
+    "budget": budget,
 }  # fmt: skip

@@ -38,7 +38,7 @@ class Took:
 def timed(*command: str) -> Took:
     """Runs a command to its end. This process stays small, because a child's peak counts what it was forked from."""
     began = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_installed())
     assert child.stdout is not None
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
@@ -49,13 +49,30 @@ def timed(*command: str) -> Took:
     return Took(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output)
 
 
-def run_sync(project: Path) -> tuple[Took, dict[str, Any]]:
-    """`backhaul run --json` of a project with one sync: the process, and its RUN."""
-    took = timed(BACKHAUL, "run", "--project", str(project), "--json", "--quiet")
+def _installed() -> dict[str, str]:
+    """The environment, but for what would compile our modules anew in every process: an installed package is compiled."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def run_sync(project: Path, *command: str) -> tuple[Took, dict[str, Any]]:
+    """`backhaul run --json` of a project with one sync: the process, and its RUN. `command`: in place of `backhaul`."""
+    took = timed(*(command or (BACKHAUL,)), "run", "--project", str(project), "--json", "--quiet")
     report: dict[str, Any] = took.json()["runs"][0]
     if report["status"] != "succeeded":
         raise Failed(f"the run ended {report['status']}: {report['error']}")
     return took, report
+
+
+def run_together(projects: list[Path]) -> None:
+    """`backhaul run` of several projects at once, to their ends."""
+    command = [BACKHAUL, "run", "--json", "--quiet", "--project"]
+    children = [
+        subprocess.Popen([*command, str(project)], stdout=subprocess.DEVNULL, env=_installed())
+        for project in projects
+    ]
+    for child, project in zip(children, projects, strict=True):
+        if child.wait():
+            raise Failed(f"the run of {project.name} ended with {child.returncode}")
 
 
 def bare(name: str, *arguments: object) -> tuple[Took, dict[str, Any]]:
@@ -74,6 +91,11 @@ class Sink:
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def times(self) -> list[float]:
+        """When each request came, in seconds."""
+        with urllib.request.urlopen(f"{self.url}/times") as answer:
+            return list(json.load(answer))
 
     def requests(self) -> int:
         with urllib.request.urlopen(f"{self.url}/count") as answer:

@@ -22,18 +22,29 @@ def http(url: str, batch: int) -> dict[str, object]:
     return {"type": "http", "base_url": url, "objects": {"customers": {"key": "id", "upsert": upsert}}}
 
 
-def make_project(folder: Path, warehouse: dict[str, object], destination: dict[str, object]) -> Path:
-    """Writes the project files; JSON is YAML."""
+def make_project(
+    folder: Path,
+    warehouse: dict[str, object],
+    destination: dict[str, object],
+    state: str = ".backhaul",
+    name: str = "customers",
+) -> Path:
+    """Writes the project files; JSON is YAML. `name` is the sync's."""
     (folder / "syncs").mkdir(parents=True)
     (folder / "backhaul.yml").write_text(
         json.dumps(
-            {"project": "bench", "warehouses": {"source": warehouse}, "destinations": {"target": destination}}
+            {
+                "project": "bench",
+                "state": state,
+                "warehouses": {"source": warehouse},
+                "destinations": {"target": destination},
+            }
         )
     )
-    (folder / "syncs" / "customers.yml").write_text(
+    (folder / "syncs" / f"{name}.yml").write_text(
         json.dumps(
             {
-                "name": "customers",
+                "name": name,
                 "model": {"warehouse": "source", "sql": "select * from customers", "primary_key": "id"},
                 "destination": "target",
                 "object": "customers",

@@ -1,12 +1,16 @@
 """An HTTP sink that reads every request whole and answers 200: never the bottleneck of a measurement.
 
-`python -m benchmarks.sink PORT` serves until it is terminated. GET /count gives the requests and body bytes so far.
+`python -m benchmarks.sink PORT` serves until it is terminated. GET /count gives the requests and body bytes so far, GET /times
+when each request came, in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+import time
+from array import array
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -16,6 +20,7 @@ class Sink(asyncio.Protocol):
 
     requests = 0
     body_bytes = 0
+    times = array("d")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -42,8 +47,11 @@ class Sink(asyncio.Protocol):
     def _begin(self, head: bytes) -> None:
         if head.startswith(b"GET"):
             body = f'{{"requests": {Sink.requests}, "bytes": {Sink.body_bytes}}}'.encode()
+            if head.startswith(b"GET /times"):
+                body = json.dumps(list(Sink.times)).encode()
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             return
+        Sink.times.append(time.monotonic())
         lower = head.lower()
         start = lower.index(b"content-length:") + 15
         end = lower.find(b"\r\n", start)
