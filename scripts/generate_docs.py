@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from backhaul.testing.conformance import DestinationSuite
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 _MADE = "<!-- Made by scripts/generate_docs.py; change the code it is made from. -->\n\n"
@@ -14,7 +20,12 @@ _MADE = "<!-- Made by scripts/generate_docs.py; change the code it is made from.
 
 def pages() -> dict[str, str]:
     """Every generated page by its name under docs/."""
-    return {"configuration.md": configuration(), "cli.md": commands()}
+    return {
+        "configuration.md": configuration(),
+        "cli.md": commands(),
+        "destinations/conformance.md": conformance(),
+        **destinations(),
+    }
 
 
 def configuration() -> str:
@@ -32,6 +43,45 @@ def commands() -> str:
         raise TypeError("backhaul.cli.main is not a click group")
     parts = ["# Commands", *_command(main, "backhaul", None)]
     return _MADE + "\n\n".join(parts) + "\n"
+
+
+def conformance() -> str:
+    """Which destination does what, by the suites that test it."""
+    from backhaul.testing.conformance import matrix
+
+    return _MADE + _CONFORMANCE + matrix(_suites())
+
+
+def destinations() -> dict[str, str]:
+    """Every destination's page, with what its connector declares."""
+    from declared import page
+
+    simulated = {entry.name for entry in entry_points(group="backhaul.sandboxes")}
+    made = {}
+    for entry in sorted(entry_points(group="backhaul.destinations"), key=lambda entry: entry.name):
+        path = f"destinations/{entry.name}.md"
+        text = (DOCS / path).read_text(encoding="utf-8")
+        made[path] = page(text, entry.name, entry.load(), _suites(), entry.name in simulated)
+    return made
+
+
+def _suites() -> list[type[DestinationSuite]]:
+    from backhaul.testing.conformance import DestinationSuite
+
+    folder = DOCS.parent / "tests" / "destinations"
+    sys.path.insert(0, str(folder))
+    for file in sorted(folder.glob("test_conformance_*.py")):
+        importlib.import_module(file.stem)
+    return DestinationSuite.__subclasses__()
+
+
+_CONFORMANCE = """# What every destination does
+
+Each row is a test of `backhaul.testing.conformance`, run at every change with the whole engine against a simulation of the
+destination (PostgreSQL, MariaDB and SQLite: the real thing). A gap is declared with its reason, and fails the build when it works
+after all; a dash: the destination has no such mode.
+
+"""
 
 
 def _command(command: click.Command, path: str, parent: click.Context | None) -> Iterator[str]:
