@@ -1,4 +1,4 @@
-"""HubSpot: contacts, companies, deals and custom objects, by its batch endpoints.
+"""HubSpot: contacts, companies, deals and custom objects, by its batch endpoints; associations and members of lists.
 
 Facts are from HubSpot's OpenAPI documents (CRM objects and properties, v3 and 2026-09), its usage guidelines, recorded
 answers, and issue threads of its client libraries. Every value is a string on the wire; an empty one clears. Answers
@@ -7,7 +7,7 @@ are read by their body, never by their status: a 200 may hold errors, and an inp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -26,7 +26,9 @@ from backhaul.destinations.hubspot.answers import (
     left_today,
     outcomes,
 )
+from backhaul.destinations.hubspot.associations import Associations
 from backhaul.destinations.hubspot.fields import RECORD_ID, field_of, fold, inner, is_email, listed, same
+from backhaul.destinations.hubspot.lists import Members
 from backhaul.destinations.kit import (
     Answer,
     Batch,
@@ -59,7 +61,8 @@ _FIXES = {
     "CONFLICT": _TWICE,
     "OBJECT_ALREADY_EXISTS": _TWICE,
     "CONFLICTING_UNIQUE_VALUE": _TWICE,
-    NOT_THERE: "it was deleted or merged in HubSpot: use mode upsert to have it made again, or leave the row out",
+    NOT_THERE: "it was deleted or merged in HubSpot, or never made: use mode upsert to have it made, or leave the row out; "
+    "an association or a member waits for the sync that makes its record: run that first, then replay",
     "INVALID_EMAIL": "mend the address in the model, or leave out rows whose address HubSpot does not take",
     "INVALID_OPTION": "send the internal name of an option (not its label), or add the option to the property in HubSpot",
     "PROPERTY_DOESNT_EXIST": "create the property in HubSpot, or take the field out of the mapping",
@@ -106,7 +109,8 @@ class HubSpot(Destination[HubSpotConfig]):
     spec: ClassVar[Spec] = Spec(
         name="hubspot",
         config=HubSpotConfig,
-        docs="CRM objects: contacts, companies, deals, and custom objects by their type id or full name.",
+        docs="CRM objects: contacts, companies, deals, and custom objects by their type id or full name; "
+        "`associations/FROM/TO` (and `/LABEL`), and `lists/ID` (members of a static list).",
         batch=dict.fromkeys(
             (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)
         ),
@@ -139,17 +143,41 @@ class HubSpot(Destination[HubSpotConfig]):
         said = await self.http.login("/oauth/v3/token", form)
         return Token(said["access_token"], said.get("expires_in"))
 
-    def _path(self, room: str, object: str) -> str:
-        """`room` is objects or properties; dated versions come behind it."""
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        between = self._between(object)
+        if between is None:
+            return super().batch_limits(object, op, rows)
+        return None if op is Op.INSERT else between.batch
+
+    def _between(self, object: str) -> Associations | Members | None:
+        """What is kept between records: `associations/contacts/companies`, `lists/42`; None: records."""
+        kind, *rest = object.split("/")
+        if kind == "lists" and rest:
+            return Members(self, "/".join(rest))
+        if kind != "associations":
+            return None
+        if len(rest) < 2 or not all(rest[:2]):
+            raise Halt(
+                f"{object!r} names no two kinds of records",
+                hint="write it as associations/contacts/companies",
+            )
+        return Associations(self, rest[0], rest[1], "/".join(rest[2:]))
+
+    def path(self, room: str, *more: str) -> str:
+        """`room` is objects, properties, associations or lists; dated versions come behind it."""
         version = self.config.api_version
-        place = f"v3/{room}" if version == "v3" else f"{room}/{version}"
-        return f"/crm/{place}/{quote(object, safe='')}"
+        undated = "v4" if room == "associations" else "v3"
+        place = f"{undated}/{room}" if version == "v3" else f"{room}/{version}"
+        return "/".join([f"/crm/{place}", *(quote(part, safe="") for part in more)])
 
     async def _post(self, object: str, action: str, body: Mapping[str, Any]) -> Answer:
-        return await self.http.request("POST", f"{self._path('objects', object)}/batch/{action}", json=body)
+        return await self.http.request("POST", self.path("objects", object, "batch", action), json=body)
 
     async def describe(self, object: str) -> ObjectSchema:
-        answer = await self.http.request("GET", self._path("properties", object))
+        between = self._between(object)
+        if between is not None:
+            return await between.describe(object)
+        answer = await self.http.request("GET", self.path("properties", object))
         if answer.status == 404:
             raise Halt(
                 f"HubSpot has no object {object!r}", hint="custom objects go by 2-… or their full name"
@@ -167,6 +195,9 @@ class HubSpot(Destination[HubSpotConfig]):
 
     async def write(self, batch: Batch) -> Outcomes:
         """Upserts by a unique property; updates and archives by record id."""
+        between = self._between(batch.object)
+        if between is not None:
+            return await between.write(batch)
         name, keys = batch.identifiers[0], batch.keys
         if batch.op is Op.INSERT:
             return await self._send(batch, "create", [{}] * len(keys))
@@ -237,6 +268,9 @@ class HubSpot(Destination[HubSpotConfig]):
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
+        between = self._between(object)
+        if between is not None:
+            return await between.read(object, identifiers, keys)
         found = await self._find(object, identifiers[0], keys, fields)
         return {key: inner(record, "properties") for key, record in found.held.items()}
 
@@ -245,6 +279,17 @@ class HubSpot(Destination[HubSpotConfig]):
     ) -> Mapping[str, Sequence[str | None]]:
         found = await self._find(object, identifiers[0], keys, ())
         return {key: (str(record["id"]),) for key, record in found.held.items()}
+
+    async def ids(self, object: str, name: str, values: Iterable[str]) -> Mapping[str, str]:
+        """Record ids by the values of a unique property; a value that nobody has is left out. Record ids stand for
+        themselves."""
+        folded = {value: fold(object, name, value) for value in values}
+        asked = list(dict.fromkeys(folded.values()))
+        found = dict(zip(asked, asked, strict=True)) if name == RECORD_ID else {}
+        for start in range(0, 0 if found else len(asked), 100):
+            some = await self._find(object, name, asked[start : start + 100], ())
+            found |= {key: str(record["id"]) for key, record in some.held.items()}
+        return {value: found[spelling] for value, spelling in folded.items() if spelling in found}
 
     async def _find(self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]) -> Found:
         """Records by key through batch/read, which is up to date where search lags. A contact is held under its other

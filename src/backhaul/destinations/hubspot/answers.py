@@ -102,11 +102,12 @@ def outcomes(body: Mapping[str, Any], sent: Sent) -> list[Outcome]:
     delivered = [outcome for place, outcome in named.items() if place not in errors]
     return [
         *delivered,
-        *(outcome for place, error in errors.items() for outcome in _refused(sent.keys[place], error)),
+        *(outcome for place, error in errors.items() for outcome in refused(sent.keys[place], error)),
     ]
 
 
-def _refused(key: str, error: Mapping[str, Any]) -> Iterator[Outcome]:
+def refused(key: str, error: Mapping[str, Any]) -> Iterator[Outcome]:
+    """The outcome of a record that an error names; none where that leaves open whether it was applied."""
     category = str(error.get("category") or "ERROR")
     message = str(error.get("message") or "refused without a message")
     if category in _BUSY:

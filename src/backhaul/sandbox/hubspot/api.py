@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from backhaul.sandbox.hubspot import batch, metadata, single
+from backhaul.sandbox.hubspot import associations, batch, lists, metadata, single
 from backhaul.sandbox.hubspot.account import PORTAL, fresh
 from backhaul.sandbox.hubspot.answers import Refusal, not_found, problem, rate_limited, refused, secondly
 from backhaul.sandbox.hubspot.call import Call
@@ -63,6 +63,8 @@ class HubSpotSandbox(Sandbox):
     ) -> None:
         super().__init__(seed)
         self.types = fresh()
+        self.between = associations.Between()
+        self.lists: dict[str, lists.StaticList] = {}
         self.burst, self.daily = RollingLimit(burst, interval), DailyLimit(daily)
         self.search_limit = RollingLimit(5, 1.0)
         self._given: dict[str, float] = {}
@@ -96,6 +98,18 @@ class HubSpotSandbox(Sandbox):
             router.add_get(head + "/{id}", self._at(single.get))
             router.add_patch(head + "/{id}", self._at(single.patch))
             router.add_delete(head + "/{id}", self._at(single.delete))
+        for head in ("/crm/v4/associations/{type}/{to}", f"/crm/associations/{self.version}/{{type}}/{{to}}"):
+            router.add_get(head + "/labels", self._at(associations.labels))
+            router.add_post(head + "/batch/associate/default", self._at(associations.make_default))
+            router.add_post(head + "/batch/create", self._at(associations.make))
+            router.add_post(head + "/batch/archive", self._at(associations.archive))
+            router.add_post(head + "/batch/labels/archive", self._at(associations.archive_labels))
+            router.add_post(head + "/batch/read", self._at(associations.read))
+        for head in ("/crm/v3/lists", f"/crm/lists/{self.version}"):
+            router.add_post(head + "/", self._at(lists.create))
+            router.add_get(head + "/{list}", self._at(lists.get))
+            router.add_put(head + "/{list}/memberships/add-and-remove", self._at(lists.change))
+            router.add_get(head + "/records/{type}/{id}/memberships", self._at(lists.of_record))
         for head in ("/crm/v3/properties/{type}", f"/crm/properties/{self.version}/{{type}}"):
             router.add_get(head, self._at(metadata.properties))
             router.add_post(head, self._at(metadata.add_property))
@@ -122,14 +136,14 @@ class HubSpotSandbox(Sandbox):
         kind = self.type_named(name)
         if kind is None:
             raise Refusal("VALIDATION_ERROR", f"Unable to infer object type from: {name}")
-        body = orjson.loads(await request.read()) if request.method in ("POST", "PATCH") else {}
+        body = orjson.loads(await request.read()) if request.method in ("POST", "PATCH", "PUT") else {}
         if not isinstance(body, dict):
             raise ValueError("not an object")
         return Call(self, request, kind, body, dated=f"/{self.version}/" in request.path)
 
     def writes(self, request: web.Request) -> bool:
-        reads = request.path.endswith(("/batch/read", "/search")) or "/objects/" not in request.path
-        return request.method != "GET" and not reads
+        records = any(room in request.path for room in ("/objects/", "/associations/", "/memberships/"))
+        return request.method != "GET" and records and not request.path.endswith(("/batch/read", "/search"))
 
     async def _grant(self, request: web.Request) -> web.Response:
         form = {name: str(value) for name, value in (await request.post()).items()}
