@@ -45,8 +45,9 @@ _SINGLES = 5
 """So many single records refused with one code, and none delivered: that is configuration, not data."""
 _BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
 _PLACES = 6
-"""Batches on their way for each request in flight: others have their intent or their outcome being stored. A commit is
-waited for by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room."""
+"""Batches for each request in flight whose intent is being stored, or was, and that are not answered: a commit is waited for
+by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room. Outcomes that are being stored
+take no place: what comes after them waits for the same commits."""
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -197,7 +198,6 @@ class Delivery:
     async def _one(self, batch: PlanBatch, doubted: Sequence[int] = ()) -> None:
         """The whole life of one batch. `doubted` rows have left with an earlier run, whose intent is still there."""
         tally = Tally(batch, doubted, recreates=self._recreates)
-        over = True
         try:
             if self.totals.settled:
                 failpoint("between_batches")
@@ -216,14 +216,11 @@ class Delivery:
                 tally.outcome(), tally.dead_letters(), self._raised(tally), ends=self._ended(tally)
             )
             self.journal.store(statements, partial(self._settled, tally))
-            over = False
             self._progress(self.totals)
         finally:
-            if over:
-                self._room.give(1)
+            self._room.give(1)
 
     def _settled(self, tally: Tally, failure: StateError | None) -> None:
-        self._room.give(1)
         if failure is not None:
             self._fail(failure)
             return
