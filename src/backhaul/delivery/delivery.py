@@ -44,7 +44,7 @@ _BASE_WAIT, _LONGEST_WAIT = 0.25, 60.0
 _SINGLES = 5
 """So many single records refused with one code, and none delivered: that is configuration, not data."""
 _BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
-_PLACES = 6
+_PLACES = 8
 """Batches for each request in flight whose intent is being stored, or was, and that are not answered: a commit is waited for
 by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room. Outcomes that are being stored
 take no place: what comes after them waits for the same commits."""

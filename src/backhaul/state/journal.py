@@ -25,7 +25,7 @@ Statement = tuple[str, Sequence[Any]]
 Told = Callable[[StateError | None], None]
 """Hears on the loop that statements are durable, or why they are not."""
 Entry = tuple[Sequence[Statement], Told]
-_GATHER = 0.003
+_GATHER = 0.005
 """How long a commit waits for company, in seconds, where the last one was shared."""
 
 
