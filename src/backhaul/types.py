@@ -45,7 +45,7 @@ class FieldType(StrEnum):
     """The closed set of types a destination field can have; the mapping casts to one of them.
 
     INTEGER is exact at any size, DECIMAL keeps its digits, DATETIME is an instant (UTC on the wire),
-    TIMESTAMP has no zone. ANY takes the model column's own type.
+    TIMESTAMP has no zone. PHONE is a number in the form of E.164 (+15005550006). ANY takes the model column's own type.
     """
 
     ANY = "any"
@@ -59,6 +59,7 @@ class FieldType(StrEnum):
     TIMESTAMP = "timestamp"
     JSON = "json"
     ARRAY = "array"
+    PHONE = "phone"
 
 
 @dataclass(frozen=True, slots=True)

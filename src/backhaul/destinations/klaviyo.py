@@ -110,6 +110,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
         await self.http.request("GET", "/api/profiles", params={"page[size]": "1"})
         text = FieldType.STRING
         who = {name: Field(name, text, unique=True, case_insensitive=name == "email") for name in _WHO}
+        who["phone_number"] = Field("phone_number", FieldType.PHONE, unique=True)
         own = {name: Field(name, text) for name in _TEXTS} | {
             name: Field(name, FieldType.JSON) for name in _ROOMS
         }

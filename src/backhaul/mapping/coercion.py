@@ -21,6 +21,10 @@ _NUMBER_TEXT = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 _DATE_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
 _ZONE_TEXT = r"\s*([zZ]|UTC|[+-][0-9]{2}(:?[0-9]{2})?)\s*"
 _TIME_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?)?\s*"
+_PHONE_MARKS = r"[\s\x{00A0}\x{202F}\x{2010}-\x{2015}().\-/]"
+"""What people put between the digits of a telephone number."""
+_PHONE_TEXT = r"\+[1-9][0-9]{6,14}"
+"""E.164: at most 15 digits behind the plus, the country's code first; 7 at least, as the shortest numbers have."""
 _JSON_STRINGS = r'"(\\.|[^"\\])*"'
 _NOT_JSON = r"(?i)nan|inf|,\s*[\]}]|e\+?0*(30[89]|3[1-9][0-9]|[4-9][0-9]{2}|[0-9]{4,})|[0-9]{309,}"
 """What the engine takes for JSON and receivers do not: NaN, Infinity, a comma before the end (RFC 8259), and numbers
@@ -93,6 +97,21 @@ def _string(expr: str, source: str) -> Coercion:
             f"lost OR {_outside(f'TRY_CAST({expr} AS {storage})', storage)}",
         )  # fmt: skip
     return Coercion(f"CAST({expr} AS VARCHAR)", "VARCHAR")
+
+
+def _phone(expr: str, source: str) -> Coercion:
+    """No country is guessed: a number without its code does not fit."""
+    if natural(source) is not FieldType.STRING:
+        raise NotCoercibleError(f"is {source}, which has no room for the + of a telephone number")
+    # as people write it abroad: +44 (0)20 7946 0000
+    plain = f"replace(regexp_replace({_text(expr, source)}, '\\s', '', 'g'), '(0)', '')"
+    digits = f"regexp_replace({plain}, {literal(_PHONE_MARKS)}, '', 'g')"
+    empty = f"trim({_text(expr, source)}) = ''"
+    return Coercion(
+        f"CASE WHEN {empty} THEN '' WHEN regexp_full_match({digits}, {literal(_PHONE_TEXT)}) THEN {digits} END",
+        "VARCHAR",
+        "lost",
+    )
 
 
 def _outside(expr: str, storage: str) -> str:
@@ -267,7 +286,7 @@ def _array(expr: str, source: str) -> Coercion:
 _RULES = {
     FieldType.STRING: _string, FieldType.INTEGER: _integer, FieldType.NUMBER: _number, FieldType.DECIMAL: decimal,
     FieldType.BOOLEAN: _boolean, FieldType.DATE: _date, FieldType.DATETIME: _datetime,
-    FieldType.TIMESTAMP: _timestamp, FieldType.JSON: _json, FieldType.ARRAY: _array,
+    FieldType.TIMESTAMP: _timestamp, FieldType.JSON: _json, FieldType.ARRAY: _array, FieldType.PHONE: _phone,
 }  # fmt: skip
 
 

@@ -181,6 +181,9 @@ def _placed(coercion: Coercion, name: str) -> tuple[str, str]:
     return coercion.typed.replace("$", column), coercion.unfit.replace("$", column)
 
 
+_WRONG = {FieldType.PHONE: "is not a telephone number as E.164 has it, with the country's code: +15005550006"}
+
+
 def _rules(field: MappedField) -> list[str]:
     """WHEN … THEN … branches of `_error`, in the order in which a person would want to hear them."""
     typed, unfit = _placed(field.coercion, field.name)
@@ -191,7 +194,7 @@ def _rules(field: MappedField) -> list[str]:
         rules.append((f"{spoilt} IS NOT NULL", "type", spoilt))
     if unfit:
         condition = unfit.replace("lost", f"({raw} IS NOT NULL AND ({typed}) IS NULL)")
-        what = f"does not fit {said.native_type or said.type}"
+        what = _WRONG.get(said.type, f"does not fit {said.native_type or said.type}")
         rules.append((condition, "type", f"concat(left(CAST({raw} AS VARCHAR), 60), {literal(' ' + what)})"))
     if field.nulls is Nulls.ERROR or field.identifier:
         why = (
