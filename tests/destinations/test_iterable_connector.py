@@ -15,6 +15,7 @@ import backhaul
 from backhaul.destinations.iterable import Iterable, IterableConfig
 from backhaul.errors import Halt, Refused, Throttled, Unsettled
 from backhaul.sandbox.iterable import IterableSandbox
+from backhaul.sandbox.kit import Faults
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, Gone, Op, Outcome, Rejected
@@ -171,6 +172,48 @@ async def test_a_key_that_is_refused_stops_the_run(iterable: Iterable, sandbox: 
     sandbox.api_key = "another"
     with pytest.raises(Halt, match=r"BadApiKey|Invalid API key"):
         await iterable.describe("users")
+
+
+async def test_items_of_a_catalog_come_change_and_go(iterable: Iterable, sandbox: IterableSandbox) -> None:
+    held = sandbox.project.catalogs["Plans"]
+    held["pro"] = {"name": "Pro", "color": "blue"}
+    rows = [
+        {"id": "pro", "price": 9.5, "details": {"seats": 5}},
+        {"id": "free", "price": 0},
+        {"id": "not so", "price": 1},
+    ]
+    found = await written(iterable, batch(*rows, by="id", object="catalogs/Plans"))
+    assert [type(found[row["id"]]) for row in rows] == [Delivered, Delivered, Rejected]
+    assert held == {
+        "pro": {"name": "Pro", "color": "blue", "price": 9.5, "details": {"seats": 5}},
+        "free": {"price": 0},
+    }
+    gone = [{"id": "free"}, {"id": "never"}]
+    found = await written(iterable, batch(*gone, by="id", op=Op.DELETE, object="catalogs/Plans"))
+    assert set(found.values()) == {Delivered("free"), Delivered("never")}
+    assert list(held) == ["pro"]
+
+
+async def test_a_catalog_tells_its_fields(iterable: Iterable, sandbox: IterableSandbox) -> None:
+    sandbox.project.catalogs["Plans"]["pro"] = {"color": "blue"}
+    fields = (await iterable.describe("catalogs/Plans")).fields
+    assert {name: str(field.type) for name, field in fields.items()} == {
+        "id": "any", "name": "string", "price": "number", "color": "any",
+    }  # fmt: skip
+    with pytest.raises(Halt, match="no object 'catalogs/Plan'") as caught:
+        await iterable.describe("catalogs/Plan")
+    assert "catalogs/Plans" in str(caught.value.hint)
+
+
+async def test_an_item_that_iterable_refuses_refuses_the_request(
+    iterable: Iterable, sandbox: IterableSandbox
+) -> None:
+    sandbox.faults = Faults(poison_key="bad")
+    with pytest.raises(Refused, match="BadParams"):
+        await iterable.write(
+            batch({"id": "bad", "price": 1}, {"id": "good", "price": 2}, by="id", object="catalogs/Plans")
+        )
+    assert sandbox.project.catalogs["Plans"] == {}
 
 
 def test_a_sync_in_its_limits(tmp_path: Path) -> None:

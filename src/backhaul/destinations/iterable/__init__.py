@@ -1,4 +1,4 @@
-"""Iterable: users, memberships of static lists, and events.
+"""Iterable: users, memberships of static lists, events, and items of catalogs.
 
 What is known of its API: the clients Iterable/api-client and block/iterable-go, Iterable's Swagger documents (older), and
 recorded answers. What none of those says for certain is a setting.
@@ -13,6 +13,7 @@ from urllib.parse import quote
 import orjson
 from pydantic import Field as Setting
 
+from backhaul.destinations.iterable import catalogs
 from backhaul.destinations.iterable.answers import WHO, code, inner, member, outcomes
 from backhaul.destinations.kit import (
     Answer,
@@ -41,10 +42,6 @@ from backhaul.types import (
 )
 
 _HOSTS = {"us": "https://api.iterable.com", "eu": "https://api.eu.iterable.com"}
-_TYPES = {
-    "string": FieldType.STRING, "long": FieldType.INTEGER, "double": FieldType.NUMBER, "boolean": FieldType.BOOLEAN,
-    "date": FieldType.DATETIME, "object": FieldType.JSON, "geo_location": FieldType.JSON,
-}  # fmt: skip
 _OWN = ("itblInternal", "profileUpdatedAt")
 """What Iterable keeps of a profile itself."""
 _BULK = BatchLimits(records=1000, bytes=3_800_000)
@@ -77,7 +74,7 @@ class Iterable(Destination[IterableConfig]):
     spec: ClassVar[Spec] = Spec(
         name="iterable",
         config=IterableConfig,
-        docs="`users`, `lists/ID` (memberships of a static list), and `events/NAME`.",
+        docs="`users`, `lists/ID` (memberships of a static list), `events/NAME`, and `catalogs/NAME` (items).",
         batch={Op.UPSERT: _BULK, Op.DELETE: _BULK},
         limits=(Rate("bulk", 10, 1),),
         concurrency=4,
@@ -86,6 +83,7 @@ class Iterable(Destination[IterableConfig]):
             "RequestFieldsTypesMismatched": "a field's type never changes in Iterable: cast the expression, or use another field",
             "UniqueFieldsLimitExceeded": "the project has its most fields: remove some there, or map fewer",
             "forgotten": "only Iterable's support lifts this; `backhaul forget` the record here too",
+            "InvalidItemId": "identify by another column, or write it so: regexp_replace(id, '[^A-Za-z0-9-]', '-', 'g')",
             "filteredOutFields": "add the field in Iterable, or set `create_fields: true`",
         },
     )
@@ -114,12 +112,16 @@ class Iterable(Destination[IterableConfig]):
         if kind == "lists" and name:
             await self._static(name)
             return ObjectSchema(object, {field.name: field for field in _people()})
+        if kind == "catalogs" and name:
+            return await catalogs.described(self.http, name, open=self.config.create_fields)
         if object != "users":
-            raise no_such_object(object, ["users", "lists/ID", "events/NAME"], "Iterable")
+            raise no_such_object(object, ["users", "lists/ID", "events/NAME", "catalogs/NAME"], "Iterable")
         known = member(await self.http.request("GET", "/api/users/getFields"), "fields", dict)
         fields = {
             name: Field(
-                name, _TYPES.get(str(kind), FieldType.ANY), writable=name.partition(".")[0] not in _OWN
+                name,
+                catalogs.TYPES.get(str(kind), FieldType.ANY),
+                writable=name.partition(".")[0] not in _OWN,
             )
             for name, kind in known.items()
         }
@@ -139,6 +141,8 @@ class Iterable(Destination[IterableConfig]):
         kind, _, name = batch.object.partition("/")
         if kind == "users" and batch.op is Op.DELETE:
             return await self._delete(batch)
+        if kind == "catalogs":
+            return await catalogs.written(self.http, batch, name)
         path, body = self._request(batch, kind, name)
         answer = await self.http.request("POST", path, body=body)
         return Outcomes(tuple(outcomes(batch, answer)))
@@ -175,6 +179,8 @@ class Iterable(Destination[IterableConfig]):
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
         """Profiles, one by one: there is no bulk read. One that is not there is an empty answer or an error of its own."""
+        if object.startswith("catalogs/"):
+            raise Unsupported("Iterable applies items of catalogs later than it takes them in")
         if object != "users":
             raise Unsupported(f"Iterable cannot be asked for {object} record by record")
         found = {}

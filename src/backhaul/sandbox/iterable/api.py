@@ -6,6 +6,7 @@ of those says for certain is an attribute of the class.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from backhaul.sandbox.limits import RollingLimit
 Endpoint = Callable[[web.Request, dict[str, Any]], web.Response]
 _REASONS = ("invalid", "notFound", "forgotten", "conflict", "invalidData")
 _MOST, _LARGEST = 1000, 4_000_000
+_ITEM = re.compile(r"[A-Za-z0-9-]{1,255}")
 
 
 class Refusal(Exception):
@@ -60,6 +62,11 @@ class IterableSandbox(Sandbox):
         router.add_post("/api/events/trackBulk", self._at(self._track))
         router.add_post("/api/lists/subscribe", self._at(self._subscribe))
         router.add_post("/api/lists/unsubscribe", self._at(self._unsubscribe))
+        router.add_get("/api/catalogs", self._at(self._catalogs))
+        router.add_get("/api/catalogs/{catalog}/fieldMappings", self._at(self._mappings))
+        router.add_post("/api/catalogs/{catalog}/items", self._at(self._items))
+        router.add_delete("/api/catalogs/{catalog}/items", self._at(self._remove_items))
+        router.add_get("/api/catalogs/{catalog}/items/{item}", self._at(self._item))
         for path in ("/api/users/byUserId/{userId}", "/api/users/{email}"):
             router.add_get(path, self._at(self._user))
             router.add_delete(path, self._at(self._delete))
@@ -68,7 +75,7 @@ class IterableSandbox(Sandbox):
         members = {name: {one: {"userId or email": one} for one in sorted(people)}
                    for name, _, people in self.project.lists.values() if people}  # fmt: skip
         users = {user.name: user.shown()["dataFields"] for user in self.project.users}
-        return {"users": users, "events": self.project.events, **members}
+        return {"users": users, "events": self.project.events, **members, **self.project.catalogs}
 
     def writes(self, request: web.Request) -> bool:
         return request.method != "GET"
@@ -96,7 +103,8 @@ class IterableSandbox(Sandbox):
     def _at(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def enter(request: web.Request) -> web.Response:
             try:
-                return endpoint(request, _body(await request.read()) if request.method == "POST" else {})
+                data = await request.read()
+                return endpoint(request, _body(data) if data or request.method == "POST" else {})
             except Refusal as refusal:
                 return refusal.answer
 
@@ -210,6 +218,56 @@ class IterableSandbox(Sandbox):
         if email is not None and "@" not in email:
             raise Refusal("InvalidEmailAddressError", f"Invalid email: {email}")
         return email, request.match_info.get("userId")
+
+    def _catalogs(self, _: web.Request, __: dict[str, Any]) -> web.Response:
+        names = [{"name": name} for name in self.project.catalogs]
+        return said(200, "Success", "", {"catalogNames": names, "totalCatalogsCount": len(names)})
+
+    def _mappings(self, request: web.Request, _: dict[str, Any]) -> web.Response:
+        items, types = self._catalog(request), self.project.mappings[request.match_info["catalog"]]
+        names = {name for item in items.values() for name in item}
+        more = {"definedMappings": types, "undefinedFields": sorted(names - types.keys())}
+        return said(200, "Success", "", more)
+
+    def _items(self, request: web.Request, body: dict[str, Any]) -> web.Response:
+        """All or none: an id that may not be, or a field with a dot, refuses the request."""
+        held, documents = self._catalog(request), body.get("documents")
+        if not isinstance(documents, dict) or not 0 < len(documents) <= _MOST:
+            raise Refusal("BadParams", f"documents is required and has at most {_MOST} items")
+        request[RECORDS] = len(documents)
+        for item, value in documents.items():
+            if not _ITEM.fullmatch(item) or not isinstance(value, dict) or any("." in name for name in value):
+                raise Refusal("BadParams", "Item ids are alphanumeric and dashes; field names have no period")
+            if self.refuses(item) or (self.faults.poison_key and self.faults.poison_key == item):
+                raise Refusal("BadParams", "Refused by a switch of the sandbox")
+        for item, value in documents.items():
+            kept = held.get(item, {}) if body.get("replaceUploadedFieldsOnly") else {}
+            held[item] = {**kept, **value}
+        return said(202, "Success", "Request to bulk-upload received")
+
+    def _remove_items(self, request: web.Request, body: dict[str, Any]) -> web.Response:
+        held, asked = self._catalog(request), body.get("itemIds")
+        if not isinstance(asked, list) or not 0 < len(asked) <= _MOST:
+            raise Refusal("BadParams", f"itemIds is required and has at most {_MOST} ids")
+        request[RECORDS] = len(asked)
+        for item in asked:
+            held.pop(str(item), None)
+        return said(202, "Success", "Request to bulk-delete received")
+
+    def _item(self, request: web.Request, _: dict[str, Any]) -> web.Response:
+        item, catalog = request.match_info["item"], request.match_info["catalog"]
+        held = self._catalog(request).get(item)
+        if held is None:
+            raise Refusal("NotFound", f"Item {item} was not found", 404)
+        return _json({
+            "catalogName": catalog, "itemId": item, "lastModified": 0, "size": len(orjson.dumps(held)), "value": held
+        })  # fmt: skip
+
+    def _catalog(self, request: web.Request) -> dict[str, dict[str, Any]]:
+        name = request.match_info["catalog"]
+        if name not in self.project.catalogs:
+            raise Refusal("NotFound", f"Catalog {name} was not found", 404)
+        return self.project.catalogs[name]
 
     def _many(self, request: web.Request, body: dict[str, Any], name: str) -> list[dict[str, Any]]:
         """Raises: Refusal: it is not a list of objects, or too long a one."""

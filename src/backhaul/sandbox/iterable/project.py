@@ -61,6 +61,12 @@ class Project:
     lists: dict[int, tuple[str, str, set[str]]] = field(default_factory=dict)
     """By id: its name, its kind, its members' names."""
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    catalogs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: {"Plans": {}})
+    """Items by id, by catalog."""
+    mappings: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {"Plans": {"name": "string", "price": "double"}}
+    )
+    """The types of the fields of each catalog that have one."""
     forgotten: set[str] = field(default_factory=set)
     _users: dict[int, User] = field(default_factory=dict)
     _named: dict[tuple[str, str], list[User]] = field(default_factory=dict)
