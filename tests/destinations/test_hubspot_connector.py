@@ -11,11 +11,12 @@ from hubspot_calls import answering, batch, by_key, connected, person
 from pydantic import ValidationError
 
 from backhaul.destinations.hubspot import HubSpot, HubSpotConfig
-from backhaul.destinations.kit import Answer
+from backhaul.destinations.kit import Answer, Wire
 from backhaul.errors import Halt, Refused, Throttled, Unsettled
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Faults, serve
+from backhaul.testing.batches import RecordBatch
 from backhaul.types import Delivered, Field, FieldType, Gone, Op, Rejected
 
 
@@ -337,6 +338,9 @@ def test_how_long_it_waits(status: int, headers: dict[str, str], after: float) -
         (FieldType.DATETIME, "datetime/date", "2026-02-28T00:00:00Z", "2026-02-28T00:00:01Z", False),
         (FieldType.DATETIME, "datetime/date", "2026-02-28T00:00:00Z", "rubbish", False),
         (FieldType.STRING, "enumeration/checkbox", "a;b", "b;a", True),
+        (FieldType.ARRAY, "enumeration/checkbox", '["a","b"]', "b;a", True),
+        (FieldType.ARRAY, "enumeration/checkbox", '["a"]', "b;a", False),
+        (FieldType.ARRAY, "enumeration/checkbox", "[]", None, True),
         (FieldType.STRING, "enumeration/select", "a;b", "b;a", False),
         (FieldType.BOOLEAN, "bool/booleancheckbox", True, "true", True),
         (FieldType.BOOLEAN, "bool/booleancheckbox", "false", "true", False),
@@ -356,3 +360,34 @@ def test_an_email_is_the_same_in_any_case() -> None:
     assert destination.same(
         Field("email", FieldType.STRING, case_insensitive=True), "Ada@Example.com", "ada@example.com"
     )
+
+
+async def test_several_choices_are_a_list_or_a_text(crm: HubSpot, sandbox: HubSpotSandbox) -> None:
+    field = (await crm.describe("contacts")).fields["hs_buying_role"]
+    rows = [person("a", hs_buying_role=["CHAMPION", "BLOCKER"]), person("b", hs_buying_role="CHAMPION;END_USER"),
+            person("c", hs_buying_role=[]), person("d", hs_buying_role=["BOSS"])]  # fmt: skip
+    sent = RecordBatch(Op.UPSERT, "contacts", ("email",), (Field("email"), field), rows, Wire.TEXT)
+    outcomes = {item.key[0]: item for item in (await crm.write(sent)).items}
+    assert [type(outcomes[name]) for name in "abcd"] == [Delivered, Delivered, Delivered, Rejected]
+    roles = {name: record["hs_buying_role"] for name, record in held(sandbox).items()}
+    assert roles == {"a": "CHAMPION;BLOCKER", "b": "CHAMPION;END_USER", "c": ""}
+
+
+@pytest.mark.parametrize(
+    ("config", "rates"),
+    [
+        ({}, [(100, 10), (200_000, 86_400)]),
+        ({"tier": "professional"}, [(190, 10), (520_000, 86_400)]),
+        ({"tier": "enterprise", "share": "100%"}, [(190, 10), (1_000_000, 86_400)]),
+        ({"tier": "enterprise", "rate_limits": ["250/10s"]}, [(250, 10)]),
+    ],
+)
+async def test_the_plan_sets_the_limits(config: dict[str, Any], rates: list[tuple[int, float]]) -> None:
+    async with connected("http://127.0.0.1:9", **config) as crm:
+        assert [(rate.count, rate.per) for rate in crm.limits] == rates
+
+
+async def test_an_oauth_app_has_limits_of_its_own() -> None:
+    app = {"access_token": None, "client_id": "i", "client_secret": "s", "refresh_token": "r"}
+    async with connected("http://127.0.0.1:9", **app) as crm:
+        assert [(rate.count, rate.per) for rate in crm.limits] == [(110, 10)]

@@ -250,10 +250,15 @@ class Destination(ABC, Generic[ConfigT]):
         """Lets go of connections."""
 
     @property
+    def own_limits(self) -> tuple[Rate, ...]:
+        """What may be sent where `rate_limits` does not say: an account's plan may have limits of its own."""
+        return self.spec.limits
+
+    @property
     def limits(self) -> tuple[Rate, ...]:
         """What may be sent: the configured limits or the connector's own, of the longer ones the configured share."""
         given, share = self.config.rate_limits, self.config.share
-        rates = self.spec.limits
+        rates = self.own_limits
         if given is not None:
             rates = tuple(Rate(f"{limit.count}/{limit.per:g}s", limit.count, limit.per) for limit in given)
         return tuple(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from pydantic import Field as Setting
@@ -27,7 +27,17 @@ from backhaul.destinations.hubspot.answers import (
     outcomes,
 )
 from backhaul.destinations.hubspot.associations import Associations
-from backhaul.destinations.hubspot.fields import RECORD_ID, field_of, fold, inner, is_email, listed, same
+from backhaul.destinations.hubspot.fields import (
+    RECORD_ID,
+    SEVERAL,
+    choices,
+    field_of,
+    fold,
+    inner,
+    is_email,
+    listed,
+    same,
+)
 from backhaul.destinations.hubspot.lists import Members
 from backhaul.destinations.kit import (
     Answer,
@@ -71,6 +81,17 @@ _FIXES = {
 """By an error's category, or the code that its message names."""
 
 
+_TIERS = {
+    "free": (100, 250_000),
+    "starter": (100, 250_000),
+    "professional": (190, 650_000),
+    "enterprise": (190, 1_000_000),
+}
+"""Requests of a private app in ten seconds and in a day, by plan (HubSpot's changelog: increasing our API limits)."""
+_OAUTH = (Rate("burst", 110, 10),)
+"""An OAuth app's, in each account; a day has no limit of its own (usage guidelines)."""
+
+
 class HubSpotConfig(DestinationConfig):
     """A HubSpot account, by the token of a private app, or as an OAuth app (scopes: crm.objects.*.read, .write,
     crm.schemas.*.read)."""
@@ -84,6 +105,8 @@ class HubSpotConfig(DestinationConfig):
     """What the account's owner granted to the OAuth app."""
     base_url: str = "https://api.hubapi.com"
     """Another address, such as a simulation's."""
+    tier: Literal["free", "starter", "professional", "enterprise"] = "free"
+    """The account's plan, which sets the limits; an OAuth app has limits of its own. With an API limit pack: `rate_limits`."""
     api_version: str = Setting(default="v3", pattern=r"^(v3|\d{4}-\d{2})$")
     """v3, or a dated version such as 2026-09."""
 
@@ -126,6 +149,11 @@ class HubSpot(Destination[HubSpotConfig]):
     def __init__(self, config: HubSpotConfig, http: Http) -> None:
         super().__init__(config, http)
         self.base_url = config.base_url
+
+    @property
+    def own_limits(self) -> tuple[Rate, ...]:
+        burst, day = _TIERS[self.config.tier]
+        return _OAUTH if self.config.client_id else (Rate("burst", burst, 10), Rate("day", day, DAY))
 
     def headers(self) -> Mapping[str, str]:
         given = self.config.access_token
@@ -220,8 +248,9 @@ class HubSpot(Destination[HubSpotConfig]):
             for key, given, record in zip(batch.keys, ids, batch.records(), strict=True)
             if given is not None
         ]
+        several = frozenset(field.name for field in batch.fields if field.native_type == SEVERAL)
         inputs = [
-            {**given, "objectWriteTraceId": str(place), "properties": _properties(record)}
+            {**given, "objectWriteTraceId": str(place), "properties": _properties(record, several)}
             for place, (_, given, record) in enumerate(chosen)
         ]
         answer = await self._post(batch.object, action, {"inputs": inputs})
@@ -338,9 +367,13 @@ class HubSpot(Destination[HubSpotConfig]):
         return classify(answer)
 
 
-def _properties(record: dict[str, Any]) -> dict[str, Any]:
-    """What is written: everything but the record id, which only finds a record."""
-    return {name: value for name, value in record.items() if name != RECORD_ID}
+def _properties(record: dict[str, Any], several: frozenset[str]) -> dict[str, Any]:
+    """What is written: everything but the record id, which only finds a record. `several`: properties of several choices."""
+    return {
+        name: choices(value) if name in several else value
+        for name, value in record.items()
+        if name != RECORD_ID
+    }
 
 
 def _identifiers(record: Mapping[str, Any], name: str, more: Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from backhaul.destinations.kit import plain
 from backhaul.types import Field, FieldType
 
@@ -19,7 +21,8 @@ _TYPES = {
     "number": FieldType.NUMBER, "bool": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME,
     "json": FieldType.JSON,
 }  # fmt: skip
-_SEVERAL = "enumeration/checkbox"
+SEVERAL = "enumeration/checkbox"
+"""A property of several choices; takes a list of them as well as a text."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 
 
@@ -46,11 +49,11 @@ def field_of(item: Mapping[str, Any], object: str) -> Field:
     native = f"{kind}/{item['fieldType']}" if item.get("fieldType") else kind
     fixed = item.get("calculated") or inner(item, "modificationMetadata").get("readOnlyValue")
     options = tuple(str(option["value"]) for option in listed(item, "options") if "value" in option)
-    closed = kind == "enumeration" and native != _SEVERAL and not item.get("externalOptions") and options
+    closed = kind == "enumeration" and native != SEVERAL and not item.get("externalOptions") and options
     email = is_email(object, name)
     return Field(
         name,
-        _TYPES.get(kind, FieldType.STRING),
+        FieldType.ANY if native == SEVERAL else _TYPES.get(kind, FieldType.STRING),
         writable=not fixed,
         unique=bool(item.get("hasUniqueValue")) or email,
         max_length=_LONGEST if kind == "string" else None,
@@ -66,17 +69,32 @@ def fold(object: str, name: str, value: Any) -> str:
     return text.strip().lower() if is_email(object, name) else text
 
 
+def choices(value: Any) -> Any:
+    """Several choices as HubSpot writes them, joined by semicolons; of a list its JSON text is given."""
+    if not isinstance(value, str) or not value.startswith("["):
+        return value
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+    return ";".join(str(one) for one in found if one is not None)
+
+
 def same(field: Field, sent: Any, held: Any) -> bool:
     """Whether both are one value: dates are given back as ISO 8601 with milliseconds, choices in any order."""
+    if field.native_type == SEVERAL:
+        return _chosen(sent) == _chosen(held)
     one, other = plain(field, sent), plain(field, held)
     if one == other or one is None or other is None:
         return bool(one == other)
     if field.type in (FieldType.DATE, FieldType.DATETIME):
         first, second = _moment(str(one)), _moment(str(other))
         return first is not None and second is not None and abs(first - second) < timedelta(milliseconds=1)
-    if field.native_type == _SEVERAL:
-        return set(str(one).split(";")) == set(str(other).split(";"))
     return field.type is FieldType.BOOLEAN and str(one).lower() == str(other).lower()
+
+
+def _chosen(value: Any) -> set[str]:
+    return set(filter(None, str(choices("" if value is None else value)).split(";")))
 
 
 def _moment(text: str) -> datetime | None:
