@@ -25,6 +25,7 @@ from typing import Any
 
 from backhaul.demo.files import create_product_database, make_fields, write_project
 from backhaul.demo.warehouse import build
+from backhaul.destinations.kit import JobsConfig
 from backhaul.project import load
 from backhaul.sandbox.kit import Sample, simulation
 from backhaul.types import Rate
@@ -34,8 +35,11 @@ from benchmarks.measure import BACKHAUL, Failed
 LATENCY = 0.02
 """Seconds before every answer."""
 _WINDOWS, _SECONDS = 3, 10.0
+_OF_JOBS = 0.4
+"""The part of the requests that hand records over, where the others ask what became of them."""
 _SHOWN = {
-    "braze": "/users/track", "hubspot": "", "intercom": "", "iterable": "/api/users/bulkUpdate", "marketo": "", "zendesk": "",
+    "braze": "/users/track", "hubspot": "", "intercom": "", "iterable": "/api/users/bulkUpdate", "marketo": "",
+    "zendesk": "",
 }  # fmt: skip
 """Destinations, and the path whose requests the limit counts, where it does not count all."""
 _HEAD = """\
@@ -93,6 +97,7 @@ def _prepared(project: Path, sample: Sample, url: str) -> tuple[Rate, int]:
         spec = loaded.workspace.destination_class("crm").spec
     rate = min(spec.limits, key=lambda rate: rate.per)
     windows = max(_WINDOWS, math.ceil(_SECONDS / rate.per)) + 0.2
+    windows *= _OF_JOBS if issubclass(spec.config, JobsConfig) else 1
     records = int(rate.count * max(limits.records for limits in spec.batch.values()) * windows)
     build(project / "warehouse.duckdb", records)
     return rate, records

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDTH = 108
-FIRST, LAST = "A day later", "Does the CRM hold"
+FIRST, LAST = "A day later", "Does HubSpot hold"
 
 
 def main() -> None:

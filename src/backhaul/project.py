@@ -255,13 +255,12 @@ class Project:
         return found
 
     def dead_letters(
-        self, sync: str | None = None, letter: int | None = None, *, choice: Choice | None = None,
-        payloads: bool = True,
-    ) -> list[dict[str, Any]]:  # fmt: skip
+        self, sync: str | None = None, letter: int | None = None, *, choice: Choice | None = None
+    ) -> list[dict[str, Any]]:
         """`{id, sync, key, op, error: {code, message}, attempts, first_failed_at, last_failed_at, payload, …}`; `payload` is
         None where it is kept no more."""
         asked = choice or Choice(None if sync is None else (sync,), ids=() if letter is None else (letter,))
-        return letters(self.workspace, asked, payloads=payloads)
+        return letters(self.workspace, asked)
 
     def mark_dead_letters(self, letters: Sequence[int], status: str) -> None:
         """`replay`: the next run sends the newest value; `discarded`: not until the value changes.

@@ -80,6 +80,36 @@ def test_a_group_is_named_as_list_shows_it_and_keeps_its_name(refused: Site) -> 
     assert [one["group"] for one in only["groups"]] == [group]
 
 
+def test_messages_that_repeat_a_records_own_words_are_one_group(
+    site: Site, answering: Callable[..., list[str]]
+) -> None:
+    """Also where payloads are kept by reference."""
+
+    async def refusing(request: web.Request) -> web.StreamResponse:
+        records = (await request.json()).get("records", ())
+        results = [
+            {
+                "id": one["id"],
+                "status": "error",
+                "error": {"code": "BAD", "message": f"{one['name']} is no name"},
+            }
+            for one in records
+        ]
+        return web.json_response({"results": results})
+
+    answering(refusing)
+    site.fill(2)
+    site.sql("update t set name = case id when 0 then 'Dana at sea' else 'Ada on land' end")
+    assert site.run().report.rejected == 2
+    said = call(site, "list")
+    assert said.count("such as") == 1
+    assert "<value> is no name" in said
+    (group,) = json.loads(call(site, "list", "--json"))["groups"]
+    assert f"--group {group['group']}" in said
+    call(site, "replay", "--group", group["group"], "--yes")
+    assert replayed(site) == [0, 1]
+
+
 def test_ids_are_named_and_nothing_is_asked(refused: Site) -> None:
     ids = [letter["id"] for letter in refused.letters()][:2]
     assert "2 go with the next run" in call(refused, "replay", *map(str, ids))

@@ -123,7 +123,7 @@ class World:
             ids = {
                 letter["key"]: letter["id"]
                 for closed in (False, True)
-                for letter in project.dead_letters(choice=Choice(closed=closed), payloads=False)
+                for letter in project.dead_letters(choice=Choice(closed=closed))
             }
             project.mark_dead_letters(
                 [ids[key] for key in keys], "replay" if status == "replay" else "discarded"

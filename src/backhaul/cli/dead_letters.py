@@ -74,7 +74,7 @@ def list_(session: Session, /, single: bool, discarded: bool, **by: str | None) 
 
     project = session.project()
     choice = _choice(session, project, by, closed=discarded)
-    found = project.dead_letters(choice=choice, payloads=session.json)
+    found = project.dead_letters(choice=choice)
     if session.json:
         session.emit({"dead_letters": found, "groups": groups(found)})
     elif not found:
@@ -198,7 +198,7 @@ def _picked(
     choice = _choice(session, project, by)
     if choice.group is None:
         return [row["id"] for row in chosen(project.workspace, choice)]
-    return [letter["id"] for letter in project.dead_letters(choice=choice, payloads=False)]
+    return [letter["id"] for letter in project.dead_letters(choice=choice)]
 
 
 def _confirm(what: str, letters: list[int], yes: bool) -> None:

@@ -40,20 +40,20 @@ class Choice:
     closed: bool = False
 
 
-def letters(workspace: Workspace, choice: Choice, *, payloads: bool = True) -> list[Letter]:
+def letters(workspace: Workspace, choice: Choice) -> list[Letter]:
     """`{id, sync, key, op, error: {code, message}, field, attempts, first_failed_at, last_failed_at, payload, replay, status,
-    group, class, fix}` of each. `payload` is None where it is kept no more, or was not asked for.
+    group, class, fix}` of each. `payload` is None where it is kept no more.
 
     Raises:
         UsageError: they are encrypted with a key that is not there.
     """
     rows = chosen(workspace, choice)
     told = [_told(workspace, row) for row in rows]
-    found = [one for one in told if choice.group in (None, one["group"])]
-    if payloads:
-        kept = {row["id"]: row for row in rows}
-        _fill(workspace, [(one, kept[one["id"]]) for one in found if one["payload"] is None])
-    return found
+    _fill(workspace, [(one, row) for one, row in zip(told, rows, strict=True) if one["payload"] is None])
+    for one in told:
+        shape = _shape(one["error"]["message"], one["payload"])
+        one["group"] = _group_id(one["destination"], one["error"]["code"], one["field"], shape)
+    return [one for one in told if choice.group in (None, one["group"])]
 
 
 def chosen(workspace: Workspace, choice: Choice) -> list[Row]:
@@ -74,14 +74,12 @@ def _told(workspace: Workspace, row: Row) -> Letter:
     message, payload = workspace.state.keeping.open(row)
     destination, declared = _destination(workspace, row["sync"])
     kind, todo = advice(row["code"], message, declared)
-    record = parsed(payload) if payload else None
     return {
         "id": row["id"], "sync": row["sync"], "key": orjson.loads(row["key"]), "op": row["op"],
         "error": {"code": row["code"], "message": message}, "field": row["field"], "attempts": row["attempts"],
         "first_failed_at": row["first_failed_at"], "last_failed_at": row["last_failed_at"],
-        "payload": record, "replay": row["status"] == "replay", "status": row["status"],
-        "destination": destination, "group": _group_id(destination, row["code"], row["field"], _shape(message, record)),
-        "class": kind, "fix": todo,
+        "payload": parsed(payload) if payload else None, "replay": row["status"] == "replay", "status": row["status"],
+        "destination": destination, "class": kind, "fix": todo,
     }  # fmt: skip
 
 
