@@ -162,7 +162,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_many_go_as_one_job_and_those_it_fails_are_named(place: Place) -> None:
-    run = place.run("SELECT i, if(i % 100 = 0, '12', NULL), 'pro' FROM range(1000) t(i)")
+    run = place.run("SELECT i, if(i % 100 = 0, '+1234567', NULL), 'pro' FROM range(1000) t(i)")
     assert (run.delivered, run.rejected) == (990, 10)
     assert len(place.sandbox.jobs) == 1
     assert {letter["error"]["code"] for letter in run.dead_letters()} == {"invalid"}

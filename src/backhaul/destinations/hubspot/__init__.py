@@ -71,8 +71,7 @@ _FIXES = {
     "CONFLICT": _TWICE,
     "OBJECT_ALREADY_EXISTS": _TWICE,
     "CONFLICTING_UNIQUE_VALUE": _TWICE,
-    NOT_THERE: "it was deleted or merged in HubSpot, or never made: use mode upsert to have it made, or leave the row out; "
-    "an association or a member waits for the sync that makes its record: run that first, then replay",
+    NOT_THERE: "make it with a sync that runs first, or by mode upsert, and replay; or leave the row out of the model",
     "INVALID_EMAIL": "mend the address in the model, or leave out rows whose address HubSpot does not take",
     "INVALID_OPTION": "send the internal name of an option (not its label), or add the option to the property in HubSpot",
     "PROPERTY_DOESNT_EXIST": "create the property in HubSpot, or take the field out of the mapping",
