@@ -314,8 +314,9 @@ class HubSpot(Destination[HubSpotConfig]):
         folded = {value: fold(object, name, value) for value in values}
         asked = list(dict.fromkeys(folded.values()))
         found = dict(zip(asked, asked, strict=True)) if name == RECORD_ID else {}
-        for start in range(0, 0 if found else len(asked), 100):
-            some = await self._find(object, name, asked[start : start + 100], ())
+        most = self.spec.batch[Op.UPDATE].records
+        for start in range(0, 0 if found else len(asked), most):
+            some = await self._find(object, name, asked[start : start + most], ())
             found |= {key: str(record["id"]) for key, record in some.held.items()}
         return {value: found[spelling] for value, spelling in folded.items() if spelling in found}
 
