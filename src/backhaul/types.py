@@ -78,6 +78,8 @@ class Field:
     """The destination compares values of this field without regard to case (HubSpot e-mail)."""
     native_type: str | None = None
     """The destination's own name of the type, for messages and casts."""
+    parent: bool = False
+    """It names a record that the destination locks while it writes this one: records of one parent are sent together."""
     skip_null: bool = False
     """Set by the mapping: a NULL leaves the destination's value alone. Wires that cannot leave a field out need it."""
 

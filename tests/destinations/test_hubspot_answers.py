@@ -144,3 +144,15 @@ async def test_a_read_that_failed_in_part_says_so() -> None:
     ) as crm:
         with pytest.raises(Unsettled, match="busy"):
             await crm.read("contacts", ("email",), ["a@example.com"], ["city"])
+
+
+async def test_a_part_of_what_is_left_today_stays_for_other_tools() -> None:
+    from backhaul.destinations.kit import Answer
+
+    named = "x-hubspot-ratelimit-daily"
+    async with answering(lambda _: web.Response()) as crm:
+        (left,) = crm.left(Answer(200, {named: "1000", f"{named}-remaining": "300"})).values()
+        assert left.requests == 100
+        (left,) = crm.left(Answer(200, {f"{named}-remaining": "300"})).values()
+        assert left.requests == 300
+        assert crm.left(Answer(200, {named: "1000"})) == {}

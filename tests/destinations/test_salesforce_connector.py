@@ -276,6 +276,12 @@ async def test_the_quota_is_read_from_every_answer(org: SalesforceSandbox, url: 
         (left,) = crm.left(Answer(200, {"sforce-limit-info": said})).values()
         assert left.requests == 3
         assert crm.left(Answer(200)) == {}
+        for usage, ours in (("100/250", 100), ("200/250", 0), ("249/250", 0)):
+            (left,) = crm.left(Answer(200, {"sforce-limit-info": f"api-usage={usage}"})).values()
+            assert left.requests == ours  # a fifth stays for others
+    async with connected(url, share="100%") as crm:
+        (left,) = crm.left(Answer(200, {"sforce-limit-info": "api-usage=249/250"})).values()
+        assert left.requests == 1
 
 
 @pytest.mark.parametrize(
@@ -363,6 +369,10 @@ async def test_parents_are_named_by_their_external_id(org: SalesforceSandbox, ur
 
     async with connected(url, parents=("Account",)) as crm:
         fields = (await crm.describe("Contact")).fields
+        assert {name for name, field in fields.items() if field.parent} == {
+            "AccountId",
+            "Account.External_Id__c",
+        }
         assert (fields["Account.External_Id__c"].max_length, fields["Account.External_Id__c"].unique) == (
             80,
             False,

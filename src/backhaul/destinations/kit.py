@@ -354,6 +354,10 @@ class Destination(ABC, Generic[ConfigT]):
         {} where they say nothing. The core sends no more than that."""
         return {}
 
+    def ours(self, left: int, quota: int) -> int:
+        """Of what everybody together has left of a quota of a day or longer, what we may take: the rest of `share` stays."""
+        return max(left - (quota - int(self.config.share.of(quota))), 0)
+
     def classify(self, answer: Answer) -> BackhaulError | None:
         """What an HTTP answer means for the request as a whole; None where its body has to be read."""
         return classify_status(answer)

@@ -181,7 +181,7 @@ class Diff:
         return f"sha256({literal(self.options.salt)} || {key_json(self.mapping, 'c.')})"
 
     def write(self, plan_id: str, sync: str, path: Path, watermark: str | None = None) -> Plan:
-        """Freezes the changes in a plan file: durable, sorted by segment."""
+        """Freezes the changes in a plan file: durable, sorted by segment, and records of one parent together."""
         self._find_refused()
         self._find_twins()
         ready = self._is_plan()
@@ -203,6 +203,7 @@ class Diff:
             and not self.options.refused
             and not self.suppressed
             and not self._twins
+            and not self._parents()
             and not self._one("SELECT count(*) FROM temp.main.candidates WHERE _error IS NOT NULL")
         )
 
@@ -215,8 +216,12 @@ class Diff:
         self._copy(f"SELECT * FROM ({self._changes()}) WHERE _segment IS NOT NULL", unsorted)
         tally = self._tally(unsorted)
         segments = sorted({row.segment for row in tally})
-        if len(segments) > 1:
-            file = f"read_parquet({literal(str(unsorted))})"
+        file = f"read_parquet({literal(str(unsorted))})"
+        if parents := self._parents():
+            with in_order(self.engine):
+                self._copy(f"SELECT * FROM {file} ORDER BY {', '.join(['_segment', *parents])}", part)
+            unsorted.unlink()
+        elif len(segments) > 1:
             picks = [f"SELECT * FROM {file} WHERE _segment = {segment}" for segment in segments]
             with in_order(self.engine):
                 self._copy(" UNION ALL ".join(picks), part)
@@ -224,6 +229,14 @@ class Diff:
         else:
             shutil.move(unsorted, part)
         return tally
+
+    def _parents(self) -> list[str]:
+        """SQL of what the destination locks with a record; of one that is deleted, what it belonged to."""
+        return [
+            f"coalesce({ident(field.column)}, {ident('o.' + field.name)})"
+            for field in self.mapping.fields
+            if field.field.parent
+        ]
 
     def _tally(self, file: Path) -> list[Tally]:
         before = [] if self.view is None else [*self._values("o."), "_remote_id"]

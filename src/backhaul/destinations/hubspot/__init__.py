@@ -359,7 +359,7 @@ class HubSpot(Destination[HubSpotConfig]):
         return same(field, sent, held)
 
     def left(self, answer: Answer) -> Mapping[float, Left]:
-        return left_today(answer)
+        return left_today(answer, self.ours)
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         if answer.status == 401 and self.config.access_token is None:

@@ -165,10 +165,13 @@ def _wait(answer: Answer, body: Mapping[str, Any]) -> float:
     return int(interval) / 1000 if interval.isdecimal() else _INTERVAL
 
 
-def left_today(answer: Answer) -> Mapping[float, Left]:
+def left_today(answer: Answer, ours: Callable[[int, int], int]) -> Mapping[float, Left]:
     """The account's daily quota, which all its private apps share; answers to OAuth requests do not name it."""
-    said = answer.headers.get("x-hubspot-ratelimit-daily-remaining", "")
-    return {DAY: Left(int(said), _until_midnight(answer))} if said.isdecimal() else {}
+    quota, said = (answer.headers.get(f"x-hubspot-ratelimit-daily{of}", "") for of in ("", "-remaining"))
+    if not said.isdecimal():
+        return {}
+    rest = ours(int(said), int(quota)) if quota.isdecimal() else int(said)
+    return {DAY: Left(rest, _until_midnight(answer))}
 
 
 def _until_midnight(answer: Answer) -> float:

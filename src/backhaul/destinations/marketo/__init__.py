@@ -116,7 +116,7 @@ class Marketo(Destination[MarketoConfig]):
     def left(self, answer: Answer) -> Mapping[float, Left]:
         given = self.config.rate_limits
         quota = _CALLS if given is None else next((rate.count for rate in given if rate.per == DAY), None)
-        return {} if quota is None else left_today(answer, quota)
+        return {} if quota is None else left_today(answer, quota, self.ours)
 
     def _path(self, *parts: str) -> str:
         return f"/rest/{self.config.api_version}/{'/'.join(quote(part, safe='') for part in parts)}.json"

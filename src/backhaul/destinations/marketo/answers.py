@@ -120,7 +120,7 @@ def until_midnight(headers: Mapping[str, str]) -> float:
     return (midnight - now).total_seconds()
 
 
-def left_today(answer: Answer, quota: int) -> Mapping[float, Left]:
+def left_today(answer: Answer, quota: int, ours: Callable[[int, int], int]) -> Mapping[float, Left]:
     """What the instance has left of a day of so many calls, where an answer says how many all its callers have made (guide:
     Usage). No other answer says anything of it."""
     found = _object(answer).get("result") if b'"users"' in answer.body else None
@@ -128,7 +128,7 @@ def left_today(answer: Answer, quota: int) -> Mapping[float, Left]:
     total = today.get("total")
     if not isinstance(total, int) or not isinstance(today.get("users"), list):
         return {}
-    return {DAY: Left(max(quota - total, 0), until_midnight(answer.headers))}
+    return {DAY: Left(ours(max(quota - total, 0), quota), until_midnight(answer.headers))}
 
 
 def page(answer: Answer) -> tuple[list[dict[str, Any]], str]:

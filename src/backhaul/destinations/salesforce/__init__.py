@@ -242,7 +242,7 @@ class Salesforce(Destination[SalesforceConfig]):
         return same(field, sent, held)
 
     def left(self, answer: Answer) -> Mapping[float, Left]:
-        return left(answer)
+        return left(answer, self.ours)
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         return classify(answer)

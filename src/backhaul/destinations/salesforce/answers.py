@@ -7,7 +7,7 @@ result a record in the order of the request (REST API guide: sObject Collections
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ DAY = 86_400.0
 _USED_UP = 5400.0
 """Seconds after which a quota that is used up is looked at again: it frees call by call, and no answer says when. It is longer
 than a run waits, so that a run ends and leaves the rest to a later one."""
-_USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
+_USAGE = re.compile(r"(per-app-)?api-usage=(\d+)/(\d+)")
 _GONE = ("ENTITY_IS_DELETED", "NOT_FOUND")
 _BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE",
          "REQUEST_LIMIT_EXCEEDED", "QUERY_TIMEOUT", "UNKNOWN_EXCEPTION")  # fmt: skip
@@ -56,7 +56,7 @@ def classify(answer: Answer) -> BackhaulError | None:
     if answer.status == 401 and code == "INVALID_SESSION_ID":
         return Expired("Salesforce does not accept the access token any more")
     if code == "REQUEST_LIMIT_EXCEEDED":
-        used_up = "TotalRequests" in said or _left(answer) == 0
+        used_up = "TotalRequests" in said or 0 in _left(answer)
         return Throttled(said, code=code, after=_USED_UP if used_up else None)
     if code in _HALTS:
         return Halt(f"Salesforce refuses this: {said}", hint=_HALTS[code])
@@ -127,12 +127,17 @@ def refusal(key: str, code: str, said: str, fields: Sequence[str] = ()) -> Outco
     return Rejected(key, code, f"{said} ({', '.join(named)})" if named else said)
 
 
-def left(answer: Answer) -> Mapping[float, Left]:
-    """What `Sforce-Limit-Info` leaves of the org's quota, and of the app's own where it has one."""
-    found = _left(answer)
-    return {} if found is None else {DAY: Left(found, _USED_UP)}
+def left(answer: Answer, ours: Callable[[int, int], int]) -> Mapping[float, Left]:
+    """What `Sforce-Limit-Info` leaves of the org's quota, which others draw on as well, and of the app's own where it has one."""
+    found = [rest if own else ours(rest, most) for own, rest, most in _usages(answer)]
+    return {DAY: Left(min(found), _USED_UP)} if found else {}
 
 
-def _left(answer: Answer) -> int | None:
-    usages = _USAGE.findall(answer.headers.get("sforce-limit-info", ""))
-    return min((max(int(most) - int(used), 0) for used, most in usages), default=None)
+def _left(answer: Answer) -> list[int]:
+    return [rest for _, rest, _ in _usages(answer)]
+
+
+def _usages(answer: Answer) -> Iterator[tuple[bool, int, int]]:
+    """Of each quota: whether it is the app's own, what is left of it, and all of it."""
+    for own, used, most in _USAGE.findall(answer.headers.get("sforce-limit-info", "")):
+        yield bool(own), max(int(most) - int(used), 0), int(most)

@@ -13,6 +13,8 @@ from backhaul.destinations.kit import plain
 from backhaul.types import Field, FieldType
 
 RECORD_ID = "Id"
+_UNLOCKED = ("OwnerId", "RecordTypeId")
+"""References of every object that no write locks by itself."""
 _NUMBERS = ("int", "long", "double", "currency", "percent")
 _TYPES = {"boolean": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME}
 _SHORT_ID = 15
@@ -38,6 +40,7 @@ def field_of(item: Mapping[str, Any]) -> Field:
         choices=tuple(str(option["value"]) for option in options) if closed else None,
         case_insensitive=bool(textual and item.get("externalId") and not item.get("caseSensitive")),
         native_type=f"{kind}({item.get('scale')})" if kind in _NUMBERS else kind,
+        parent=kind == "reference" and name not in _UNLOCKED,
     )
 
 
@@ -46,7 +49,14 @@ def parent_fields(reference: Mapping[str, Any], items: Iterable[Mapping[str, Any
     named, settable = reference["relationshipName"], field_of(reference).writable
     found = [field_of(item) for item in items if item.get("externalId")]
     return [
-        replace(field, name=f"{named}.{field.name}", writable=settable, required=False, unique=False)
+        replace(
+            field,
+            name=f"{named}.{field.name}",
+            writable=settable,
+            required=False,
+            unique=False,
+            parent=field_of(reference).parent,
+        )
         for field in found
     ]
 
