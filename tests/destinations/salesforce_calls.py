@@ -50,7 +50,9 @@ def by_key(outcomes: Outcomes) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def answering(handler: Callable[[web.Request], web.Response]) -> AsyncIterator[Salesforce]:
+async def answering(
+    handler: Callable[[web.Request], web.Response], **config: Any
+) -> AsyncIterator[Salesforce]:
     """A Salesforce that gives tokens, and whose every other answer is what the handler makes of the request."""
 
     async def answer(request: web.Request) -> web.Response:
@@ -69,7 +71,7 @@ async def answering(handler: Callable[[web.Request], web.Response]) -> AsyncIter
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        async with connected(f"http://127.0.0.1:{runner.addresses[0][1]}") as destination:
+        async with connected(f"http://127.0.0.1:{runner.addresses[0][1]}", **config) as destination:
             yield destination
     finally:
         await runner.cleanup()

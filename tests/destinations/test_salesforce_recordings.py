@@ -39,7 +39,9 @@ def not_received(recording: dict[str, Any]) -> str:
     path = asked(recording)
     if not path:
         return "SOAP login or Bulk API 1.0 (XML): the connector speaks REST"
-    if path == "composite" or path.startswith("limits/"):
+    if path == "composite":
+        return "a composite of describes; the connector sends collections so"
+    if path.startswith("limits/"):
         return "an endpoint that the connector does not call"
     if path.startswith("sobjects/") and not path.endswith("/describe"):
         return "a single record is read through a query"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from backhaul.destinations.kit import Answer, Batch, Destination, Http, Job, Spec, Token, Wire
-from backhaul.destinations.salesforce import bulk
+from backhaul.destinations.salesforce import atomic, bulk
 from backhaul.destinations.salesforce.answers import DAY, FIXES, classify, left, outcomes, refused
 from backhaul.destinations.salesforce.fields import (
     RECORD_ID,
@@ -38,8 +38,6 @@ from backhaul.types import (
     Rejected,
 )
 
-_RECORDS = 200
-"""Records of one collection."""
 _QUERY = 6_000
 """Characters of the values in one query. Salesforce takes 16,384 bytes of address and headers; a proxy on the way often 8,192."""
 
@@ -51,7 +49,9 @@ class Salesforce(Destination[SalesforceConfig]):
         name="salesforce",
         config=SalesforceConfig,
         docs="Any object, standard or custom, by its API name; upserts by an external id field.",
-        batch=dict.fromkeys((Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(_RECORDS, 3_000_000)),
+        batch=dict.fromkeys(
+            (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(atomic.COLLECTION, 3_000_000)
+        ),
         limits=(Rate("day", 100_000, DAY),),
         concurrency=4,
         moves=True,
@@ -70,7 +70,11 @@ class Salesforce(Destination[SalesforceConfig]):
         """Of each object, the fields that refer to parents by their relationships' names."""
 
     def headers(self) -> Mapping[str, str]:
-        own = {"Authorization": f"Bearer {self.token}"}
+        return {"Authorization": f"Bearer {self.token}", **self._wishes()}
+
+    def _wishes(self) -> Mapping[str, str]:
+        """Headers that say how records are to be saved."""
+        own = {}
         if self.config.save_duplicates:
             own["Sforce-Duplicate-Rule-Header"] = "allowSave=true"
         if not self.config.assignment_rules:
@@ -118,13 +122,15 @@ class Salesforce(Destination[SalesforceConfig]):
         return schema.fields.get(identifiers[0], Field(identifiers[0]))
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        if self.config.atomic and op in atomic.OPS:
+            return atomic.LIMITS
         return bulk.LIMITS if self._as_job(op, rows) else super().batch_limits(object, op, rows)
 
     def wire(self, object: str, op: Op, rows: int) -> Wire:
         return Wire.CSV if self._as_job(op, rows) else Wire.JSON
 
     def _as_job(self, op: Op, rows: int) -> bool:
-        return op in bulk.OPS and rows > self.config.bulk_above
+        return op in bulk.OPS and rows > self.config.bulk_above and not self.config.atomic
 
     async def write(self, batch: Batch) -> Outcomes | Job:
         """Upserts by the external id; updates and deletes by the records' own ids."""
@@ -168,6 +174,9 @@ class Salesforce(Destination[SalesforceConfig]):
     async def _send(
         self, method: str, path: Sequence[str], keys: Sequence[str], records: Sequence[Mapping[str, Any]]
     ) -> Outcomes:
+        if self.config.atomic:
+            order = atomic.order(method, self._path(*path), records, self._wishes())
+            return atomic.outcomes(await self.http.request("POST", self._path("composite"), json=order), keys)
         body = {"allOrNone": False, "records": records}
         return outcomes(await self.http.request(method, self._path(*path), json=body), keys)
 

@@ -23,7 +23,7 @@ _USED_UP = 5400.0
 than a run waits, so that a run ends and leaves the rest to a later one."""
 _USAGE = re.compile(r"(per-app-)?api-usage=(\d+)/(\d+)")
 _GONE = ("ENTITY_IS_DELETED", "NOT_FOUND")
-_BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE",
+BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE",
          "REQUEST_LIMIT_EXCEEDED", "QUERY_TIMEOUT", "UNKNOWN_EXCEPTION")  # fmt: skip
 """Codes of a record that was not applied, and may be later."""
 _BUSY_WORDS = ("unable to obtain exclusive access to this record", "Too many SOQL queries")
@@ -60,7 +60,7 @@ def classify(answer: Answer) -> BackhaulError | None:
         return Throttled(said, code=code, after=_USED_UP if used_up else None)
     if code in _HALTS:
         return Halt(f"Salesforce refuses this: {said}", hint=_HALTS[code])
-    if answer.status == 300 or code in _BUSY or any(words in said for words in _BUSY_WORDS):
+    if answer.status == 300 or code in BUSY or any(words in said for words in _BUSY_WORDS):
         return Refused(said, code=code or "300") if answer.status == 300 else NotApplied(said, code=code)
     error = classify_status(answer, said)
     return Refused(said, code=code or str(answer.status)) if isinstance(error, Refused) else error
@@ -74,10 +74,20 @@ def _said(answer: Answer) -> tuple[str, str]:
         return "", f"HTTP {answer.status}: {said_by(answer)}"
     if answer.status == 300:
         return "", f"HTTP 300: several records have this external id: {orjson.dumps(body).decode()}"
+    return _of_error(answer.status, body, said_by(answer))
+
+
+def _of_error(status: int, body: Any, otherwise: str) -> tuple[str, str]:
     first = body[0] if isinstance(body, list) and body and isinstance(body[0], dict) else {}
     code = str(first.get("errorCode") or "")
-    message = str(first.get("message") or said_by(answer))
-    return code, f"HTTP {answer.status}: {code}: {message}" if code else f"HTTP {answer.status}: {message}"
+    message = str(first.get("message") or otherwise)
+    return code, f"HTTP {status}: {code}: {message}" if code else f"HTTP {status}: {message}"
+
+
+def whole(status: int, body: Any) -> Refused:
+    """The error that the body of a subrequest is."""
+    code, said = _of_error(status, body, "refused without a message")
+    return Refused(said, code=code or str(status))
 
 
 def refused(answer: Answer) -> Refused:
@@ -95,15 +105,16 @@ def outcomes(answer: Answer, keys: Sequence[str]) -> Outcomes:
     results = answer.json()
     if answer.status == 404 or not isinstance(results, list):
         raise refused(answer)
+    return Outcomes(tuple(each(results, keys)))
+
+
+def each(results: Sequence[Any], keys: Sequence[str]) -> Iterator[Outcome]:
+    """What the results of a collection say, by their places."""
     if len(results) != len(keys):
-        return Outcomes(())
-    return Outcomes(
-        tuple(
-            _outcome(key, result)
-            for key, result in zip(keys, results, strict=True)
-            if isinstance(result, dict) and "success" in result
-        )
-    )
+        return
+    for key, result in zip(keys, results, strict=True):
+        if isinstance(result, dict) and "success" in result:
+            yield _outcome(key, result)
 
 
 def _outcome(key: str, result: Mapping[str, Any]) -> Outcome:
@@ -119,7 +130,7 @@ def _outcome(key: str, result: Mapping[str, Any]) -> Outcome:
 
 def refusal(key: str, code: str, said: str, fields: Sequence[str] = ()) -> Outcome:
     """What the error of one record means. A record that its own id does not find is named by no field."""
-    if code in _BUSY or any(words in said for words in _BUSY_WORDS):
+    if code in BUSY or any(words in said for words in _BUSY_WORDS):
         return Retry(key, f"{code}: {said}")
     if code in _GONE or (code == "INVALID_CROSS_REFERENCE_KEY" and not fields):
         return Gone(key, code, said)

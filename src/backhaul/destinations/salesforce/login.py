@@ -36,6 +36,8 @@ class SalesforceConfig(JobsConfig):
     """Relationships whose records are named by an external id of theirs, such as Account or Region__r."""
     bulk_above: int = Setting(default=2000, ge=0)
     """Records of a plan above which upserts and inserts go as jobs of the Bulk API."""
+    atomic: bool = False
+    """The records of a request, up to 1,000, are applied together or not at all; none go as jobs."""
     save_duplicates: bool = False
     """Records that a duplicate rule only warns of are saved."""
     assignment_rules: bool = True

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from backhaul.sandbox.kit import Sandbox
 from backhaul.sandbox.limits import RollingLimit
-from backhaul.sandbox.salesforce import bulk, rest, single
+from backhaul.sandbox.salesforce import bulk, composite, rest, single
 from backhaul.sandbox.salesforce.answers import Refusal, Whole, answer, not_found, problem
 from backhaul.sandbox.salesforce.sample import SAMPLE
 from backhaul.sandbox.salesforce.store import SObject, fresh
@@ -84,6 +84,7 @@ class SalesforceSandbox(Sandbox):
             ("GET", f"{head}/query/{{locator}}", rest.query), ("POST", several, rest.create_all),
             ("PATCH", several, rest.update_all), ("DELETE", several, rest.delete_all),
             ("PATCH", f"{several}/{{object}}/{{field}}", rest.upsert_all), ("GET", f"{one}/describe", rest.describe),
+            ("POST", f"{head}/composite", composite.composite), ("POST", f"{head}/composite/", composite.composite),
             ("POST", one, single.create), ("POST", f"{one}/", single.create),
         ):  # fmt: skip
             router.add_route(method, path, self._at(endpoint))

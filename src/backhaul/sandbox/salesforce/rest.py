@@ -191,8 +191,7 @@ def _collection(
     if len(records) > MOST:
         words = f"record limit reached. cannot submit more than {MOST} records into this call"
         raise Whole("EXCEEDED_MAX_SIZE_REQUEST", words)
-    before = copy.deepcopy({name: (kind.records, kind.deleted, kind.indexes) for name, kind in org.kinds.items()}) \
-        if body.get("allOrNone") else None  # fmt: skip
+    before = snapshot(org) if body.get("allOrNone") else None
     _check(org, records)
     results = []
     for item in records:
@@ -201,12 +200,26 @@ def _collection(
         except Refusal as refusal:
             results.append(refusal.result())
     if before is not None and not all(result["success"] for result in results):
-        for name, kind in org.kinds.items():
-            kind.records, kind.deleted, kind.indexes = before[name]
+        roll_back(org, before)
         rolled = Refusal("ALL_OR_NONE_OPERATION_ROLLED_BACK", "Record rolled back because not all records were valid and the "
                          "request was using AllOrNone header")  # fmt: skip
         results = [rolled.result() if result["success"] else result for result in results]
     return answer(org.spoil(results))
+
+
+Snapshot = dict[str, tuple[Any, Any, Any]]
+
+
+def snapshot(org: SalesforceSandbox) -> Snapshot:
+    """What the org holds now."""
+    return copy.deepcopy(
+        {name: (kind.records, kind.deleted, kind.indexes) for name, kind in org.kinds.items()}
+    )
+
+
+def roll_back(org: SalesforceSandbox, before: Snapshot) -> None:
+    for name, kind in org.kinds.items():
+        kind.records, kind.deleted, kind.indexes = before[name]
 
 
 def _check(org: SalesforceSandbox, records: list[dict[str, Any]]) -> None:
