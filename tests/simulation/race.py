@@ -275,11 +275,10 @@ class Race:
         line.oracle.begin()
 
     def _check_takeover(self, worker: Worker, before: Worker) -> None:
-        """Only from who has not moved, and when nothing can be on its way any more."""
+        """Only from who is done or has not moved, and when nothing can be on its way any more."""
         oracle, now = worker.line.oracle, self.story.time.elapsed
-        oracle.expect(
-            before.slept >= _LONG, "I26", f"the {worker.house.name} worker runs a sync that another one runs"
-        )
+        free = before.done or before.slept >= _LONG
+        oracle.expect(free, "I26", f"the {worker.house.name} worker runs a sync that another one runs")
         flying = [
             request.number
             for request in oracle.in_flight.values()
