@@ -325,7 +325,9 @@ class Oracle:
                 self._not_created(key, request, same=said == {"error"})
 
     def _refused(self, key: str, request: Request) -> None:
-        self.run.refused[key] = value_of(request.records[key])
+        value = self.run.refused[key] = value_of(request.records[key])
+        if self.buried.get(key) != value:  # the letter is about this one now
+            self.buried.pop(key, None)
 
     def _said(self, request: Request, answer: Answer) -> dict[str, set[str]]:
         """What an answer says about each record that was sent: nothing, one thing, or several."""
