@@ -238,12 +238,19 @@ class Site:
     ) -> None:
         """Replaces the model's rows: identifier -> (text, number)."""
         import duckdb
+        import pyarrow as pa
 
+        columns = {
+            "k": list(rows),
+            "t": [text for text, _ in rows.values()],
+            "n": [n for _, n in rows.values()],
+        }
         with duckdb.connect(str(self.folder / "warehouse.duckdb")) as db:
             db.execute("CREATE OR REPLACE TABLE model (k VARCHAR, t VARCHAR, n BIGINT)")
-            db.executemany(
-                "INSERT INTO model VALUES (?, ?, ?)", [(key, *values) for key, values in rows.items()]
+            db.register(
+                "given", pa.table(columns, pa.schema({"k": pa.string(), "t": pa.string(), "n": pa.float64()}))
             )
+            db.execute("INSERT INTO model SELECT * FROM given")
         case = self.case
         sync = {
             "name": "it", "model": {"table": "model", "primary_key": "k"}, "destination": "there", "object": case.object,

@@ -18,13 +18,16 @@ from backhaul.destinations.kit import (
     Answer,
     Batch,
     Destination,
-    DestinationConfig,
     Http,
+    Job,
+    JobsConfig,
     Secret,
     Spec,
     Token,
+    Wire,
     no_such_object,
 )
+from backhaul.destinations.marketo import bulk
 from backhaul.destinations.marketo.answers import (
     DAY,
     FIXES,
@@ -57,7 +60,7 @@ _CUSTOM = reading(("1013",), "marketoGUID")
 Record = dict[str, Any]
 
 
-class MarketoConfig(DestinationConfig):
+class MarketoConfig(JobsConfig):
     """The keys of `type: marketo`."""
 
     base_url: str
@@ -70,6 +73,8 @@ class MarketoConfig(DestinationConfig):
     api_version: str = Setting(default="v1", pattern=r"^v\d+$")
     partition: str | None = None
     """The lead partition that new leads come into; unset: the default one."""
+    bulk_above: int | None = Setting(default=None, ge=0)
+    """Leads of a plan above which upserts go as files of a bulk import; unset: never."""
 
 
 class Marketo(Destination[MarketoConfig]):
@@ -157,7 +162,17 @@ class Marketo(Destination[MarketoConfig]):
             raise Unsettled("Marketo's answer has no fields")
         return lead_fields(described, searchable)
 
-    async def write(self, batch: Batch) -> Outcomes:
+    def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        return bulk.LIMITS if self._as_file(object, op, rows) else super().batch_limits(object, op, rows)
+
+    def wire(self, object: str, op: Op, rows: int) -> Wire:
+        return Wire.CSV if self._as_file(object, op, rows) else Wire.JSON
+
+    def _as_file(self, object: str, op: Op, rows: int) -> bool:
+        above = self.config.bulk_above
+        return above is not None and rows > above and op is Op.UPSERT and object == "leads"
+
+    async def write(self, batch: Batch) -> Outcomes | Job:
         commas = [key for key in batch.keys if "," in key] if len(batch.identifiers) == 1 else []
         if commas:  # those that are not named leave again without them
             return Outcomes(tuple(Rejected(key, "comma", "its identifier has a comma") for key in commas))
@@ -166,13 +181,39 @@ class Marketo(Destination[MarketoConfig]):
             return await self._write_custom(batch, name)
         if kind == "lists":
             return await self._write_members(batch, name)
-        return await self._write_leads(batch)
+        if batch.op is Op.UPSERT and batch.identifiers[0] == _ID:
+            raise Halt("Marketo gives ids itself", hint="upsert by another field, or use mode: update")
+        return await (self._import(batch) if batch.wire is Wire.CSV else self._write_leads(batch))
+
+    async def _import(self, batch: Batch) -> Job:
+        """Marketo works on a file as soon as it has it."""
+        body, kind = bulk.form(batch)
+        params = {"format": "csv", "lookupField": batch.identifiers[0]}
+        params |= {"partitionName": self.config.partition} if self.config.partition else {}
+        path = f"{self._bulk}.json?{urlencode(params)}"
+        said = results(await self.http.request("POST", path, body=body, headers={"Content-Type": kind}))
+        if len(said) != 1 or "batchId" not in said[0]:
+            raise Unsettled("Marketo's answer does not name the import")
+        return Job(str(said[0]["batchId"]), bulk.wait(batch))
+
+    @property
+    def _bulk(self) -> str:
+        return f"/bulk/{self.config.api_version}/leads"
+
+    async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
+        path = f"{self._bulk}/batch/{quote(job, safe='')}"
+        said, _ = page(await self.http.request("GET", f"{path}.json"))
+        if not said:
+            return Outcomes(())
+        if bulk.goes_on(said[0]):
+            return Job(job, bulk.wait(batch, again=True))
+        wrong = said[0].get("numOfRowsFailed")
+        failures = await self.http.request("GET", f"{path}/failures.json") if wrong else None
+        return Outcomes(tuple(bulk.outcomes(batch, said[0], failures)))
 
     async def _write_leads(self, batch: Batch) -> Outcomes:
         """Upserts by the lookup field; updates and deletes by the leads' own ids, so that an identifier may change."""
         by, records = batch.identifiers[0], outgoing(batch.records(), batch.fields)
-        if batch.op is Op.UPSERT and by == _ID:
-            raise Halt("Marketo gives ids itself", hint="upsert by another field, or use mode: update")
         if batch.op is Op.UPSERT:
             own = {"partitionName": self.config.partition} if self.config.partition else {}
             body = {"action": "createOrUpdate", "lookupField": by, **own, "input": records}

@@ -53,11 +53,14 @@ FIXES = {
     "1008": "give the API user's role the workspace of this partition",
     "1010": "the lead is in another partition: leave the row out, or set `partition`",
     "1021": "company fields cannot be set through leads: leave them out of the mapping",
+    "import": "mend the value in the model: Marketo's import does not take the row, for the reason that it gives",
     "comma": "Marketo takes values in lists with commas between: leave the comma out of the identifier",
 }
 """By a reason's code."""
 _LATER = ("1016", "1019")
-"""Codes of a record that was not applied because of an import that goes on."""
+"""Not applied because of imports that go on: said of a record, or of one more import."""
+_QUEUE = 30.0
+"""Seconds after which another import may have come to its end."""
 _DONE = ("created", "updated", "deleted", "added", "removed")
 
 
@@ -80,6 +83,8 @@ def classify(answer: Answer) -> BackhaulError | None:
         return Throttled(text, code=code)
     if code in _HALTS:
         return Halt(f"Marketo refuses this: {text}", hint=_HALTS[code])
+    if code in _LATER:
+        return Throttled(text, code=code, after=_QUEUE)
     if code in _NOT_NOW:
         return NotApplied(text, code=code)
     refused = code not in _OPEN and code[:1] in "71" and len(code) in (3, 4)

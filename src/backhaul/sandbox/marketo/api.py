@@ -18,14 +18,14 @@ from aiohttp import web
 
 from backhaul.sandbox.kit import Sandbox
 from backhaul.sandbox.limits import RollingLimit
-from backhaul.sandbox.marketo import customs, leads
+from backhaul.sandbox.marketo import customs, imports, leads
 from backhaul.sandbox.marketo.call import Call, Endpoint
 from backhaul.sandbox.marketo.sample import SAMPLE
 from backhaul.sandbox.marketo.store import Instance, Whole
 
 _LARGEST, _LONGEST = 1_048_576, 8000
 """Bytes of a body and of an address."""
-_PREFIX = "/rest/v1/"
+_PREFIX, _BULK = "/rest/v1/", "/bulk/v1/"
 
 
 class MarketoSandbox(Sandbox):
@@ -41,6 +41,11 @@ class MarketoSandbox(Sandbox):
     seconds = 0.0
     """How long a call is worked on."""
     page_size = 300
+    import_seconds = 0.0
+    """How long a file of a bulk import is worked on."""
+    imports_fail = False
+    empty_clears = True
+    """Whether an empty cell of such a file clears its field."""
 
     def __init__(
         self, seed: int = 1, *, calls: int = 100, interval: float = 20.0, daily: int = 50_000
@@ -51,6 +56,8 @@ class MarketoSandbox(Sandbox):
         self._token, self._until = "", 0.0
         self._ended: set[str] = set()
         self._running = 0
+        self.imports: dict[str, imports.Import] = {}
+        """Files of bulk imports."""
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         objects = {name: kind.room.records for name, kind in self.instance.objects.items()}
@@ -88,6 +95,27 @@ class MarketoSandbox(Sandbox):
             ("stats/usage", {"GET": leads.usage}),
         ):
             router.add_route("*", f"{_PREFIX}{path}.json", self._at(endpoints))
+
+        for method, path, act in (
+            ("POST", "leads", imports.create),
+            ("GET", "leads/batch/{batch}", imports.look),
+            ("GET", "leads/batch/{batch}/failures", imports.failures),
+        ):
+            router.add_route(method, f"{_BULK}{path}.json", self._in_bulk(act))
+
+    def _in_bulk(
+        self, act: Callable[[MarketoSandbox, web.Request], Awaitable[dict[str, Any] | web.Response]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def enter(request: web.Request) -> web.Response:
+            try:
+                found = await act(self, request)
+            except Whole as refused:
+                return error(refused.code, str(refused))
+            if isinstance(found, web.Response):
+                return found
+            return answer({"requestId": self._request_id(), **found, "success": True})
+
+        return enter
 
     def _at(self, endpoints: Mapping[str, Endpoint]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def enter(request: web.Request) -> web.Response:
@@ -141,10 +169,10 @@ class MarketoSandbox(Sandbox):
 
     def writes(self, request: web.Request) -> bool:
         method = request.query.get("_method", request.method)
-        return method != "GET" and request.path.startswith(_PREFIX)
+        return method != "GET" and request.path.startswith((_PREFIX, _BULK))
 
     def admit(self, request: web.Request) -> web.Response | None:
-        if not request.path.startswith(_PREFIX):
+        if not request.path.startswith((_PREFIX, _BULK)):
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not token:
