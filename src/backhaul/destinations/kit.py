@@ -98,10 +98,6 @@ class Spec:
     fixes: Mapping[str, str] = field(default_factory=dict)
     """What a person does about a record refused with this code, where that is not plain from the words."""
 
-    def takes_parts(self, wire: Wire) -> bool:
-        """Whether updates written so may leave out what did not change."""
-        return self.deltas and (wire is not Wire.CSV or self.csv_null != "")
-
 
 class Batch(Protocol):
     """Some records of one plan, all of one operation on one object, no key twice."""
@@ -310,6 +306,10 @@ class Destination(ABC, Generic[ConfigT]):
     def wire(self, object: str, op: Op, rows: int) -> Wire:
         """How records are written where there are so many to send: a bulk endpoint may want another form."""
         return self.spec.wire
+
+    def takes_parts(self, object: str, wire: Wire) -> bool:
+        """Whether updates of this object, written so, may leave out what did not change."""
+        return self.spec.deltas and (wire is not Wire.CSV or self.spec.csv_null != "")
 
     @abstractmethod
     async def describe(self, object: str) -> ObjectSchema:

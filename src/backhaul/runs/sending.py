@@ -134,7 +134,7 @@ class Sending:
                             sync.object,
                             wire,
                             limits,
-                            deltas=destination.spec.takes_parts(wire),
+                            deltas=destination.takes_parts(sync.object, wire),
                             csv_null=destination.spec.csv_null,
                         )
                         await delivery.deliver(chunks, limits, left)

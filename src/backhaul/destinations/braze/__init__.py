@@ -1,4 +1,4 @@
-"""Braze: users with their attributes, custom events and purchases.
+"""Braze: users with their attributes, custom events and purchases, items of catalogs.
 
 Facts are from Braze's pages on /users/track, /users/delete, /users/export/ids, /custom_attributes, its objects and errors, and
 recorded answers. Attributes are billed by data point, so an update holds what changed and nothing else.
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 from pydantic import Field as Setting
 
+from backhaul.destinations.braze import catalogs
 from backhaul.destinations.braze.answers import body_of, classify, left, outcomes
 from backhaul.destinations.braze.fields import (
     ALIAS,
@@ -38,6 +39,7 @@ from backhaul.destinations.kit import (
     Secret,
     Spec,
     Unsupported,
+    Wire,
     no_such_object,
 )
 from backhaul.errors import BackhaulError, Halt, Unsettled
@@ -74,7 +76,8 @@ _FIXES = {
 
 
 class BrazeConfig(DestinationConfig):
-    """A Braze workspace, by a REST API key (permissions: users.track, users.delete, users.export.ids, custom_attributes.get)."""
+    """A Braze workspace, by a REST API key (permissions: users.track, users.delete, users.export.ids, custom_attributes.get; for
+    catalogs catalogs.get, catalogs.replace_items, catalogs.delete_items)."""
 
     api_key: Secret
     base_url: str = Setting(pattern=r"^https?://[^/]+")
@@ -95,7 +98,7 @@ class Braze(Destination[BrazeConfig]):
     spec: ClassVar[Spec] = Spec(
         name="braze",
         config=BrazeConfig,
-        docs="`users`, by external_id, alias or braze_id; `events` and `purchases`, which can only be added.",
+        docs="`users`, by external_id, alias or braze_id; `events` and `purchases`, which can only be added; `catalogs/NAME`.",
         batch={
             Op.UPSERT: BatchLimits(75, _MOST_BYTES),
             Op.UPDATE: BatchLimits(75, _MOST_BYTES),
@@ -117,18 +120,25 @@ class Braze(Destination[BrazeConfig]):
         return {"Authorization": f"Bearer {self.config.api_key.get_secret_value()}"}
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
-        """Nothing only creates a user; events and purchases are only added."""
+        """Nothing only creates a user; events and purchases are only added; an item of a catalog is made or replaced."""
+        if object.startswith(catalogs.PREFIX):
+            return catalogs.LIMITS if op in (Op.UPSERT, Op.DELETE) else None
         if (op is Op.INSERT) == (object == "users"):
             return None
         if op is Op.DELETE:
             return self.spec.batch[op]
         return BatchLimits(self.config.batch_size, _MOST_BYTES)
 
+    def takes_parts(self, object: str, wire: Wire) -> bool:
+        return not object.startswith(catalogs.PREFIX)
+
     async def describe(self, object: str) -> ObjectSchema:
+        if object.startswith(catalogs.PREFIX):
+            return await catalogs.described(self.http, object.removeprefix(catalogs.PREFIX))
         if object in ("events", "purchases"):
             return ObjectSchema(object, happening_fields(object), open=True)
         if object != "users":
-            raise no_such_object(object, _OBJECTS, "Braze")
+            raise no_such_object(object, [*_OBJECTS, "catalogs/NAME"], "Braze")
         known = standard_fields()
         if self.config.create_attributes:
             return ObjectSchema(object, known, open=True)
@@ -150,6 +160,8 @@ class Braze(Destination[BrazeConfig]):
         return found
 
     async def write(self, batch: Batch) -> Outcomes:
+        if batch.object.startswith(catalogs.PREFIX):
+            return await catalogs.written(self.http, batch, batch.object.removeprefix(catalogs.PREFIX))
         if batch.object != "users":
             records = [happening(record, batch.object) for record in batch.records()]
             return await self._track(batch, dict(zip(batch.keys, records, strict=True)))

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from backhaul.sandbox.braze.catalogs import Catalog, Wrong, take
 from backhaul.sandbox.braze.sample import SAMPLE
 from backhaul.sandbox.braze.store import Attribute, Body, Refusal, Store, User, is_moment
 from backhaul.sandbox.kit import RECORDS, Sandbox
@@ -63,8 +64,11 @@ class BrazeSandbox(Sandbox):
             "/users/export/ids": WindowLimit(2_400, 60),
             "/users/delete": WindowLimit(20_000, 60),
             "/custom_attributes": WindowLimit(1_000, 3_600),
+            _ITEMS: WindowLimit(16_000, 60),
+            "/catalogs": WindowLimit(50, 60),
             "": WindowLimit(250_000, 3_600),
         }
+        self.catalogs = {"restaurants": Catalog("restaurants", dict(_RESTAURANT))}
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         users = self.store.users.values()
@@ -72,6 +76,7 @@ class BrazeSandbox(Sandbox):
         return {
             "users": {user.braze_id: user.flat() for user in users},
             "events and purchases": {str(place): one for place, one in enumerate(happened)},
+            **{f"catalogs/{name}": catalog.items for name, catalog in self.catalogs.items()},
         }
 
     def notes(self) -> Mapping[str, str]:
@@ -84,6 +89,9 @@ class BrazeSandbox(Sandbox):
             ("POST", "/users/delete", self._delete),
             ("POST", "/users/export/ids", self._export),
             ("GET", "/custom_attributes", self._attributes),
+            ("GET", "/catalogs", self._catalogs),
+            ("PUT", "/catalogs/{catalog}/items", self._items),
+            ("DELETE", "/catalogs/{catalog}/items", self._items),
         ):
             router.add_route(method, path, self._at(endpoint))
 
@@ -97,6 +105,8 @@ class BrazeSandbox(Sandbox):
                 if not isinstance(body, dict):
                     raise Fatal(400, "The request body must be an object")
                 return endpoint(request, body)
+            except Wrong as wrong:
+                return _answer({"message": "Invalid Request", "errors": [wrong.error()]}, wrong.status)
             except Fatal as fatal:
                 more = {} if fatal.errors is None else {"errors": fatal.errors}
                 return _answer({"message": str(fatal), **more}, fatal.status)
@@ -106,19 +116,21 @@ class BrazeSandbox(Sandbox):
         return enter
 
     def writes(self, request: web.Request) -> bool:
-        return request.path in ("/users/track", "/users/delete")
+        return request.path in ("/users/track", "/users/delete") or _is_items(request.path)
 
     def admit(self, request: web.Request) -> web.Response | None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not key or self.key not in (None, key):
             return self.refusal(401)
-        needed = _PERMISSIONS.get(request.path)
+        needed = (
+            _ITEMS_NEED.get(request.method) if _is_items(request.path) else _PERMISSIONS.get(request.path)
+        )
         if self.permissions is not None and needed is not None and needed not in self.permissions:
             return _answer({"message": f"The API key does not have the permission {needed}"}, 401)
         return None if self._limit(request).take() else self.refusal(429)
 
     def _limit(self, request: web.Request) -> WindowLimit:
-        return self.limits.get(request.path, self.limits[""])
+        return self.limits.get(_ITEMS if _is_items(request.path) else request.path, self.limits[""])
 
     def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:
         words = {
@@ -218,6 +230,16 @@ class BrazeSandbox(Sandbox):
         more = {"invalid_user_ids": unknown} if unknown else {}
         return _answer({"users": users, **more, "message": "success"}, 201)
 
+    def _catalogs(self, _: web.Request, __: Body) -> web.Response:
+        return _answer(
+            {"catalogs": [one.shown() for one in self.catalogs.values()], "message": "success"}, 200
+        )
+
+    def _items(self, request: web.Request, body: Body) -> web.Response:
+        request[RECORDS] = len(body.get("items") or ())
+        take(self, request.match_info["catalog"], request.method, body)
+        return _answer({"message": "success"}, 202)
+
     def _attributes(self, request: web.Request, _: Body) -> web.Response:
         start = int(request.query.get("cursor", "0"))
         names = sorted(self.store.attributes)
@@ -231,12 +253,22 @@ class BrazeSandbox(Sandbox):
 
 _PERMISSIONS = {
     "/users/track": "users.track", "/users/delete": "users.delete", "/users/export/ids": "users.export.ids",
-    "/custom_attributes": "custom_attributes.get",
+    "/custom_attributes": "custom_attributes.get", "/catalogs": "catalogs.get",
 }  # fmt: skip
+_ITEMS = "/catalogs/{catalog}/items"
+_ITEMS_NEED = {"PUT": "catalogs.replace_items", "DELETE": "catalogs.delete_items"}
+_RESTAURANT = (
+    ("id", "string"), ("Name", "string"), ("Rating", "number"), ("Loyalty_Program", "boolean"), ("Open_Time", "time"),
+    ("Location", "object"), ("Top_Dishes", "array"),
+)  # fmt: skip
 _CUSTOM = (
     ("plan_tier", "String"), ("health_score", "Number"), ("logins", "Number"), ("trial", "Boolean"), ("renews_at", "Date"),
     ("groups", "Array"), ("address", "Object"), ("pets", "Object Array"),
 )  # fmt: skip
+
+
+def _is_items(path: str) -> bool:
+    return path.startswith("/catalogs/") and path.endswith("/items")
 
 
 def _names(item: Body) -> list[str]:
