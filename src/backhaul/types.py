@@ -45,7 +45,8 @@ class FieldType(StrEnum):
     """The closed set of types a destination field can have; the mapping casts to one of them.
 
     INTEGER is exact at any size, DECIMAL keeps its digits, DATETIME is an instant (UTC on the wire),
-    TIMESTAMP has no zone. PHONE is a number in the form of E.164 (+15005550006). ANY takes the model column's own type.
+    TIMESTAMP has no zone. PHONE is a number in the form of E.164 (+15005550006), CURRENCY a
+    code of ISO 4217 (EUR), COUNTRY one of ISO 3166-1 (DE). ANY takes the model column's own type.
     """
 
     ANY = "any"
@@ -60,6 +61,8 @@ class FieldType(StrEnum):
     JSON = "json"
     ARRAY = "array"
     PHONE = "phone"
+    CURRENCY = "currency"
+    COUNTRY = "country"
 
 
 @dataclass(frozen=True, slots=True)

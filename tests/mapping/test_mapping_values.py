@@ -137,6 +137,7 @@ def test_a_value_is_refused_by_name_or_written_exactly(
 @example(target=FieldType.ARRAY, given=TEXTS)
 @example(target=FieldType.PHONE, given=TEXTS)
 @example(target=FieldType.PHONE, given=["+1 500 555 0006", "+44 (0)20 7946-0000", "030 123456"])
+@example(target=FieldType.COUNTRY, given=[" de", "Us ", "", "Germany"])
 @example(target=FieldType.BOOLEAN, given=WORDS)
 def test_a_text_is_refused_by_name_or_written_exactly(
     db: duckdb.DuckDBPyConnection, target: FieldType, given: list[str]
@@ -225,6 +226,8 @@ def same(kind: str, target: FieldType, held: str | None, sent: Any) -> bool:
     if target is FieldType.PHONE:
         digits = "".join(sign for sign in held.replace("(0)", "") if sign in "0123456789")
         return bool(sent == (f"+{digits}" if held.strip(" ") else ""))
+    if target in (FieldType.CURRENCY, FieldType.COUNTRY):
+        return bool(sent == held.strip(" ").upper())
     if kind in TIME_TYPES or (target in TIMES and isinstance(sent, str)):
         at, went = moment(held), moment(sent)
         return at == went if kind != "TIMESTAMP_NS" else sent == held.replace(" ", "T")

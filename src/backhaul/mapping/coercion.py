@@ -8,8 +8,10 @@ VARCHAR, BIGINT, DECIMAL, DOUBLE, BOOLEAN, DATE, TIMESTAMP, TIMESTAMPTZ. JSON an
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from backhaul.mapping.codes import COUNTRIES, CURRENCIES
 from backhaul.sql import literal
 from backhaul.types import FieldType
 
@@ -41,6 +43,10 @@ class Coercion:
     typed: str
     storage: str
     unfit: str = ""
+
+
+Rule = Callable[[str, str], Coercion]
+"""Of an expression and its SQL type."""
 
 
 class NotCoercibleError(ValueError):
@@ -112,6 +118,19 @@ def _phone(expr: str, source: str) -> Coercion:
         "VARCHAR",
         "lost",
     )
+
+
+def _code(codes: Iterable[str]) -> Rule:
+    """A code of a closed list, in capitals. No name is guessed."""
+    known = ", ".join(map(literal, codes))
+
+    def rule(expr: str, source: str) -> Coercion:
+        if natural(source) is not FieldType.STRING:
+            raise NotCoercibleError(f"is {source}, which is no code of letters")
+        code = f"upper(trim({_text(expr, source)}))"
+        return Coercion(f"CASE WHEN {code} IN ('', {known}) THEN {code} END", "VARCHAR", "lost")
+
+    return rule
 
 
 def _outside(expr: str, storage: str) -> str:
@@ -287,6 +306,7 @@ _RULES = {
     FieldType.STRING: _string, FieldType.INTEGER: _integer, FieldType.NUMBER: _number, FieldType.DECIMAL: decimal,
     FieldType.BOOLEAN: _boolean, FieldType.DATE: _date, FieldType.DATETIME: _datetime,
     FieldType.TIMESTAMP: _timestamp, FieldType.JSON: _json, FieldType.ARRAY: _array, FieldType.PHONE: _phone,
+    FieldType.CURRENCY: _code(CURRENCIES), FieldType.COUNTRY: _code(COUNTRIES),
 }  # fmt: skip
 
 

@@ -181,7 +181,11 @@ def _placed(coercion: Coercion, name: str) -> tuple[str, str]:
     return coercion.typed.replace("$", column), coercion.unfit.replace("$", column)
 
 
-_WRONG = {FieldType.PHONE: "is not a telephone number as E.164 has it, with the country's code: +15005550006"}
+_WRONG = {
+    FieldType.PHONE: "is not a telephone number as E.164 has it, with the country's code: +15005550006",
+    FieldType.CURRENCY: "is not a currency's code, as ISO 4217 has them: EUR",
+    FieldType.COUNTRY: "is not a country's code of two letters, as ISO 3166-1 has them: DE",
+}
 
 
 def _rules(field: MappedField) -> list[str]:

@@ -33,7 +33,7 @@ _CHOICES = {
 }
 _EXPORTED = {
     "first_name": FieldType.STRING, "last_name": FieldType.STRING, "email": FieldType.STRING, "phone": FieldType.STRING,
-    "home_city": FieldType.STRING, "country": FieldType.STRING, "language": FieldType.STRING, "gender": FieldType.STRING,
+    "home_city": FieldType.STRING, "country": FieldType.COUNTRY, "language": FieldType.STRING, "gender": FieldType.STRING,
     "time_zone": FieldType.STRING, "dob": FieldType.DATE, "email_subscribe": FieldType.STRING,
     "push_subscribe": FieldType.STRING,
 }  # fmt: skip
@@ -68,7 +68,6 @@ def standard_fields() -> dict[str, Field]:
             name,
             kind,
             choices=_CHOICES.get(name),
-            max_length=2 if name == "country" else None,
             native_type="standard",
         )
         for name, kind in _EXPORTED.items()

@@ -15,7 +15,7 @@ def happening_fields(object: str) -> dict[str, Field]:
     own = {
         "events": (Field("name", text, required=True), Field("time", when, required=True)),
         "purchases": (
-            Field("product_id", text, required=True, max_length=255), Field("currency", text, required=True, max_length=3),
+            Field("product_id", text, required=True, max_length=255), Field("currency", FieldType.CURRENCY, required=True),
             Field("price", FieldType.NUMBER, required=True), Field("quantity", FieldType.INTEGER),
             Field("time", when, required=True),
         ),
