@@ -112,7 +112,7 @@ class SlackSandbox(Sandbox):
         text, blocks = message.get("text") or "", message.get("blocks") or []
         if not text and not blocks and not message.get("attachments"):
             return "no_text"
-        if len(text) > _LONGEST or self.refuses(text):
+        if len(text) > _LONGEST or self.refuses(text, str(message.get("username") or "")):
             return "msg_too_long"
         good = (
             isinstance(blocks, list)
