@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +76,14 @@ def test_errors_are_the_ones_it_knows(client: Any, sandbox: MarketoSandbox) -> N
     sandbox.faults = Faults(refuse_all="709")
     with pytest.raises(Exception, match="709"):
         client.execute(method="create_update_leads", leads=[{"email": "a@example.com"}])
+
+
+def test_bulk_imports(client: Any, sandbox: MarketoSandbox, tmp_path: Path) -> None:
+    file = tmp_path / "leads.csv"
+    file.write_text("email,plan,seats\nada@example.com,pro,3\nbob@example.com,free,many\n")
+    (queued,) = client.execute(method="import_lead", file=str(file), format="csv", lookupField="email")
+    (state,) = client.execute(method="get_import_lead_status", id=queued["batchId"])
+    assert (state["status"], state["numOfLeadsProcessed"], state["numOfRowsFailed"]) == ("Complete", 1, 1)
+    failed = client.execute(method="get_import_failure_file", id=queued["batchId"])
+    assert "bob@example.com,free,many,Invalid value for field 'seats' and value 'many'" in str(failed)
+    assert [lead["seats"] for lead in sandbox.records()["leads"].values()] == [3]

@@ -69,7 +69,7 @@ async def create(sandbox: MarketoSandbox, request: web.Request) -> dict[str, Any
     made = Import(1000 + len(sandbox.imports), lookup, text, time.monotonic())
     sandbox.imports[str(made.number)] = made
     request[RECORDS] = sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1
-    return {"result": [{"batchId": made.number, "importId": str(made.number), "status": made.status}]}
+    return {"result": [made.shown()]}
 
 
 async def look(sandbox: MarketoSandbox, request: web.Request) -> dict[str, Any]:
