@@ -151,7 +151,7 @@ def test_a_bucket_is_named_by_credential_and_not_by_destination() -> None:
 
 def test_i30_what_the_destination_says_is_left_is_the_limit(tmp_path: Path) -> None:
     sandbox = HubSpotSandbox(burst=10_000, daily=1_000)
-    sandbox.daily.used = 988  # the account's other tools
+    sandbox.daily.used = 788  # of 1,000: a fifth is left to the account's other tools
     with serving(sandbox.app()) as url:
         (tmp_path / "syncs").mkdir()
         hubspot = {"type": "hubspot", "base_url": url, "access_token": "sandbox", "concurrency": 2}
@@ -173,7 +173,7 @@ def test_i30_what_the_destination_says_is_left_is_the_limit(tmp_path: Path) -> N
     assert (report.status, again.status) == ("deferred", "deferred")
     assert 900 <= report.delivered <= 1100
     assert not [request for request in sandbox.requests if request.status == 429]
-    assert sandbox.daily.remaining <= 1
+    assert 200 <= sandbox.daily.remaining <= 201
 
 
 def test_i28_a_destination_without_http_keeps_its_limits_too(tmp_path: Path) -> None:
