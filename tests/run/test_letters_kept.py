@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,7 +97,7 @@ def test_with_a_key_message_and_payload_are_encrypted(
     refuse(anywhere, faulty, 4)
     (row,) = stored(anywhere)
     assert row["seal"] not in ("", "plain")
-    shown = str(row) + b64decode(row["payload"]).decode("latin-1")
+    shown = str(row) + base64.b64decode(row["payload"]).decode("latin-1")
     assert not [word for word in ("welcome", "score", "1006.0") if word in shown]
     (letter,) = anywhere.letters()
     assert letter["payload"] == {"id": 4, "name": "n4", "score": 1006.0}
