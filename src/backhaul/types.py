@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -167,3 +167,7 @@ class Outcomes:
 
     items: tuple[Outcome, ...] = ()
     everything: bool = False
+
+    def of(self, keys: Iterable[str]) -> tuple[Outcome, ...]:
+        """The outcomes of records with these keys, which the request held."""
+        return tuple(map(Delivered, keys)) if self.everything else self.items

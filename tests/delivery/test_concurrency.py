@@ -14,9 +14,7 @@ class Clock:
         return self.now
 
 
-async def rounds(
-    places: Concurrency, clock: Clock, number: int, latency: float = 0.1, throttled: bool = False
-) -> None:
+async def rounds(places: Concurrency, clock: Clock, number: int, latency: float = 0.1) -> None:
     """Keeps more tasks waiting than there are places, for so many round trips."""
     for _ in range(number):
         taken = []
@@ -28,7 +26,7 @@ async def rounds(
         clock.now += latency
         for _ in taken:
             places.release()
-            places.seen(latency, throttled=throttled)
+            places.seen(latency)
         await extra
         places.release()
 
@@ -46,11 +44,13 @@ async def test_throttling_takes_a_third_away_and_never_the_last_place() -> None:
     clock = Clock()
     places = Concurrency(20, start=20, clock=clock)
     clock.now = 10
-    places.seen(0.1, throttled=True)
+    places.seen(0.1)
+    places.throttled()
     assert places.limit == 14
     for _ in range(100):
         clock.now += 1
-        places.seen(0.1, throttled=True)
+        places.seen(0.1)
+        places.throttled()
     assert places.limit == 1
 
 

@@ -51,8 +51,8 @@ async def batch(
 
 
 async def write(braze: Braze, op: Op, *rows: Mapping[str, Any], **more: Any) -> dict[str, Outcome]:
-    said = await braze.write(await batch(braze, op, *rows, **more))
-    return {item.key: item for item in said.items}
+    sent = await batch(braze, op, *rows, **more)
+    return {item.key: item for item in (await braze.write(sent)).of(sent.keys)}
 
 
 def people(*keys: str, **values: Any) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def test_two_values_are_not_one() -> None:
         ("address", {"street": "x" * 256}, "text-too-long"),
         ("address", {"a.b": 1}, "member-name"),
         ("address", {"post code": 1}, "member-name"),
-        ("logins", {"inc": 1}, "operator"),
+        ("unheard_of", {"inc": 1}, "operator"),
         ("groups", {"add": ["x"]}, "operator"),
     ],
 )
@@ -188,7 +188,7 @@ async def test_only_what_an_answer_accounts_for_is_settled(status: int, body: An
     rows = people("a", "b")
     sent = RecordBatch(Op.UPSERT, "users", ("external_id",), (Field("external_id"),), rows)
     async with answering(lambda _: web.json_response(body, status=status), make) as braze:
-        assert {item.key for item in (await braze.write(sent)).items} == set(named)
+        assert {item.key for item in (await braze.write(sent)).of(sent.keys)} == set(named)
 
 
 @pytest.mark.parametrize("body", [{}, [], {"message": "error"}, {"attributes_processed": 1}])
@@ -283,7 +283,8 @@ async def test_a_part_of_a_user_who_is_gone_is_said_to_have_made_one() -> None:
     rows = [*people("here", "gone", plan_tier="x"), *people("whole", plan_tier="x", first_name="Ada")]
     async with workspace() as (sandbox, braze):
         await write(braze, Op.UPSERT, *people("here", first_name="Ada"))
-        said = await braze.write(RecordBatch(Op.UPSERT, "users", ("external_id",), fields, rows))
+        parts = ("here", "gone")
+        said = await braze.write(RecordBatch(Op.UPSERT, "users", ("external_id",), fields, rows, parts=parts))
         assert {item.key: item for item in said.items} == {
             "here": Delivered("here"), "gone": Delivered("gone", created=True), "whole": Delivered("whole"),
         }  # fmt: skip

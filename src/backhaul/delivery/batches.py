@@ -154,6 +154,12 @@ class PlanBatch:
     def remote_ids(self) -> Sequence[str | None]:
         return [None] * len(self) if self.anew else self._strings("remote_id")
 
+    @property
+    def parts(self) -> Sequence[str]:
+        if self._is_full:
+            return ()
+        return [key for key, row in zip(self.keys, self.rows, strict=True) if self.is_part(row)]
+
     def _strings(self, name: str) -> list[Any]:
         column = self.chunk.table.column(name)
         if isinstance(self.rows, range):

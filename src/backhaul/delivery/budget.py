@@ -82,6 +82,8 @@ class Budget:
         """Asked when a request is about to leave; raises where none may."""
         self.told: Callable[[str], None] = lambda why: None
         """Called with what a long wait is for, and with '' when it is over."""
+        self.answered: Callable[[float], None] = lambda seconds: None
+        """Called with the seconds that each answer took, from when its request left."""
         self.sent = 0
         """Requests asked for."""
         self.retried = 0

@@ -34,7 +34,7 @@ class Concurrency:
         self._clock = clock
         self._mean: float | None = None
         self._variance = 0.0
-        self._next_change = 0.0
+        self._next_more = self._next_less = 0.0
         self._full = False
 
     async def acquire(self) -> None:
@@ -60,23 +60,34 @@ class Concurrency:
                 place.set_result(None)
                 self._grant()
 
-    def seen(self, latency: float, *, throttled: bool = False) -> None:
-        """Takes one answer into account: its latency in seconds, and whether it asked for less."""
-        now = self._clock()
+    def seen(self, latency: float) -> None:
+        """Takes into account the seconds that one answer took."""
         mean = self._mean if self._mean is not None else latency
         slow = latency > mean + max(_DEVIATIONS * self._variance**0.5, _NOISE + mean)
-        if now >= self._next_change:
-            if throttled or slow:
-                self.limit = max(1.0, self.limit * _DECREASE)
-            elif self._full:
+        now = self._clock()
+        if slow and now >= self._next_less:
+            self._less(now)
+        elif now >= self._next_more:
+            if self._full:
                 self.limit = min(float(self.most), self.limit + 1)
-            self._next_change = now + mean
-            self._full = False
-        elif throttled and self.limit > 1:
-            self.limit = max(1.0, self.limit - 0.5)
+            self._next_more, self._full = now + mean, False
         gap = latency - mean
         self._mean = mean + _SMOOTHING * gap
         self._variance = (1 - _SMOOTHING) * (self._variance + _SMOOTHING * gap * gap)
+
+    def throttled(self) -> None:
+        """The destination asked for less."""
+        now = self._clock()
+        if now >= self._next_less:
+            self._less(now)
+        else:
+            self.limit = max(1.0, self.limit - 0.5)
+
+    def _less(self, now: float) -> None:
+        """What it does can be seen after an answer's time: until then nothing changes."""
+        self.limit = max(1.0, self.limit * _DECREASE)
+        self._next_more = self._next_less = now + (self._mean or 0.0)
+        self._full = False
 
 
 class Room:

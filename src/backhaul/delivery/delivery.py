@@ -78,6 +78,7 @@ class Delivery:
         self._dead_keys = dead_keys
         self._progress = progress
         budget.told = self._waits
+        budget.answered = self.concurrency.seen
         self._clock, self._rng = surroundings.clock, surroundings.rng
         self._taken = False  # whether the destination took any record at all
         self._alone: list[str] = []  # codes of single records refused before it did
@@ -318,19 +319,18 @@ class Delivery:
         tally.sent.append(batch.rows)
         self.totals.writes += 1
         self.totals.retries += again
-        began = self._clock()
         try:
             if self.budget.counts_writes:
                 await self.budget.acquire()
             answer = await self._write(batch)
-            took = self._clock() - began
             outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer
             failpoint("answered")
         except SendError as raised:
-            error, took = raised, self._clock() - began
+            error = raised
         finally:
             self.concurrency.release()
-        self.concurrency.seen(took, throttled=isinstance(error, Throttled))
+        if isinstance(error, Throttled):
+            self.concurrency.throttled()
         if error is None:
             self._unanswered = 0
             return None, self._take(batch, tally, open_rows, outcomes)

@@ -133,18 +133,20 @@ class Door:
         self, method: str, url: str, data: bytes | None, params: Mapping[str, str] | None, headers: Mapping[str, str]
     ) -> Answer:  # fmt: skip
         """Raises: Stale: it did not leave."""
-        stopped, left = self.budget.stop.is_set(), False
+        stopped, left = self.budget.stop.is_set(), inf
         given = await self.budget.acquire()
 
         def departed() -> None:
             nonlocal left
             self.budget.leaves(given, stopped=stopped)
-            left = True
+            left = self.budget.clock()
 
         try:
             return await self._transport.exchange(method, url, data, params, headers, departed)
         finally:
-            self.requests += left
+            if left < inf:
+                self.requests += 1
+                self.budget.answered(self.budget.clock() - left)
             if given is not None:
                 self.budget.ends()
 

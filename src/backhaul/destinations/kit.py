@@ -130,6 +130,10 @@ class Batch(Protocol):
     def remote_ids(self) -> Sequence[str | None]:
         """The destination's own id of each record, where an earlier answer gave one."""
 
+    @property
+    def parts(self) -> Sequence[str]:
+        """The keys of those records that hold their changed fields alone (`Spec.deltas`)."""
+
     def text(self) -> bytes:
         """The encoded records: JSON objects joined by commas (no brackets), or CSV lines."""
 

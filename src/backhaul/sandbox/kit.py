@@ -185,6 +185,8 @@ class Sandbox(ABC):
 
     def refuses(self, *keys: str) -> bool:
         """Whether a switch refuses the record that goes by these keys; its share is drawn by the first one."""
+        if not (self.faults.refuse or self.faults.refuse_key):
+            return False
         drawn = bool(keys) and zlib.crc32(f"{self.seed}/{keys[0]}".encode()) < self.faults.refuse * 2**32
         return drawn or (self.faults.refuse_key != "" and self.faults.refuse_key in keys)
 

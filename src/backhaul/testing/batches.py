@@ -24,6 +24,7 @@ class RecordBatch:
     def __init__(
         self, op: Op, object: str, identifiers: tuple[str, ...], fields: tuple[Field, ...], rows: Sequence[Row],
         wire: Wire = Wire.JSON, remote_ids: Sequence[str | None] | None = None, csv_null: str = "",
+        parts: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.op = op
         self.object = object
@@ -34,6 +35,7 @@ class RecordBatch:
         self.csv_null = csv_null
         self.keys: Sequence[str] = [self._key(row) for row in rows]
         self.remote_ids: Sequence[str | None] = [None] * len(rows) if remote_ids is None else remote_ids
+        self.parts = parts
         if len(set(self.keys)) != len(rows) or len(self.remote_ids) != len(rows):
             raise ValueError("a batch holds no key twice, and one remote id (or None) for each row")
 

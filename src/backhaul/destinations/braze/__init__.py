@@ -6,7 +6,7 @@ recorded answers. Attributes are billed by data point, so an update holds what c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,9 +17,9 @@ from backhaul.destinations.braze import catalogs
 from backhaul.destinations.braze.answers import body_of, classify, left, outcomes
 from backhaul.destinations.braze.fields import (
     ALIAS,
-    WHO,
     custom_field,
     is_custom,
+    is_plain,
     longest_arrays,
     pruned,
     same,
@@ -106,7 +106,7 @@ class Braze(Destination[BrazeConfig]):
             Op.DELETE: BatchLimits(_AT_ONCE, _MOST_BYTES),
         },
         limits=(Rate("burst", 3_000, 3),),
-        concurrency=50,
+        concurrency=100,
         deltas=True,
         fixes=_FIXES,
         nulls="A cleared attribute is sent as null, which removes it; an empty text is stored as one.",
@@ -163,8 +163,8 @@ class Braze(Destination[BrazeConfig]):
         if batch.object.startswith(catalogs.PREFIX):
             return await catalogs.written(self.http, batch, batch.object.removeprefix(catalogs.PREFIX))
         if batch.object != "users":
-            records = [happening(record, batch.object) for record in batch.records()]
-            return await self._track(batch, dict(zip(batch.keys, records, strict=True)))
+            happened = [happening(record, batch.object) for record in batch.records()]
+            return await self._track(_OBJECTS[batch.object], batch.keys, orjson.dumps(happened))
         if set(batch.identifiers) not in ({"external_id"}, {"braze_id"}, set(ALIAS)):
             raise Halt(
                 f"Braze finds no user by {', '.join(batch.identifiers)}",
@@ -177,7 +177,11 @@ class Braze(Destination[BrazeConfig]):
         return await self._users(batch)
 
     async def _users(self, batch: Batch) -> Outcomes:
-        """Attributes that Braze would cut or drop are refused here; an update finds out first who is there."""
+        """Attributes that Braze would cut or drop are refused here; an update finds out first who is there. Where nothing of a
+        record has to be looked at or added, it leaves as it was written."""
+        if batch.op is Op.UPSERT and all(map(is_plain, batch.fields)):
+            lost = await self._lost(batch, batch.keys)
+            return await self._track("attributes", batch.keys, b"[" + batch.text() + b"]", lost)
         lengths, refused, objects = longest_arrays(batch.fields), [], {}
         for key, record in zip(batch.keys, batch.records(), strict=True):
             timed(record, batch.fields)
@@ -195,8 +199,8 @@ class Braze(Destination[BrazeConfig]):
         if batch.op is Op.UPDATE:
             refused += [Gone(key, _NOT_THERE, "Braze has no such user") for key in lost]
             objects = {key: item for key, item in objects.items() if key not in lost}
-        sent = await self._track(batch, objects, lost)
-        return Outcomes((*refused, *sent.items))
+        sent = await self._track("attributes", list(objects), orjson.dumps(list(objects.values())), lost)
+        return Outcomes((*refused, *sent.of(objects))) if refused else sent
 
     def _settled(self, name: str, value: Any) -> Any:
         """Without the nulls of objects that are replaced; a null of one that is merged cannot be left out."""
@@ -211,27 +215,25 @@ class Braze(Destination[BrazeConfig]):
             orders["_update_existing_only"] = batch.op is Op.UPDATE
         return orders
 
-    async def _lost(self, batch: Batch, objects: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    async def _lost(self, batch: Batch, keys: Collection[str]) -> frozenset[str]:
         """Keys that Braze has no user of, among those that are to be updated: by themselves /users/track drops them without a
         word, or makes a user of the attributes that changed."""
         update = batch.op is Op.UPDATE
-        whole = _always_sent(batch.fields)
-        asked = [key for key, item in objects.items() if update or not whole <= item.keys()]
+        asked = list(keys) if update else [key for key in batch.parts if key in keys]
         if not asked or not (update or self.config.check_existing):
             return frozenset()
         held = await held_by(self.http, batch.identifiers, asked, ())
         return frozenset(asked) - held.keys()
 
     async def _track(
-        self, batch: Batch, objects: Mapping[str, Mapping[str, Any]], created: frozenset[str] = frozenset()
+        self, array: str, keys: Sequence[str], objects: bytes, created: frozenset[str] = frozenset()
     ) -> Outcomes:
-        """One request with one object for each key."""
-        if not objects:
+        """One request with a JSON list of one object for each key."""
+        if not keys:
             return Outcomes()
-        array = _OBJECTS[batch.object]
-        body = orjson.dumps({array: list(objects.values())})
+        body = b'{"' + array.encode() + b'":' + objects + b"}"
         answer = await self.http.request("POST", "/users/track", body=body)
-        return Outcomes(tuple(outcomes(answer, array, list(objects), created)))
+        return outcomes(answer, array, keys, created)
 
     async def _delete(self, batch: Batch) -> Outcomes:
         """The answer has the number of deletions that are queued, also of users that are not there (recorded); where it is
@@ -266,13 +268,6 @@ class Braze(Destination[BrazeConfig]):
 
 def _nests(record: Mapping[str, Any]) -> bool:
     return any(isinstance(value, dict) for name, value in record.items() if is_custom(name))
-
-
-def _always_sent(fields: Sequence[Field]) -> frozenset[str]:
-    """Members of a record that is whole: those whose null is skipped may not be there, unless that is all of them."""
-    sure = frozenset(field.name.partition(".")[0] for field in fields if not field.skip_null)
-    named = sure - frozenset(WHO)
-    return named or frozenset(field.name.partition(".")[0] for field in fields)
 
 
 def _next_cursor(answer: Answer) -> str | None:

@@ -9,7 +9,7 @@ import orjson
 
 from backhaul.destinations.kit import Answer, classify_status, reset_after, said_by
 from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
-from backhaul.types import Delivered, Left, Outcome, Rate, Rejected
+from backhaul.types import Delivered, Left, Outcome, Outcomes, Rate, Rejected
 
 
 def body_of(answer: Answer) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def body_of(answer: Answer) -> dict[str, Any]:
     return body
 
 
-def outcomes(answer: Answer, array: str, keys: Sequence[str], created: frozenset[str]) -> list[Outcome]:
+def outcomes(answer: Answer, array: str, keys: Sequence[str], created: frozenset[str]) -> Outcomes:
     """One outcome for each object of `array`, whose keys are given in its order.
 
     Errors name the array and the place in it (`input_array`, `index`); the others are counted, and only where that count
@@ -33,13 +33,16 @@ def outcomes(answer: Answer, array: str, keys: Sequence[str], created: frozenset
         place, words = error.get("index"), str(error.get("type") or "refused without a reason")
         if error.get("input_array") == array and type(place) is int and 0 <= place < len(keys):
             refused[place] = f"{refused[place]}; {words}" if place in refused else words
-    found: list[Outcome] = [Rejected(keys[place], words[:80], words) for place, words in refused.items()]
     queued = body["message"] == "queued" and not errors
-    if queued or body.get(f"{array}_processed", 0) == len(keys) - len(refused):
+    taken = queued or body.get(f"{array}_processed", 0) == len(keys) - len(refused)
+    if taken and not (errors or created):
+        return Outcomes(everything=True)
+    found: list[Outcome] = [Rejected(keys[place], words[:80], words) for place, words in refused.items()]
+    if taken:
         found += [
             Delivered(key, created=key in created) for place, key in enumerate(keys) if place not in refused
         ]
-    return found
+    return Outcomes(tuple(found))
 
 
 def classify(answer: Answer) -> BackhaulError | None:

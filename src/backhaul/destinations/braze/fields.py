@@ -44,6 +44,7 @@ _ONLY_WRITTEN = {
     "email_open_tracking_disabled": FieldType.BOOLEAN, "email_click_tracking_disabled": FieldType.BOOLEAN,
 }  # fmt: skip
 """Standard attributes that /users/export/ids does not give back."""
+_NOT_CUSTOM = frozenset({*WHO, *_EXPORTED, *(name.partition(".")[0] for name in _ONLY_WRITTEN)})
 _TYPES = (
     ("number", FieldType.NUMBER), ("integer", FieldType.INTEGER), ("float", FieldType.NUMBER), ("string", FieldType.STRING),
     ("boolean", FieldType.BOOLEAN), ("date", FieldType.DATETIME), ("time", FieldType.DATETIME), ("object", FieldType.JSON),
@@ -95,12 +96,14 @@ def custom_field(item: Mapping[str, Any]) -> Field:
 
 def is_custom(name: str) -> bool:
     """Whether this member of a user is an attribute of the workspace's own."""
-    head = name.partition(".")[0]
-    return (
-        head not in WHO
-        and head not in _EXPORTED
-        and not any(head == known.partition(".")[0] for known in _ONLY_WRITTEN)
-    )
+    return name.partition(".")[0] not in _NOT_CUSTOM
+
+
+def is_plain(field: Field) -> bool:
+    """Whether Braze takes every value of this field as the mapping writes it: nothing of it has to be looked at."""
+    if "." in field.name or field.type in (FieldType.ANY, FieldType.JSON, FieldType.ARRAY):
+        return False
+    return field.type is not FieldType.STRING or not is_custom(field.name) or field.max_length is not None
 
 
 def longest_arrays(fields: Sequence[Field]) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """A simulated Braze workspace over real HTTP: endpoints, API keys and their permissions, limits by endpoint.
 
 From Braze's pages on these endpoints, on rate limits and errors, and recorded answers. What none of those says for certain is
-an attribute of the class. Real Braze takes writes in and applies them later; this one applies them at once.
+an attribute of the class. Braze takes writes in and applies them later; this one applies them before it is next asked about them.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -56,9 +57,10 @@ class BrazeSandbox(Sandbox):
 
     def __init__(self, seed: int = 1, *, track: int = 3_000, interval: float = 3.0) -> None:
         super().__init__(seed)
-        self.store = Store()
+        self._store = Store()
+        self._taken: deque[tuple[str, Body]] = deque()
         for name, kind in _CUSTOM:
-            self.store.attributes[name] = Attribute(name, kind, 25 if kind == "Array" else None)
+            self._store.attributes[name] = Attribute(name, kind, 25 if kind == "Array" else None)
         self.limits = {
             "/users/track": WindowLimit(track, interval),
             "/users/export/ids": WindowLimit(2_400, 60),
@@ -69,6 +71,12 @@ class BrazeSandbox(Sandbox):
             "": WindowLimit(250_000, 3_600),
         }
         self.catalogs = {"restaurants": Catalog("restaurants", dict(_RESTAURANT))}
+
+    @property
+    def store(self) -> Store:
+        """The workspace, with all that was taken in."""
+        self._apply()
+        return self._store
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         users = self.store.users.values()
@@ -181,22 +189,31 @@ class BrazeSandbox(Sandbox):
         """Raises: Refusal."""
         if self.refuses(*_names(item)):
             raise Refusal("Refused by a switch of the sandbox")
-        user = self.store.named(item)
         if array == "attributes":
-            self.store.check(item)
+            self._store.check(item)
         for needed in _NEEDED.get(array, ()):
             if item.get(needed) in (None, ""):
                 raise Refusal(f"'{needed}' is required")
         if array != "attributes" and not is_moment(item["time"]):
             raise Refusal("'time' is invalid")
-        only_old = item.get("_update_existing_only", user is None and _is_alias(item))
-        if user is None and (only_old or (array != "attributes" and _is_alias(item))):
-            return
-        user = user or self.store.make(item)
-        if array == "attributes":
-            self.store.set(user, item)
-        else:
-            user.happened.append({"kind": array, **item})
+        self._taken.append((array, item))
+        if not str(item.get("external_id") or "").strip():  # whom it names has to be looked for
+            self._apply()
+
+    def _apply(self) -> None:
+        """Raises: Refusal where the last one taken is of nobody."""
+        while self._taken:
+            array, item = self._taken.popleft()
+            user = self._store.named(item)
+            if user is None:
+                alias = _is_alias(item)
+                if item.get("_update_existing_only", alias) or (alias and array != "attributes"):
+                    continue
+                user = self._store.make(item)
+            if array == "attributes":
+                self._store.set(user, item)
+            else:
+                user.happened += ({"kind": array, **item},)
 
     def _delete(self, request: web.Request, body: Body) -> web.Response:
         kinds = [kind for kind in ("external_ids", "braze_ids", "user_aliases") if kind in body]
@@ -273,13 +290,11 @@ def _is_items(path: str) -> bool:
 
 def _names(item: Body) -> list[str]:
     """What the user of an object goes by, for the switches."""
+    names = [str(item[name]) for name in ("external_id", "braze_id") if item.get(name) is not None]
     alias = item.get("user_alias")
-    names = [
-        item.get("external_id"),
-        item.get("braze_id"),
-        alias.get("alias_name") if isinstance(alias, dict) else None,
-    ]
-    return [str(name) for name in names if name is not None]
+    if isinstance(alias, dict) and alias.get("alias_name") is not None:
+        names.append(str(alias["alias_name"]))
+    return names
 
 
 def _is_alias(item: Body) -> bool:

@@ -27,7 +27,8 @@ _CHOICES = {
     "email_subscribe": ("opted_in", "subscribed", "unsubscribed"),
     "push_subscribe": ("opted_in", "subscribed", "unsubscribed"),
 }
-_NOT_ATTRIBUTES = ("external_id", "braze_id", "user_alias", "push_token_import")
+_ALL_STANDARD = frozenset((*STANDARD, *UNREAD))
+_NOT_ATTRIBUTES = frozenset({"external_id", "braze_id", "user_alias", "push_token_import"})
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _IDS = count(0x619D6CEEF2602529)
 
@@ -59,10 +60,10 @@ class User:
 
     braze_id: str
     external_id: str | None = None
-    aliases: list[dict[str, str]] = field(default_factory=list)
+    aliases: tuple[dict[str, str], ...] = ()
     standard: Body = field(default_factory=dict)
     custom: Body = field(default_factory=dict)
-    happened: list[Body] = field(default_factory=list)
+    happened: tuple[Body, ...] = ()
     """Events and purchases, in order."""
 
     def flat(self) -> Body:
@@ -117,9 +118,7 @@ class Store:
             raise Refusal("'external_id' must not be blank")
         user = User(f"{next(_IDS):024x}", None if external is None else str(external))
         if external is None:
-            user.aliases.append(
-                {name: str(who["user_alias"][name]) for name in ("alias_name", "alias_label")}
-            )
+            user.aliases = ({name: str(who["user_alias"][name]) for name in ("alias_name", "alias_label")},)
         else:
             self.external[str(external)] = user
         self.users[user.braze_id] = user
@@ -130,17 +129,17 @@ class Store:
         email = item.get("email")
         if email is not None and not (isinstance(email, str) and _EMAIL.fullmatch(email)):
             raise Refusal("'email' is invalid")
-        for name, choices in _CHOICES.items():
-            if item.get(name) is not None and item[name] not in choices:
-                raise Refusal(f"'{name}' must be one of {', '.join(choices)}")
+        for name in _CHOICES.keys() & item.keys():
+            if item[name] is not None and item[name] not in _CHOICES[name]:
+                raise Refusal(f"'{name}' must be one of {', '.join(_CHOICES[name])}")
 
     def set(self, user: User, item: Mapping[str, Any]) -> None:
         """Writes attributes as Braze does: what does not fit is dropped or cut, and nobody is told."""
         merging = item.get("_merge_objects") is True
         for name, value in item.items():
-            if name in _NOT_ATTRIBUTES or name.startswith("_"):
+            if name in _NOT_ATTRIBUTES or name[0] == "_":
                 continue
-            if name in STANDARD or name in UNREAD:
+            if name in _ALL_STANDARD:
                 user.standard[name] = _standard(name, value)
             elif value is None:
                 user.custom.pop(name, None)
@@ -148,24 +147,33 @@ class Store:
                 self._set_custom(user, name, value, merging)
 
     def _set_custom(self, user: User, name: str, value: Any, merging: bool) -> None:
-        known = self.attributes.setdefault(name, Attribute(name, kind_of(value)))
+        known = self.attributes.get(name)
+        if known is None:
+            known = self.attributes[name] = Attribute(name, kind_of(value))
         if known.status != "Active":
             return
         before = user.custom.get(name)
-        if isinstance(value, dict) and value.keys() == {"inc"}:
-            value = (before or 0) + value["inc"]
-        if isinstance(value, dict) and value.keys() <= {"add", "remove"} and value:
-            kept = [one for one in before or [] if one not in value.get("remove", ())]
-            value = [*kept, *value.get("add", ())]
+        if isinstance(value, dict):
+            value = _operated(before, value)
         if not fits(known.kind, value) or (isinstance(value, dict | list) and poisoned(value)):
             return
-        if isinstance(value, dict) and merging and isinstance(before, dict):
+        if merging and isinstance(value, dict) and isinstance(before, dict):
             value = merged(before, value)
         if known.kind == "Array":
             value = list({orjson.dumps(one): one for one in value}.values())[: known.length or 25]
         if known.kind in ("Object", "Object Array") and len(orjson.dumps(value)) > 100 * 1024:
             return
         user.custom[name] = value[:255] if isinstance(value, str) else value
+
+
+def _operated(before: Any, value: Body) -> Any:
+    """What an operator makes of the value that was there."""
+    if value.keys() == {"inc"}:
+        return (before or 0) + value["inc"]
+    if value and value.keys() <= {"add", "remove"}:
+        kept = [one for one in before or [] if one not in value.get("remove", ())]
+        return [*kept, *value.get("add", ())]
+    return value
 
 
 def _empty(value: Any) -> bool:
