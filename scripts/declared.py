@@ -41,8 +41,13 @@ def _rows(
             for op, limits in spec.batch.items()
         ),
     )
-    windows = [f"{rate.count:,} request{'s' * (rate.count > 1)} in {spell(rate.per)}" for rate in spec.limits]
-    yield "limits", ", ".join([*windows, f"{spec.concurrency} at a time"])
+    yield "limits", ", ".join([*_windows(spec, ""), f"{spec.concurrency} at a time"])
+    yield (
+        "[limits of endpoints](../limits.md#endpoints-with-limits-of-their-own)",
+        "; ".join(
+            f"`{endpoint}`: {', '.join(_windows(spec, endpoint))}" for endpoint in spec.config.known_endpoints
+        ),
+    )
     yield (
         "sent again where nobody knows",
         ", ".join(sorted(map(str, spec.repeatable & set(spec.batch)))) or "nothing",
@@ -65,6 +70,11 @@ def _rows(
             f"{len(done) - len(suite.gaps)} of {len(done)} behaviours"
             + "".join(f"; not: {gap.replace('_', ' ')}" for gap in suite.gaps),
         )
+
+
+def _windows(spec: Spec, endpoint: str) -> list[str]:
+    rates = [rate for rate in spec.limits if rate.endpoint == endpoint]
+    return [f"{rate.count:,} request{'s' * (rate.count > 1)} in {spell(rate.per)}" for rate in rates]
 
 
 def _size(count: int) -> str:

@@ -94,11 +94,13 @@ class NotApplied(SendError):
 
 
 class Throttled(NotApplied):
-    """The destination asks for fewer requests. `after` is in seconds, None where it did not say."""
+    """The destination asks for fewer requests. `after` is in seconds, None where it did not say. `endpoints` is what it asks it
+    of, as the kit's `Destination.endpoints` has it: the door says so."""
 
     def __init__(self, message: str | None = None, *, code: str = "", after: float | None = None) -> None:
         super().__init__(message, code=code)
         self.after = after
+        self.endpoints: tuple[str, ...] = ("",)
 
 
 class Exhausted(NotApplied):

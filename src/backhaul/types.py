@@ -103,6 +103,8 @@ class Rate:
     name: str
     count: int
     per: float
+    endpoint: str = ""
+    """Counts the requests to this endpoint alone (`Destination.endpoints`); '': those to the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class BatchLimits:
 
     records: int = 1
     bytes: int = 1_000_000
+    endpoint: str = ""
+    """What holds its requests up, where that is a limit of an endpoint's own: what a plan's estimate goes by."""
 
 
 @dataclass(frozen=True, slots=True)

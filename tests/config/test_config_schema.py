@@ -16,6 +16,7 @@ def test_the_schema_has_every_installed_type_with_its_keys() -> None:
     assert keys["hubspot"] == {
         "type",
         "access_token",
+        "endpoint_limits",
         "rate_limits",
         "share",
         "budget",

@@ -69,12 +69,12 @@ MUTANTS = (
         "watermark before settle", _FOLD,
         "plan.watermark if complete else None", "plan.watermark", lambda s: s.setup.cursor,
     ),
-    Mutant("no limiter", "backhaul.delivery.door", "given = await self.budget.acquire()", "given = None"),
+    Mutant("no limiter", "backhaul.delivery.door", "place = await part.acquire()", "place = None"),
     Mutant("a limiter for each run", _CONNECT, "buckets=buckets,", "buckets=None,", lambda s: "40/1h" in s.setup.rates),
     Mutant("ignore Retry-After", _KIT, "    after = retry_after(answer.headers)\n", "    after = None\n"),
     Mutant(
         "hold the batch that was throttled, not the bucket", _DELIVERY,
-        "            self.budget.hold(\n", "            (lambda *_: None)(\n",
+        "                part.hold(wait, str(error))\n", "                pass\n",
     ),
     Mutant(
         "a repeated create is cut to what is open", _DELIVERY,

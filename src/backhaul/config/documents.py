@@ -169,6 +169,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> UsageError:
         return refusal(file, "a tab in the indentation", line, column, hint="YAML is indented with spaces")
     if "expected a single document" in str(error.context):
         return refusal(file, "a second document starts here", line, column, hint="one document a file")
+    if "nesting depth" in str(error.problem):  # libyaml has a limit of its own, and reads ahead
+        return refusal(file, _TOO_DEEP, line)
     return refusal(file, f"this is not valid YAML: {error.problem or error.context}", line, column)
 
 

@@ -11,8 +11,8 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
@@ -64,7 +64,8 @@ class Stale(BackhaulError):
 
 
 class Budget:
-    """One sender's part of the budget of one bucket. `stop` ends every wait.
+    """One sender's part of the budget of one bucket. `stop` ends every wait. Endpoints that have limits of their own among the
+    `rates` have a budget and a bucket of their own in it.
 
     Without `buckets` the budget is this object's own.
     """
@@ -74,7 +75,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.name, self.bucket, self.priority = name, bucket or name, priority
-        self.rates = tuple(rates)
+        self.rates = tuple(rate for rate in rates if not rate.endpoint)
         self.stop = asyncio.Event()
         self.counts_writes = False
         """Set where a destination has no door that counts its requests: who calls it acquires."""
@@ -105,6 +106,20 @@ class Budget:
         self._in_flight = 0
         self._apart = inf
         self._news = asyncio.Event()
+        self._endpoints: dict[str, Budget] = {}
+        for endpoint in dict.fromkeys(rate.endpoint for rate in rates if rate.endpoint):
+            own = [replace(rate, endpoint="") for rate in rates if rate.endpoint == endpoint]
+            part = self._endpoints[endpoint] = Budget(
+                f"{name}, {endpoint}", own, bucket=f"{self.bucket}/{endpoint}", buckets=self._buckets, priority=priority,
+                clock=clock, wall=wall,
+            )  # fmt: skip
+            part.stop = self.stop
+            part.permit = lambda: self.permit()
+            part.told = lambda why: self.told(why)
+
+    def of(self, endpoints: Iterable[str]) -> list[Budget]:
+        """The budgets that a request counts against, each once."""
+        return list(dict.fromkeys(self._endpoints.get(endpoint, self) for endpoint in endpoints))
 
     async def acquire(self) -> Pass | None:
         """Waits until one request may leave, and counts it. None where there is nothing to count it in.
@@ -184,7 +199,8 @@ class Budget:
 
     def retry(self) -> bool:
         """Counts a retry; False where there were so many that another would feed a storm."""
-        if self.retried >= _RETRIES_FREE + _RETRIES * self.sent:
+        sent = self.sent + sum(part.sent for part in self._endpoints.values())
+        if self.retried >= _RETRIES_FREE + _RETRIES * sent:
             return False
         self.retried += 1
         return True
@@ -196,6 +212,8 @@ class Budget:
     async def open(self) -> None:
         """Looks at what is known of the bucket."""
         await self._look_up()
+        for part in self._endpoints.values():
+            await part.open()
 
     async def close(self) -> None:
         """Stores what is not stored yet, and gives up the turn."""
@@ -204,6 +222,8 @@ class Budget:
                 await asyncio.gather(task, return_exceptions=True)
         if self.sent and self.rates:
             await self._exchange(free=False, last=True)
+        for part in self._endpoints.values():
+            await part.close()
 
     async def _hear(self) -> None:
         """Looks, not too often, whether another process was told to be silent; who has not looked for long waits for it."""

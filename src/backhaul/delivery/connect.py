@@ -83,7 +83,8 @@ async def insist(act: Callable[[], Awaitable[T]], budget: Budget, surroundings: 
             raise
         except SendError as error:
             if isinstance(error, Throttled) and error.after is not None:
-                budget.hold(error.after, str(error))
+                for part in budget.of(error.endpoints):
+                    part.hold(error.after, str(error))
             if attempt == _ATTEMPTS or not isinstance(error, NotApplied | Unsettled):
                 raise Halt(
                     str(error), hint="nothing was sent; is the destination up, and its address right?"

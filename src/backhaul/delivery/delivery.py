@@ -425,10 +425,10 @@ class Delivery:
             return
         longest = min(_LONGEST_WAIT, _BASE_WAIT * 2**attempt)
         if isinstance(error, Throttled):
-            self.budget.hold(
-                error.after if error.after is not None else longest / 2 + self._rng.uniform(0, longest / 2),
-                str(error),
-            )
+            after = error.after
+            wait = longest / 2 + self._rng.uniform(0, longest / 2) if after is None else after
+            for part in self.budget.of(error.endpoints):
+                part.hold(wait, str(error))
             return
         late = self.destination.spec.late if isinstance(error, Unsettled) else 0.0
         try:

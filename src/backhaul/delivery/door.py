@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 import orjson
 
-from backhaul.delivery.budget import Budget, Stale
+from backhaul.delivery.budget import Budget, Pass, Stale
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Answer, Destination, classify_status
-from backhaul.errors import Expired, Halt, NotApplied, Refused, Unsettled
+from backhaul.errors import Expired, Halt, NotApplied, Refused, Throttled, Unsettled
 
 _EARLY = 60.0
 """Seconds before its end at which a token is renewed; at most a tenth of its life."""
@@ -67,10 +67,15 @@ class Door:
         sent.update(headers or {})
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
-        answer = await self._counted(method, self._url(path), data, params, sent)
-        if self.budget.rates and (left := self.owner.left(answer)):
-            self.budget.report(left)
+        endpoints = self.owner.endpoints(method, path)
+        answer = await self._counted(endpoints, method, self._url(path), data, params, sent)
+        limited = [part for part in self.budget.of(endpoints) if part.rates]
+        if limited and (left := self.owner.left(answer)):
+            for part in limited:
+                part.report(left)
         error = self.owner.classify(answer)
+        if isinstance(error, Throttled):
+            error.endpoints = endpoints
         if error is not None:
             raise error
         return answer
@@ -108,7 +113,7 @@ class Door:
         url = self._url(path)
         posted = method == "POST"
         answer = await self._counted(
-            method, url, urlencode(form).encode() if posted else None, None if posted else form,
+            ("",), method, url, urlencode(form).encode() if posted else None, None if posted else form,
             {**_FORM, **(headers or {})},
         )  # fmt: skip
         error = classify_status(answer)
@@ -123,32 +128,39 @@ class Door:
             raise NotApplied("the answer to the login has no access_token")
         return said
 
-    async def _counted(self, *request: Any) -> Answer:
-        """One request that has its place in the budget when it leaves."""
+    async def _counted(self, endpoints: tuple[str, ...], *request: Any) -> Answer:
+        """One request that has its place in each budget that it counts against when it leaves."""
+        parts = self.budget.of(endpoints)
         while True:
             with suppress(Stale):
-                return await self._once(*request)
+                return await self._once(parts, *request)
 
     async def _once(
-        self, method: str, url: str, data: bytes | None, params: Mapping[str, str] | None, headers: Mapping[str, str]
+        self, parts: Sequence[Budget], method: str, url: str, data: bytes | None, params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
     ) -> Answer:  # fmt: skip
         """Raises: Stale: it did not leave."""
         stopped, left = self.budget.stop.is_set(), inf
-        given = await self.budget.acquire()
+        given: list[tuple[Budget, Pass | None]] = []
 
         def departed() -> None:
             nonlocal left
-            self.budget.leaves(given, stopped=stopped)
+            for part, place in given:
+                part.leaves(place, stopped=stopped)
             left = self.budget.clock()
 
         try:
+            for part in parts:
+                place = await part.acquire()
+                given.append((part, place))
             return await self._transport.exchange(method, url, data, params, headers, departed)
         finally:
             if left < inf:
                 self.requests += 1
                 self.budget.answered(self.budget.clock() - left)
-            if given is not None:
-                self.budget.ends()
+            for part, place in given:
+                if place is not None:
+                    part.ends()
 
     def _url(self, path: str) -> str:
         """`path` may be a whole URL: some vendors read and write at different hosts."""

@@ -66,6 +66,8 @@ class CustomerIoConfig(DestinationConfig):
     app_url: str | None = None
     """Instead of the App API's address."""
 
+    known_endpoints: ClassVar = ("app",)
+
 
 class CustomerIo(Destination[CustomerIoConfig]):
     """One workspace."""
@@ -75,7 +77,7 @@ class CustomerIo(Destination[CustomerIoConfig]):
         config=CustomerIoConfig,
         docs="`people`, and `events/NAME` (mode `insert`).",
         batch={Op.UPSERT: _BATCH, Op.UPDATE: _BATCH, Op.INSERT: _BATCH, Op.DELETE: _BATCH},
-        limits=(Rate("second", 100, 1),),
+        limits=(Rate("second", 100, 1), Rate("app", 10, 1, "app")),
         concurrency=8,
         nulls="null clears the attribute.",
         fixes={
@@ -93,6 +95,10 @@ class CustomerIo(Destination[CustomerIoConfig]):
     def headers(self) -> Mapping[str, str]:
         pair = f"{self.config.site_id.get_secret_value()}:{self.config.api_key.get_secret_value()}"
         return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+    def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        """The App API, which is asked by its whole address, has a limit of its own."""
+        return ("app" if "://" in path else "",)
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         """Events happen once; people are whoever has the identifier."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, field_validator
 from pydantic import Field as Setting
 
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
@@ -35,7 +35,9 @@ class DestinationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate_limits: tuple[RateLimit, ...] | None = None
-    """Windows such as `100/10s` or `250000/1d`; they replace the destination's own."""
+    """Windows such as `100/10s` or `250000/1d`; they replace the destination's own, but for those of single endpoints."""
+    endpoint_limits: dict[str, tuple[RateLimit, ...]] = Setting(default_factory=dict)
+    """Windows of endpoints that are limited by themselves, by the names on the destination's page; they replace its own."""
     concurrency: int | None = Setting(default=None, ge=1, le=1000)
     """Requests in flight at most."""
     share: Annotated[Share, AfterValidator(_part)] = Share(80.0, relative=True)
@@ -44,6 +46,19 @@ class DestinationConfig(BaseModel):
     """The name of a budget to share. Unset: destinations with the same type, address and credential share one."""
     timeout: Duration = Duration(60.0)
     """Total for one request, from connecting to the last byte of the answer."""
+
+    known_endpoints: ClassVar[tuple[str, ...]] = ()
+    """The endpoints that have limits of their own."""
+
+    @field_validator("endpoint_limits")
+    @classmethod
+    def _known(cls, given: dict[str, tuple[RateLimit, ...]]) -> dict[str, tuple[RateLimit, ...]]:
+        if strange := given.keys() - set(cls.known_endpoints):
+            known = ", ".join(cls.known_endpoints)
+            raise ValueError(
+                f"{min(strange)!r} has no limit of its own: {f'there is {known}' if known else 'use rate_limits'}"
+            )
+        return given
 
 
 class JobsConfig(DestinationConfig):
@@ -257,14 +272,25 @@ class Destination(ABC, Generic[ConfigT]):
     @property
     def limits(self) -> tuple[Rate, ...]:
         """What may be sent: the configured limits or the connector's own, of the longer ones the configured share."""
-        given, share = self.config.rate_limits, self.config.share
-        rates = self.own_limits
-        if given is not None:
-            rates = tuple(Rate(f"{limit.count}/{limit.per:g}s", limit.count, limit.per) for limit in given)
+        config, share = self.config, self.config.share
+        given: dict[str, tuple[RateLimit, ...]] = dict(config.endpoint_limits)
+        if config.rate_limits is not None:
+            given[""] = config.rate_limits
+        rates = [rate for rate in self.own_limits if rate.endpoint not in given]
+        rates += [
+            Rate(str(limit), limit.count, limit.per, endpoint)
+            for endpoint, limits in given.items()
+            for limit in limits
+        ]
         return tuple(
             rate if rate.per < _DAY else replace(rate, count=max(int(share.of(rate.count)), 1))
             for rate in rates
         )
+
+    def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        """What a request counts against, by the names in `limits`: '' is the connection. An endpoint with a limit of its own
+        may count against that alone or against both."""
+        return ("",)
 
     @property
     def concurrency(self) -> int:

@@ -56,6 +56,11 @@ _PLACE = re.compile(r"/data/attributes/profiles/data/(\d+)(?:/|$)")
 _READ = 100
 
 
+def _limits(burst: int, steady: int, endpoint: str = "") -> tuple[Rate, Rate]:
+    """Each endpoint has a limit of its own, a second and a minute."""
+    return Rate("burst", burst, 1, endpoint), Rate("steady", steady, 60, endpoint)
+
+
 class KlaviyoConfig(JobsConfig):
     """The keys of `type: klaviyo`."""
 
@@ -69,6 +74,8 @@ class KlaviyoConfig(JobsConfig):
     poll_interval: Duration = Duration(2.0)
     """How often a job is asked about."""
 
+    known_endpoints: ClassVar = ("status", "errors", "profiles", "single")
+
 
 class Klaviyo(Destination[KlaviyoConfig]):
     """One account."""
@@ -78,7 +85,13 @@ class Klaviyo(Destination[KlaviyoConfig]):
         config=KlaviyoConfig,
         docs="`profiles`, by `external_id`, `email` or `phone_number`; mode `upsert`.",
         batch={Op.UPSERT: _BULK},
-        limits=(Rate("burst", 10, 1), Rate("steady", 150, 60)),
+        limits=(
+            *_limits(10, 150),
+            *_limits(10, 150, "status"),
+            *_limits(10, 150, "errors"),
+            *_limits(75, 750, "profiles"),
+            *_limits(75, 750, "single"),
+        ),
         concurrency=3,
         nulls="null clears the field; a property stays, with no value.",
         fixes={
@@ -102,7 +115,14 @@ class Klaviyo(Destination[KlaviyoConfig]):
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         if op is not Op.UPSERT:
             return None
-        return _BULK if rows > self.config.bulk_above else BatchLimits(1, _LARGEST)
+        return _BULK if rows > self.config.bulk_above else BatchLimits(1, _LARGEST, "single")
+
+    def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        if path == _JOBS:
+            return ("",)
+        if path.startswith(f"{_JOBS}/"):
+            return ("errors" if "/import-errors" in path else "status",)
+        return ("single" if path == "/api/profile-import" else "profiles",)
 
     async def describe(self, object: str) -> ObjectSchema:
         if object != "profiles":

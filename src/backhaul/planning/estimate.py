@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,13 +30,15 @@ def estimate(
     remote: bool = True,
 ) -> Estimate:
     """Full batches by record count; the slowest window decides, or the round trips where there is none."""
-    requests = 0
+    requests = Counter[str]()
     for segment in plan.segments:
         rows = segment.high - segment.low
-        limit = limits(segment.op, rows)
-        requests += -(-rows // (limit.records if limit else 1))
-    seconds = requests * _ROUND_TRIP / concurrency if remote else 0.0
+        limit = limits(segment.op, rows) or BatchLimits()
+        requests[limit.endpoint] += -(-rows // limit.records)
+    total = requests.total()
+    seconds = total * _ROUND_TRIP / concurrency if remote else 0.0
     for rate in rates:
         # the first window may be used up at once; every further one has to pass
-        seconds = max(seconds, (requests - 1) // rate.count * rate.per if requests else 0.0)
-    return Estimate(requests, round(seconds, 1))
+        if count := requests[rate.endpoint]:
+            seconds = max(seconds, (count - 1) // rate.count * rate.per)
+    return Estimate(total, round(seconds, 1))

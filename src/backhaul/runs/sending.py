@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from time import perf_counter
 from typing import Any
 
@@ -120,7 +121,9 @@ class Sending:
                 surroundings=self.workspace.surroundings,
             )  # fmt: skip
             segments = self._ways(destination, plan)
-            connection.budget.expect(_requests(segments, left))
+            for endpoint, requests_to_come in _requests(segments, left).items():
+                for part in connection.budget.of((endpoint,)):
+                    part.expect(requests_to_come)
             try:
                 for segment, limits, wire in segments:
                     if left <= 0 or delivery.stopping or self.stopping:
@@ -250,12 +253,13 @@ def _at_work(delivery: Delivery) -> str:
     )
 
 
-def _requests(segments: list[tuple[Segment, BatchLimits, Wire]], rows: int) -> int:
-    """How many batches the first rows of a plan make."""
-    found = 0
+def _requests(segments: list[tuple[Segment, BatchLimits, Wire]], rows: int) -> Counter[str]:
+    """How many batches the first rows of a plan make, by the endpoint that holds them up."""
+    found = Counter[str]()
     for segment, limits, _ in segments:
         taken = min(segment.high - segment.low, rows)
-        found, rows = found + -(-taken // limits.records), rows - taken
+        found[limits.endpoint] += -(-taken // limits.records)
+        rows -= taken
     return found
 
 

@@ -210,7 +210,7 @@ class Sandbox(ABC):
         status = 0 if request.get(RESET, False) else answer.status
         at = time.monotonic() - self.started
         self.requests.append(Request(request.method, request.path, status, request.get(RECORDS, 0), at))
-        self.counts[f"{request.method} {_template(request)} {status}"] += 1
+        self.counts[f"{request.method} {template(request)} {status}"] += 1
         return answer
 
     async def _answer(self, request: web.Request, handler: Any) -> web.Response:
@@ -312,7 +312,8 @@ def faults_from(switches: Mapping[str, Any]) -> Faults:
     return Faults(**switches)
 
 
-def _template(request: web.Request) -> str:
+def template(request: web.Request) -> str:
+    """The path of a request with its parameters' names."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "(none)"
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from backhaul.sandbox.kit import RECORDS, Sample, Sandbox
+from backhaul.sandbox.kit import RECORDS, Sample, Sandbox, template
 from backhaul.sandbox.limits import RollingLimit
 
 Body = dict[str, Any]
@@ -35,6 +35,11 @@ _KNOWN = {
 _EMAIL, _PHONE = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+"), re.compile(r"\+[1-9]\d{7,14}")
 _FILTER = re.compile(r"(any|equals)\((\w+),(.+)\)", re.DOTALL)
 _JOBS = "/api/profile-bulk-import-jobs"
+_LIMITS = {
+    f"POST {_JOBS}": (10, 150), f"GET {_JOBS}/{{id}}": (10, 150), f"GET {_JOBS}/{{id}}/import-errors": (10, 150),
+    "GET /api/profiles": (75, 750), "POST /api/profile-import": (75, 750),
+}  # fmt: skip
+"""Requests a second and a minute, each endpoint's own."""
 _MOST, _WHOLE, _EACH, _PAGE = 10_000, 5_000_000, 100_000, 100
 
 
@@ -87,8 +92,8 @@ class KlaviyoSandbox(Sandbox):
         """Profile id by ("email", …), ("external_id", …) and ("phone_number", …)."""
         self.jobs: dict[str, ImportJob] = {}
         self.limits = {
-            "jobs": (RollingLimit(10 * scale, 1), RollingLimit(150 * scale, 60)),
-            "profiles": (RollingLimit(75 * scale, 1), RollingLimit(750 * scale, 60)),
+            endpoint: (RollingLimit(burst * scale, 1), RollingLimit(steady * scale, 60))
+            for endpoint, (burst, steady) in _LIMITS.items()
         }
         self._numbers = count(1)
 
@@ -116,7 +121,7 @@ class KlaviyoSandbox(Sandbox):
             return self.refusal(401, "not_authenticated")
         if not request.headers.get("revision"):
             return self.refusal(400, "revision_required")
-        windows = self.limits["jobs" if request.path.startswith(_JOBS) else "profiles"]
+        windows = self.limits.get(f"{request.method} {template(request).rstrip('/')}", ())
         return None if all(limit.take() for limit in windows) else self.refusal(429, retry_after=1)
 
     def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:

@@ -64,6 +64,9 @@ _AT_ONCE = 50
 """Users of one deletion or one export."""
 _LONGEST_ARRAY = 25
 """Elements of an array attribute, unless Braze says another number of it."""
+_ENDPOINTS = {
+    "/users/export/ids": "export", "/users/delete": "delete", "/catalogs": "metadata", "/custom_attributes": "metadata",
+}  # fmt: skip
 _NOT_THERE = "no-such-user"
 _FIXES = {
     "array-too-long": "send fewer elements (list[1:25]), or have Braze raise the attribute's limit (up to 100)",
@@ -91,6 +94,8 @@ class BrazeConfig(DestinationConfig):
     check_existing: bool = True
     """Whether a user that is updated is asked for first: one that somebody deleted is then made whole, not of what changed."""
 
+    known_endpoints: ClassVar = ("export", "delete", "items", "metadata")
+
 
 class Braze(Destination[BrazeConfig]):
     """One Braze workspace."""
@@ -103,9 +108,16 @@ class Braze(Destination[BrazeConfig]):
             Op.UPSERT: BatchLimits(75, _MOST_BYTES),
             Op.UPDATE: BatchLimits(75, _MOST_BYTES),
             Op.INSERT: BatchLimits(75, _MOST_BYTES),
-            Op.DELETE: BatchLimits(_AT_ONCE, _MOST_BYTES),
+            Op.DELETE: BatchLimits(_AT_ONCE, _MOST_BYTES, "delete"),
         },
-        limits=(Rate("burst", 3_000, 3),),
+        limits=(
+            Rate("track", 3_000, 3),
+            Rate("export", 250, 60, "export"),
+            Rate("delete", 20_000, 60, "delete"),
+            Rate("items", 16_000, 60, "items"),
+            Rate("metadata", 50, 60, "metadata"),
+            Rate("hour", 1_000, 3_600, "metadata"),
+        ),
         concurrency=100,
         deltas=True,
         fixes=_FIXES,
@@ -118,6 +130,12 @@ class Braze(Destination[BrazeConfig]):
 
     def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.config.api_key.get_secret_value()}"}
+
+    def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        """Each has a limit of its own (page: API rate limits); that of the connection is /users/track's."""
+        if path.startswith("/catalogs/"):
+            return ("items",)
+        return (_ENDPOINTS.get(path, ""),)
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         """Nothing only creates a user; events and purchases are only added; an item of a catalog is made or replaced."""

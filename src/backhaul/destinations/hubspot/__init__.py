@@ -89,6 +89,8 @@ _TIERS = {
 """Requests of a private app in ten seconds and in a day, by plan (HubSpot's changelog: increasing our API limits)."""
 _OAUTH = (Rate("burst", 110, 10),)
 """An OAuth app's, in each account; a day has no limit of its own (usage guidelines)."""
+_ASSOCIATIONS = Rate("associations", 500_000, DAY, "associations")
+"""Of the requests for associations, which count as requests too; from memory."""
 
 
 class HubSpotConfig(DestinationConfig):
@@ -108,6 +110,8 @@ class HubSpotConfig(DestinationConfig):
     """The account's plan, which sets the limits; an OAuth app has limits of its own. With an API limit pack: `rate_limits`."""
     api_version: str = Setting(default="v3", pattern=r"^(v3|\d{4}-\d{2})$")
     """v3, or a dated version such as 2026-09."""
+
+    known_endpoints: ClassVar = ("associations",)
 
     @model_validator(mode="after")
     def _one_credential(self) -> HubSpotConfig:
@@ -136,7 +140,7 @@ class HubSpot(Destination[HubSpotConfig]):
         batch=dict.fromkeys(
             (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)
         ),
-        limits=(Rate("burst", 100, 10), Rate("day", 250_000, DAY)),
+        limits=(Rate("burst", 100, 10), Rate("day", 250_000, DAY), _ASSOCIATIONS),
         concurrency=10,
         wire=Wire.TEXT,
         moves=True,
@@ -152,7 +156,12 @@ class HubSpot(Destination[HubSpotConfig]):
     @property
     def own_limits(self) -> tuple[Rate, ...]:
         burst, day = _TIERS[self.config.tier]
-        return _OAUTH if self.config.client_id else (Rate("burst", burst, 10), Rate("day", day, DAY))
+        own = _OAUTH if self.config.client_id else (Rate("burst", burst, 10), Rate("day", day, DAY))
+        return (*own, _ASSOCIATIONS)
+
+    def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        """Requests for associations have a limit of their own, besides."""
+        return ("associations", "") if path.startswith(self.path("associations")) else ("",)
 
     def headers(self) -> Mapping[str, str]:
         given = self.config.access_token

@@ -7,6 +7,7 @@ recorded answers. What none of those says for certain is a setting.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -67,6 +68,8 @@ class IterableConfig(DestinationConfig):
     created_at: str = Setting(default="createdAt", min_length=1)
     """The field of an event that says when it was, in seconds since 1970."""
 
+    known_endpoints: ClassVar = ("events", "lists", "delete")
+
 
 class Iterable(Destination[IterableConfig]):
     """One Iterable project."""
@@ -76,7 +79,12 @@ class Iterable(Destination[IterableConfig]):
         config=IterableConfig,
         docs="`users`, `lists/ID` (memberships of a static list), `events/NAME`, and `catalogs/NAME` (items).",
         batch={Op.UPSERT: _BULK, Op.DELETE: _BULK},
-        limits=(Rate("bulk", 10, 1),),
+        limits=(
+            Rate("bulk", 10, 1),
+            Rate("events", 10, 1, "events"),
+            Rate("lists", 5, 1, "lists"),
+            Rate("delete", 3, 1, "delete"),
+        ),
         concurrency=4,
         nulls="null clears the field; an empty text is stored as one.",
         fixes={
@@ -98,8 +106,18 @@ class Iterable(Destination[IterableConfig]):
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         """Users are deleted one by one, and events stay."""
         if op is Op.DELETE and object == "users":
-            return BatchLimits(records=1)
-        return None if op is Op.DELETE and object.startswith("events/") else self.spec.batch.get(op)
+            return BatchLimits(records=1, endpoint="delete")
+        limits, kind = self.spec.batch.get(op), object.partition("/")[0]
+        if limits is None or (op is Op.DELETE and kind == "events"):
+            return None
+        return replace(limits, endpoint=kind) if kind in ("events", "lists") else limits
+
+    def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        """Limits are an endpoint's: of deletions the Swagger documents say so, those of lists and events are from memory."""
+        if method == "DELETE" and path.startswith("/api/users/"):
+            return ("delete",)
+        kind = path.split("/")[2]
+        return (kind if method == "POST" and kind in ("events", "lists") else "",)
 
     async def describe(self, object: str) -> ObjectSchema:
         kind, _, name = object.partition("/")

@@ -63,7 +63,7 @@ class BrazeSandbox(Sandbox):
             self._store.attributes[name] = Attribute(name, kind, 25 if kind == "Array" else None)
         self.limits = {
             "/users/track": WindowLimit(track, interval),
-            "/users/export/ids": WindowLimit(2_400, 60),
+            "/users/export/ids": WindowLimit(250, 60),
             "/users/delete": WindowLimit(20_000, 60),
             "/custom_attributes": WindowLimit(1_000, 3_600),
             _ITEMS: WindowLimit(16_000, 60),

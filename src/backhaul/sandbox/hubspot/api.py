@@ -59,14 +59,16 @@ class HubSpotSandbox(Sandbox):
     """The Retry-After of a burst 429; recorded ones have none."""
 
     def __init__(
-        self, seed: int = 1, *, burst: int = 100, interval: float = 10.0, daily: int = 250_000
-    ) -> None:
+        self, seed: int = 1, *, burst: int = 100, interval: float = 10.0, daily: int = 250_000, associated: int = 500_000
+    ) -> None:  # fmt: skip
         super().__init__(seed)
         self.types = fresh()
         self.between = associations.Between()
         self.lists: dict[str, lists.StaticList] = {}
         self.burst, self.daily = RollingLimit(burst, interval), DailyLimit(daily)
         self.search_limit = RollingLimit(5, 1.0)
+        self.associated = DailyLimit(associated)
+        """Requests for associations, which count as others too; that they do is from memory."""
         self._given: dict[str, float] = {}
         """Access tokens of the OAuth app, and when they end."""
 
@@ -177,11 +179,14 @@ class HubSpotSandbox(Sandbox):
     def _over_limit(self, request: web.Request) -> web.Response | None:
         """Search has a limit of its own beside the daily one."""
         searching = request.path.endswith("/search")
-        if self.daily.remaining <= 0:
+        between = "/associations/" in request.path
+        if self.daily.remaining <= 0 or (between and self.associated.remaining <= 0):
             return rate_limited("DAILY")
         if not (self.search_limit if searching else self.burst).take():
             return secondly() if searching else rate_limited("TEN_SECONDLY_ROLLING", self.retry_after)
         self.daily.take()
+        if between:
+            self.associated.take()
         return None
 
     def _out_of_scope(self, request: web.Request) -> web.Response | None:

@@ -42,14 +42,15 @@ class IterableSandbox(Sandbox):
     """The key; None takes any."""
 
     def __init__(
-        self, seed: int = 1, *, by_email: bool = True, bulk: int = 10, deletes: int = 3, reads: int = 500
-    ) -> None:
-        """`bulk`, `deletes`, `reads`: requests a second. 10 and 3 are the Swagger documents', 500 is from memory."""
+        self, seed: int = 1, *, by_email: bool = True, bulk: int = 10, deletes: int = 3, lists: int = 5, reads: int = 500
+    ) -> None:  # fmt: skip
+        """Requests a second, of each bulk endpoint and others. 10 and 3 are the Swagger documents', the rest is from memory."""
         super().__init__(seed)
         self.project = Project(by_email)
         self.project.lists = {101: ("Customers", "Standard", set()), 102: ("Recently seen", "Dynamic", set())}
         self.limits = {
-            "bulk": RollingLimit(bulk, 1),
+            **{kind: RollingLimit(bulk, 1) for kind in ("users", "events", "catalogs")},
+            "lists": RollingLimit(lists, 1),
             "delete": RollingLimit(deletes, 1),
             "read": RollingLimit(reads, 1),
         }
@@ -84,7 +85,9 @@ class IterableSandbox(Sandbox):
         key = request.headers.get("Api-Key", "")
         if not key or self.api_key not in (None, key):
             return self.refusal(401)
-        kind = {"GET": "read", "DELETE": "delete"}.get(request.method, "bulk")
+        kind = request.path.split("/")[2]
+        if request.method == "GET" or (request.method == "DELETE" and kind == "users"):
+            kind = "read" if request.method == "GET" else "delete"
         return None if self.limits[kind].take() else self.refusal(429)
 
     def refusal(self, status: int, code: str = "", retry_after: float | None = None) -> web.Response:
