@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from backhaul.sandbox.kit import RECORDS, Faults, Sandbox
+from backhaul.sandbox.kit import RECORDS, Sandbox
 from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.remote import SandboxRemote, installed
 from backhaul.testing.serving import serving
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "write-a-destination.md"
@@ -69,51 +69,23 @@ class AcmeSandbox(Sandbox):
         return {"id": person["id"], "ok": True}
 
 
-class AcmeRemote:
-    def __init__(self, sandbox: AcmeSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection: Mapping[str, Any] = {
-            "type": "acme", "base_url": url, "token": "sandbox", "rate_limits": ["100000/1m"],
-        }  # fmt: skip
-
+class AcmeRemote(SandboxRemote[AcmeSandbox]):
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         return self.sandbox.people
 
-    def requests(self) -> int:
-        return sum(not item.path.endswith("/read") for item in self.sandbox.requests)
-
     def lose(self, key: str) -> None:
         del self.sandbox.people[key]
-
-    def fault(self, name: str | None, key: str = "") -> None:
-        switches: dict[str | None, dict[str, Any]] = {
-            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5, "retry_after": 0.05},
-            "reset_after": {"reset_after": 0.5}, "silent": {"omit": 0.5}, "refuse": {"refuse_key": key},
-            "poison": {"poison_key": key}, "reject_all": {"refuse_all": "unwelcome"},
-        }  # fmt: skip
-        self.sandbox.faults = Faults(**switches[name])
 
 
 class TestGuide(DestinationSuite):
     case = Case(object="people", identify="id", text="email", number="seats")
 
     @pytest.fixture
-    def remote(
-        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[AcmeRemote]:
-        """Installed as a package is: a module, and a folder beside it that names its entry point."""
-        site = tmp_path_factory.mktemp("site")
-        (site / "acme_backhaul.py").write_text(CLASS, encoding="utf-8")
-        about = site / "acme_backhaul-1.0.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-backhaul\nVersion: 1.0\n")
-        group, entry = re.findall(r"entry-points\.\"(.+?)\"\]\n(.+)", ENTRY)[0]
-        (about / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
-        monkeypatch.syspath_prepend(str(site))
-        monkeypatch.delitem(sys.modules, "acme_backhaul", raising=False)
+    def remote(self) -> Iterator[AcmeRemote]:
         sandbox = AcmeSandbox()
-        with serving(sandbox.app()) as url:
-            yield AcmeRemote(sandbox, url)
+        name, target = re.findall(r"(\w+) = \"(.+)\"", ENTRY)[0]
+        with installed(name, target, CLASS), serving(sandbox.app()) as url:
+            yield AcmeRemote(sandbox, type="acme", base_url=url, token="sandbox", rate_limits=["100000/1m"])
 
 
 def test_it_is_one_short_file() -> None:

@@ -41,7 +41,7 @@ _DELIVERY, _TALLY, _RESULTS = (
     "backhaul.delivery.tally",
     "backhaul.destinations.http.results",
 )
-_KIT, _FOLD, _RECOVERY = "backhaul.destinations.kit", "backhaul.ledger.fold", "backhaul.runs.recovery"
+_KIT, _FOLD, _RECOVERY = "backhaul.destinations.kit.answers", "backhaul.ledger.fold", "backhaul.runs.recovery"
 _BUDGET, _SHARED = "backhaul.delivery.budget", "backhaul.ledger.shared"
 _SENDING, _CONNECT, _DIFF = "backhaul.runs.sending", "backhaul.delivery.connect", "backhaul.ledger.diff"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -38,7 +38,7 @@ class Door:
 
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, json: Any = None,
-        params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, allow: Collection[int] = (),
     ) -> Answer:  # fmt: skip
         """One request and its answer, read whole; a second one where the access token had ended meanwhile.
 
@@ -50,18 +50,18 @@ class Door:
         data = orjson.dumps(json) if json is not None else body
         try:
             token = await self._token()
-            return await self._request(method, path, data, params, headers)
+            return await self._request(method, path, data, params, headers, allow)
         except Expired:
             self._refused(token)
         await self._token()
         try:
-            return await self._request(method, path, data, params, headers)
+            return await self._request(method, path, data, params, headers, allow)
         except Expired as error:
             raise Halt(f"the destination refuses a new access token: {error}") from None
 
     async def _request(
         self, method: str, path: str, data: bytes | None, params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None, allow: Collection[int],
     ) -> Answer:  # fmt: skip
         sent = dict(self.owner.headers())
         sent.update(headers or {})
@@ -73,7 +73,7 @@ class Door:
         if limited and (left := self.owner.left(answer)):
             for part in limited:
                 part.report(left)
-        error = self.owner.classify(answer)
+        error = self.owner.classify(answer) if answer.status not in allow else None
         if isinstance(error, Throttled):
             error.endpoints = endpoints
         if error is not None:

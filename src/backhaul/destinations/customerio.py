@@ -22,11 +22,10 @@ from backhaul.destinations.kit import (
     Secret,
     Spec,
     Unsupported,
-    classify_status,
     no_such_object,
     plain,
 )
-from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.errors import Halt, Unsettled
 from backhaul.types import (
     BatchLimits,
     Delivered,
@@ -147,19 +146,14 @@ class CustomerIo(Destination[CustomerIoConfig]):
         found = {}
         for key in keys:
             url = f"{self._app.rstrip('/')}/v1/customers/{quote(key, safe='')}/attributes?id_type={identifiers[0]}"
-            answer = await self.http.request("GET", url, headers=headers)
-            if answer.status != 404:
-                held = _held(answer)
+            answer = await self.http.request("GET", url, headers=headers, allow=(404,))
+            if (held := _held(answer)) is not None:
                 found[key] = {name: held.get(name) for name in fields}
         return found
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         """The App API gives every value as text (recorded answers)."""
         return plain(field, sent) == plain(field, held) or str(sent).lower() == str(held).lower()
-
-    def classify(self, answer: Answer) -> BackhaulError | None:
-        """207 is read by its body; a 404 is a person who is not there, where one is read."""
-        return None if answer.status == 404 and b'"errors"' in answer.body else classify_status(answer)
 
 
 def _operations(batch: Batch) -> Iterator[dict[str, Any]]:
@@ -222,9 +216,11 @@ def _outcomes(keys: Sequence[str], answer: Answer) -> Iterator[Outcome]:
         yield refused.get(key) or Delivered(key)
 
 
-def _held(answer: Answer) -> dict[str, Any]:
-    """Raises: Unsettled."""
+def _held(answer: Answer) -> dict[str, Any] | None:
+    """A person's attributes; None: there is nobody. Raises: Unsettled."""
     body = answer.json()
+    if answer.status == 404 and isinstance(body, dict) and "errors" in body:
+        return None
     customer = body.get("customer") if isinstance(body, dict) else None
     attributes = customer.get("attributes") if isinstance(customer, dict) else None
     if not isinstance(attributes, dict):

@@ -98,17 +98,17 @@ class DestinationSuite:
     def test_written_records_can_be_read_back(self, site: Site) -> None:
         site.model({key: (f"text {key}", number) for number, key in enumerate(self.case.keys)})
         run = site.run()
-        assert (run.status, run.delivered) == ("succeeded", len(self.case.keys)), run.error
+        assert (run.status, run.delivered) == ("succeeded", len(self.case.keys)), said_of(run)
         assert run.verified is not None
         assert run.verified.checked > 0
-        assert not run.verified.mismatches
+        assert not run.verified.mismatches, said_of(run)
         assert set(site.remote.records()) == set(self.case.keys)
 
     def test_an_unchanged_model_sends_nothing(self, site: Site) -> None:
         site.model(dict.fromkeys(self.case.keys[:5], ("same", 1)))
         site.run()
         before = site.remote.requests()
-        assert site.run().status == "succeeded"
+        assert (run := site.run()).status == "succeeded", said_of(run)
         assert site.remote.requests() == before
 
     def test_only_what_changed_is_sent(self, site: Site) -> None:
@@ -125,14 +125,14 @@ class DestinationSuite:
         site.model({key: ("filled", 1)})
         site.run()
         site.model({key: (None, 1)})
-        assert site.run().status == "succeeded"
+        assert (run := site.run()).status == "succeeded", said_of(run)
         assert site.held(key, self.case.text) in (None, "")
 
     def test_awkward_keys_and_texts_survive(self, site: Site) -> None:
         site.model({key: (f"{key} \\ \n\t, ;", 1) for key in self.case.awkward})
         run = site.run()
-        assert (run.status, run.delivered) == ("succeeded", len(self.case.awkward)), run.dead_letters()
-        assert run.verified is None or not run.verified.mismatches
+        assert (run.status, run.delivered) == ("succeeded", len(self.case.awkward)), said_of(run)
+        assert run.verified is None or not run.verified.mismatches, said_of(run)
         assert set(site.remote.records()) == set(self.case.awkward)
 
     def test_a_record_that_left_the_model_is_deleted(self, site: Site) -> None:
@@ -140,7 +140,7 @@ class DestinationSuite:
         site.run()
         site.model(dict.fromkeys(self.case.keys[:2], ("x", 1)), mode="mirror")
         run = site.run()
-        assert run.changes["delete"] == 1, run.error
+        assert run.changes["delete"] == 1, said_of(run)
         assert set(site.remote.records()) == set(self.case.keys[:2])
 
     def test_a_record_lost_at_the_destination_is_made_again(self, site: Site) -> None:
@@ -150,7 +150,7 @@ class DestinationSuite:
         site.remote.lose(key)
         site.model({key: ("newer", 1), **others})
         run = site.run()
-        assert (run.status, run.delivered) == ("succeeded", 1), run.error
+        assert (run.status, run.delivered) == ("succeeded", 1), said_of(run)
         assert site.held(key, self.case.text) == "newer"
 
     def test_one_bad_record_does_not_block_its_batch(self, site: Site) -> None:
@@ -165,7 +165,7 @@ class DestinationSuite:
         keys = self.case.keys[:40]
         site.model(dict.fromkeys(keys, ("x", 1)))
         run = site.run()
-        assert (run.status, run.delivered, run.rejected) == ("partial", len(keys) - 1, 1), run.error
+        assert (run.status, run.delivered, run.rejected) == ("partial", len(keys) - 1, 1), said_of(run)
         (letter,) = run.dead_letters()
         assert letter["error"]["message"]
         assert letter["payload"]
@@ -179,7 +179,7 @@ class DestinationSuite:
         assert run.status in ("failed", "deferred", "partial")
         assert (run.delivered, run.rejected) == (0, 0)
         site.remote.fault(None)
-        assert site.run().status == "succeeded"
+        assert (run := site.run()).status == "succeeded", said_of(run)
         assert set(site.remote.records()) == set(self.case.keys[:10])
 
     def test_throttling_is_waited_out(self, site: Site) -> None:
@@ -195,7 +195,7 @@ class DestinationSuite:
         site.run()
         site.remote.fault(None)
         run = site.run()
-        assert run.status == "succeeded", run.error
+        assert run.status == "succeeded", said_of(run)
         assert {key: site.held(key, self.case.number) for key in self.case.keys[:3]} == {
             key: n for n, key in enumerate(self.case.keys[:3])
         }
@@ -209,7 +209,7 @@ class DestinationSuite:
         site.run()
         site.remote.fault(None)
         site.run()
-        assert site.run().status == "succeeded"
+        assert (run := site.run()).status == "succeeded", said_of(run)
         assert set(site.remote.records()) == set(keys)
         assert site.statuses() == {"acknowledged"}
 
@@ -227,6 +227,14 @@ class DestinationSuite:
         assert run.status == "failed"
         assert "no_such_field" in run.error
         assert site.remote.requests() == 0
+
+
+def said_of(run: Any) -> str:
+    """What a run says of itself, for the message of an assertion: its error, what was refused, and what read back differs."""
+    letters = [letter["error"] for letter in run.dead_letters()[:3]]
+    differs = run.verified.mismatches[:3] if run.verified is not None else []
+    found = {"error": run.error, "hint": run.hint, "dead letters": letters, "read back": differs}
+    return f"{run.status}; " + "; ".join(f"{name}: {said}" for name, said in found.items() if said)
 
 
 class Site:

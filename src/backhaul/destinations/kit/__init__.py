@@ -5,67 +5,25 @@ the delivery engine loops, waits, retries, splits, limits, counts and settles wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, field_validator
-from pydantic import Field as Setting
+from backhaul.destinations.kit.answers import Answer, classify_status, reset_after, retry_after, said_by
+from backhaul.destinations.kit.comparing import plain, plain_number
+from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
+from backhaul.errors import BackhaulError, Halt
+from backhaul.types import BatchLimits, Field, Left, ObjectSchema, Op, Outcomes, Rate
+from backhaul.values import RateLimit
 
-from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
-from backhaul.types import BatchLimits, Field, FieldType, Left, ObjectSchema, Op, Outcomes, Rate
-from backhaul.values import Duration, RateLimit, Share
-
-Secret = SecretStr
+__all__ = [
+    "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec", "Token",
+    "Unsupported", "Wire", "classify_status", "no_such_object", "plain", "plain_number", "reset_after", "retry_after",
+    "said_by",
+]  # fmt: skip
 _DAY = 86_400.0
 """Seconds. Windows as long as this, or longer, are quotas that a customer's other tools draw on too."""
-
-
-def _part(share: Share) -> Share:
-    if not share.relative or not 1 <= share.number <= 100:
-        raise ValueError(f"{share} is not a part of a limit: write it as 80%, between 1% and 100%")
-    return share
-
-
-class DestinationConfig(BaseModel):
-    """Keys that every destination takes in backhaul.yml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rate_limits: tuple[RateLimit, ...] | None = None
-    """Windows such as `100/10s` or `250000/1d`; they replace the destination's own, but for those of single endpoints."""
-    endpoint_limits: dict[str, tuple[RateLimit, ...]] = Setting(default_factory=dict)
-    """Windows of endpoints that are limited by themselves, by the names on the destination's page; they replace its own."""
-    concurrency: int | None = Setting(default=None, ge=1, le=1000)
-    """Requests in flight at most."""
-    share: Annotated[Share, AfterValidator(_part)] = Share(80.0, relative=True)
-    """The part of every limit of a day or longer that is used; the rest is left to your other tools."""
-    budget: str | None = Setting(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    """The name of a budget to share. Unset: destinations with the same type, address and credential share one."""
-    timeout: Duration = Duration(60.0)
-    """Total for one request, from connecting to the last byte of the answer."""
-
-    known_endpoints: ClassVar[tuple[str, ...]] = ()
-    """The endpoints that have limits of their own."""
-
-    @field_validator("endpoint_limits")
-    @classmethod
-    def _known(cls, given: dict[str, tuple[RateLimit, ...]]) -> dict[str, tuple[RateLimit, ...]]:
-        if strange := given.keys() - set(cls.known_endpoints):
-            known = ", ".join(cls.known_endpoints)
-            raise ValueError(
-                f"{min(strange)!r} has no limit of its own: {f'there is {known}' if known else 'use rate_limits'}"
-            )
-        return given
-
-
-class JobsConfig(DestinationConfig):
-    """Keys of destinations that have jobs."""
-
-    job_timeout: Duration = Duration(3600.0)
-    """How long a run waits for a batch that the destination works on by itself; a later run asks again."""
 
 
 class Wire(StrEnum):
@@ -159,29 +117,6 @@ class Batch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer, read whole. Header names are lower case."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    def json(self) -> Any:
-        """The body as JSON.
-
-        Raises:
-            Unsettled: the body is empty, HTML, cut short or otherwise not JSON.
-        """
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            kind = self.headers.get("content-type", "no content type")
-            raise Unsettled(
-                f"HTTP {self.status} with a body that is not JSON ({kind}, {len(self.body)} bytes)"
-            ) from None
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """Work on a batch that the destination goes on with by itself. `id` is all that `collect` needs to ask about it, also in
     a later run; `wait` is in seconds until that is worth while."""
@@ -212,8 +147,10 @@ class Http(Protocol):
         json: Any = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        allow: Collection[int] = (),
     ) -> Answer:
-        """`path` may be a whole URL, where a vendor reads and writes at different hosts."""
+        """`path` may be a whole URL, where a vendor reads and writes at different hosts; what goes into it has to be escaped.
+        `allow`: answers with these statuses, such as a 404 to who asks for one record, are read and not classified."""
 
     async def login(
         self,
@@ -406,121 +343,3 @@ def no_such_object(name: str, known: Iterable[str], where: str) -> Halt:
     return Halt(
         f"{where} has no object {name!r}", hint=f"it has {', '.join(map(repr, near))}" if near else None
     )
-
-
-def plain(field: Field, value: Any) -> Any:
-    """A value in the form in which two spellings of the same thing are equal (`1.0` and `"1"`, '' and None)."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if field.type in (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL) or isinstance(
-        value, int | float
-    ):
-        return plain_number(value)
-    if isinstance(value, str):
-        return value.strip().lower() if field.case_insensitive else value
-    return value
-
-
-def plain_number(value: Any) -> Any:
-    from decimal import Decimal, InvalidOperation
-
-    try:
-        return Decimal(str(value))
-    except InvalidOperation:
-        return value
-
-
-def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
-    """The reading of a status code that holds for most HTTP APIs (RFC 9110; RFC 6585 for 429)."""
-    status = answer.status
-    if 200 <= status < 300:
-        return None
-    said = message or said_by(answer)
-    text = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-    after = retry_after(answer.headers)
-    if status == 429:
-        return Throttled(text, code=str(status), after=reset_after(answer.headers))
-    if status == 503 and after is not None:
-        return Throttled(text, code=str(status), after=after)
-    if status in (401, 403):
-        return Halt(f"the destination refuses our credentials or permission: {text}")
-    if 300 <= status < 400:
-        place = answer.headers.get("location", "somewhere else")
-        return Halt(
-            f"the destination redirects to {place}, which is not followed: {text}",
-            hint="set base_url to the final address",
-        )
-    if status in (408, 425) or status >= 500:
-        return Unsettled(text, code=str(status))
-    if status == 423:
-        return NotApplied(text, code=str(status))
-    return Refused(text, code=str(status))
-
-
-def said_by(answer: Answer, limit: int = 300) -> str:
-    """The answer's own words, one line, at most `limit` characters; '' where it has none."""
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return (
-            ""
-            if b"<" in answer.body[:200]
-            else " ".join(answer.body[: limit * 4].decode("utf-8", "replace").split())[:limit]
-        )
-    while isinstance(body, list) and body:
-        body = body[0]
-    if isinstance(body, dict):
-        for name in ("message", "error_description", "detail", "error", "errors", "title"):
-            if body.get(name):
-                said = body[name]
-                return (said if isinstance(said, str) else orjson.dumps(said).decode())[:limit]
-    return orjson.dumps(body).decode()[:limit] if body else ""
-
-
-def reset_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds until a used-up window opens: Retry-After, else RateLimit-Reset in seconds
-    (draft-ietf-httpapi-ratelimit-headers-07, 5.3), else X-RateLimit-Reset where it can only be a moment (Unix time)."""
-    after = retry_after(headers, now)
-    if after is not None:
-        return after
-    for name, least, most in (("ratelimit-reset", 0.0, 1e6), ("x-ratelimit-reset", 1e9, 1e10)):
-        try:
-            value = float(headers.get(name, ""))
-        except ValueError:
-            continue
-        if least <= value <= most:
-            return value if least == 0 else max(value - _moment(headers, now), 0.0)
-    return None
-
-
-def _moment(headers: Mapping[str, str], now: float | None) -> float:
-    """When an answer was given, by its own date: this machine's clock may be wrong."""
-    import time
-    from email.utils import parsedate_to_datetime
-
-    if now is not None:
-        return now
-    try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return time.time()
-
-
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds of a Retry-After header: a number (also a fraction) or an HTTP date (RFC 9110, 10.2.3), which is
-    read against the answer's own Date where it has one."""
-    from email.utils import parsedate_to_datetime
-
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - _moment(headers, now)
-        except (ValueError, TypeError):
-            return None
-    return max(seconds, 0.0) if seconds < float("inf") else None

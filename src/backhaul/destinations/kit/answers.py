@@ -1,0 +1,128 @@
+"""HTTP answers, and the reading of them that holds for most APIs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, read whole. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            Unsettled: the body is empty, HTML, cut short or otherwise not JSON.
+        """
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            kind = self.headers.get("content-type", "no content type")
+            raise Unsettled(
+                f"HTTP {self.status} with a body that is not JSON ({kind}, {len(self.body)} bytes)"
+            ) from None
+
+
+def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
+    """The reading of a status code that holds for most HTTP APIs (RFC 9110; RFC 6585 for 429)."""
+    status = answer.status
+    if 200 <= status < 300:
+        return None
+    said = message or said_by(answer)
+    text = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    after = retry_after(answer.headers)
+    if status == 429:
+        return Throttled(text, code=str(status), after=reset_after(answer.headers))
+    if status == 503 and after is not None:
+        return Throttled(text, code=str(status), after=after)
+    if status in (401, 403):
+        return Halt(f"the destination refuses our credentials or permission: {text}")
+    if 300 <= status < 400:
+        place = answer.headers.get("location", "somewhere else")
+        return Halt(
+            f"the destination redirects to {place}, which is not followed: {text}",
+            hint="set base_url to the final address",
+        )
+    if status in (408, 425) or status >= 500:
+        return Unsettled(text, code=str(status))
+    if status == 423:
+        return NotApplied(text, code=str(status))
+    return Refused(text, code=str(status))
+
+
+def said_by(answer: Answer, limit: int = 300) -> str:
+    """The answer's own words, one line, at most `limit` characters; '' where it has none."""
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return (
+            ""
+            if b"<" in answer.body[:200]
+            else " ".join(answer.body[: limit * 4].decode("utf-8", "replace").split())[:limit]
+        )
+    while isinstance(body, list) and body:
+        body = body[0]
+    if isinstance(body, dict):
+        for name in ("message", "error_description", "detail", "error", "errors", "title"):
+            if body.get(name):
+                said = body[name]
+                return (said if isinstance(said, str) else orjson.dumps(said).decode())[:limit]
+    return orjson.dumps(body).decode()[:limit] if body else ""
+
+
+def reset_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds until a used-up window opens: Retry-After, else RateLimit-Reset in seconds
+    (draft-ietf-httpapi-ratelimit-headers-07, 5.3), else X-RateLimit-Reset where it can only be a moment (Unix time)."""
+    after = retry_after(headers, now)
+    if after is not None:
+        return after
+    for name, least, most in (("ratelimit-reset", 0.0, 1e6), ("x-ratelimit-reset", 1e9, 1e10)):
+        try:
+            value = float(headers.get(name, ""))
+        except ValueError:
+            continue
+        if least <= value <= most:
+            return value if least == 0 else max(value - _moment(headers, now), 0.0)
+    return None
+
+
+def _moment(headers: Mapping[str, str], now: float | None) -> float:
+    """When an answer was given, by its own date: this machine's clock may be wrong."""
+    import time
+    from email.utils import parsedate_to_datetime
+
+    if now is not None:
+        return now
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return time.time()
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds of a Retry-After header: a number (also a fraction) or an HTTP date (RFC 9110, 10.2.3), which is
+    read against the answer's own Date where it has one."""
+    from email.utils import parsedate_to_datetime
+
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - _moment(headers, now)
+        except (ValueError, TypeError):
+            return None
+    return max(seconds, 0.0) if seconds < float("inf") else None
