@@ -38,10 +38,10 @@ _WINDOWS, _SECONDS = 3, 10.0
 _OF_JOBS = 0.4
 """The part of the requests that hand records over, where the others ask what became of them."""
 _SHOWN = {
-    "braze": "/users/track", "hubspot": "", "intercom": "", "iterable": "/api/users/bulkUpdate", "marketo": "",
-    "zendesk": "",
+    "braze": "POST /users/track", "customerio": "POST /api/v2/batch", "hubspot": "", "intercom": "",
+    "iterable": "POST /api/users/bulkUpdate", "klaviyo": "POST /api/profile-bulk-import-jobs", "marketo": "", "zendesk": "",
 }  # fmt: skip
-"""Destinations, and the path whose requests the limit counts, where it does not count all."""
+"""Destinations, and how the requests begin that the limit counts, where it does not count all."""
 _HEAD = """\
 | destination | limit | records | seconds | used of whole windows | most in a window | throttled |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -83,21 +83,22 @@ def measured(name: str) -> Used:
             raise Failed(f"{name}: {report}")
         with urllib.request.urlopen(f"{url}/_sandbox/state") as answer:
             log = json.load(answer)["requests"]
-    log = [item for item in log if item["path"].startswith(_SHOWN[name])]
+    log = [item for item in log if f"{item['method']} {item['path']}".startswith(_SHOWN[name])]
     return _used(simulated.name, rate, records, log)
 
 
 def _prepared(project: Path, sample: Sample, url: str) -> tuple[Rate, int]:
-    """Writes a project with the one sync; gives the shortest limit, and how many records were made."""
+    """Writes a project with the one sync; gives the limit that holds it up, and how many records were made."""
     create_product_database(project / "product.db")
     write_project(project, sample, url)
     (project / "syncs" / "scores.yml").unlink()
     asyncio.run(make_fields(project, sample))
     with load(project) as loaded:
         spec = loaded.workspace.destination_class("crm").spec
-    rate = min(spec.limits, key=lambda rate: rate.per)
+    short = [rate for rate in spec.limits if not rate.endpoint and rate.per < 3_600]
+    rate = min(short, key=lambda rate: rate.count / rate.per)
     windows = max(_WINDOWS, math.ceil(_SECONDS / rate.per)) + 0.2
-    windows *= _OF_JOBS if issubclass(spec.config, JobsConfig) else 1
+    windows *= _OF_JOBS if issubclass(spec.config, JobsConfig) and not _SHOWN[sample.type] else 1
     records = int(rate.count * max(limits.records for limits in spec.batch.values()) * windows)
     build(project / "warehouse.duckdb", records)
     return rate, records

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Mode(StrEnum):
@@ -117,12 +118,30 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The largest batch one request may carry; `bytes` counts the encoded records only."""
+    """The largest batch one request may carry; `bytes` counts the encoded records only, and the commas between them."""
 
     records: int = 1
     bytes: int = 1_000_000
+    each: int | None = None
+    """Bytes of one record; a larger one is a dead letter, unsent."""
     endpoint: str = ""
     """What holds its requests up, where that is a limit of an endpoint's own: what a plan's estimate goes by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a record of the JSON wire is written where it is more than its fields. Paths nest by dots."""
+
+    into: str = ""
+    """The member that holds the fields."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """What every record has besides, by path; JSON values."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Fields that stand elsewhere, and their paths."""
+
+    def place(self, name: str) -> str:
+        """The path of a field."""
+        return self.beside.get(name) or (f"{self.into}.{name}" if self.into else name)
 
 
 @dataclass(frozen=True, slots=True)

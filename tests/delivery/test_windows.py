@@ -158,3 +158,24 @@ def test_equal_priorities_wait_for_nobody() -> None:
     document, rate = Document(), Rate("r", 10, 1.0)
     one(document, 100.0, rate, owner="a", count=1, needs={"1": 10})
     assert one(document, 100.1, rate, owner="b", count=20).granted == 9
+
+
+@given(
+    count=st.integers(1, 50),
+    per=st.sampled_from([1.0, 3.0, 10.0]),
+    late=st.lists(st.floats(0.0, 1.0), min_size=400, max_size=400),
+)
+def test_i28_windows_are_kept_where_requests_take_times_that_differ(
+    count: int, per: float, late: list[float]
+) -> None:
+    """As the destination counts them: each arrives later than it left, by up to 4.5% of the window (a quarter of a second)."""
+    rate, document, spread = Rate("r", count, per), Document(), min(per * 0.045, 0.25)
+    now, arrived = 1_000.0, list[float]()
+    while len(arrived) < min(4 * count, len(late)):
+        grant = one(document, now, rate, count=8, spread=spread)
+        arrived += [
+            now + late[len(arrived) + number] * spread
+            for number in range(min(grant.granted, len(late) - len(arrived)))
+        ]
+        now += grant.wait if not grant.granted else 0.0
+    assert busiest(arrived, per) <= count

@@ -1,25 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.property import Property
-from backhaul.sandbox.kit import Faults
 from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
 
-class HubSpotRemote:
+class HubSpotRemote(SandboxRemote[HubSpotSandbox]):
     """The simulated account, with wide limits: they have tests of their own."""
 
-    def __init__(self, sandbox: HubSpotSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection: Mapping[str, Any] = {
-            "type": "hubspot", "base_url": url, "access_token": "local-sandbox", "rate_limits": ["10000/10s"],
-        }  # fmt: skip
+    refusal = "VALIDATION_ERROR"
+    switches: ClassVar[Mapping[str, Mapping[str, Any]]] = {"silent": {"omit": 0.5, "shuffle": True}}
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         live = self.sandbox.types["2-1001"].records.values()
@@ -33,14 +30,6 @@ class HubSpotRemote:
         record = objects.find("external_id", key)
         assert record is not None
         objects.remove(record)
-
-    def fault(self, name: str | None, key: str = "") -> None:
-        switches: dict[str | None, dict[str, Any]] = {
-            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5}, "reset_after": {"reset_after": 0.5},
-            "silent": {"omit": 0.5, "shuffle": True}, "refuse": {"refuse_key": key}, "poison": {"poison_key": key},
-            "reject_all": {"refuse_all": "VALIDATION_ERROR"},
-        }  # fmt: skip
-        self.sandbox.faults = Faults(**switches[name])
 
 
 class TestHubSpot(DestinationSuite):
@@ -57,4 +46,6 @@ class TestHubSpot(DestinationSuite):
         sandbox = HubSpotSandbox(burst=10_000)
         sandbox.types["2-1001"].properties["size"] = Property("size", "number", "number")
         with serving(sandbox.app()) as url:
-            yield HubSpotRemote(sandbox, url)
+            yield HubSpotRemote(
+                sandbox, type="hubspot", base_url=url, access_token="local-sandbox", rate_limits=["10000/10s"]
+            )

@@ -1,24 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from backhaul.sandbox.intercom import IntercomSandbox
-from backhaul.sandbox.kit import Faults
 from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
 
-class IntercomRemote:
+class IntercomRemote(SandboxRemote[IntercomSandbox]):
     """The simulated workspace, with wide limits: they have tests of their own."""
 
-    def __init__(self, sandbox: IntercomSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection: Mapping[str, Any] = {
-            "type": "intercom", "base_url": url, "access_token": "local-sandbox", "rate_limits": ["100000/10s"],
-        }  # fmt: skip
+    refusal = "parameter_invalid"
+    switches: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "throttle": {"throttle": 0.2, "retry_after": 0.05},
+        "reset_after": {"reset_after": 0.1},
+        "silent": {"omit": 0.1},
+    }
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         live = self.sandbox.contacts.live.values()
@@ -31,14 +32,6 @@ class IntercomRemote:
         item = self.sandbox.contacts.held("external_id", key)
         assert item is not None
         self.sandbox.contacts.erase(item)
-
-    def fault(self, name: str | None, key: str = "") -> None:
-        switches: dict[str | None, dict[str, Any]] = {
-            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.2, "retry_after": 0.05},
-            "reset_after": {"reset_after": 0.1}, "silent": {"omit": 0.1}, "refuse": {"refuse_key": key},
-            "poison": {"poison_key": key}, "reject_all": {"refuse_all": "parameter_invalid"},
-        }  # fmt: skip
-        self.sandbox.faults = Faults(**switches[name])
 
 
 class TestIntercom(DestinationSuite):
@@ -55,4 +48,10 @@ class TestIntercom(DestinationSuite):
     def remote(self) -> Iterator[IntercomRemote]:
         sandbox = IntercomSandbox(window=100_000)
         with serving(sandbox.app()) as url:
-            yield IntercomRemote(sandbox, url)
+            yield IntercomRemote(
+                sandbox,
+                type="intercom",
+                base_url=url,
+                access_token="local-sandbox",
+                rate_limits=["100000/10s"],
+            )

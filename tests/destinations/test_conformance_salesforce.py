@@ -5,20 +5,21 @@ from typing import Any
 
 import pytest
 
-from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.salesforce import SalesforceSandbox
 from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
 
-class SalesforceRemote:
+class SalesforceRemote(SandboxRemote[SalesforceSandbox]):
     """The simulated org. It promises the order of its results, so that none of its faults changes it."""
 
-    def __init__(self, sandbox: SalesforceSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection: Mapping[str, Any] = {
-            "type": "salesforce", "base_url": url, "client_id": "app", "client_secret": "sandbox",
-        }  # fmt: skip
+    refusal = "INVALID_FIELD"
+
+    def __init__(self, sandbox: SalesforceSandbox, url: str, **more: Any) -> None:
+        super().__init__(
+            sandbox, type="salesforce", base_url=url, client_id="app", client_secret="sandbox", **more
+        )
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         live = self.sandbox.kinds["Customer__c"].records.values()
@@ -31,14 +32,6 @@ class SalesforceRemote:
         kind = self.sandbox.kinds["Customer__c"]
         (record,) = kind.matching("External_Id__c", key)
         kind.remove(record)
-
-    def fault(self, name: str | None, key: str = "") -> None:
-        switches: dict[str | None, dict[str, Any]] = {
-            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5}, "reset_after": {"reset_after": 0.5},
-            "silent": {"omit": 0.5}, "refuse": {"refuse_key": key}, "poison": {"poison_key": key},
-            "reject_all": {"refuse_all": "INVALID_FIELD"},
-        }  # fmt: skip
-        self.sandbox.faults = Faults(**switches[name])
 
 
 class TestSalesforce(DestinationSuite):

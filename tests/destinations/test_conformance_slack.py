@@ -1,27 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.slack import SlackSandbox
 from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
 CHANNEL = "C04KB5X4D"
 TWICE = "Slack cannot tell whether a message was posted before: one whose answer was lost is shown to a person, and not posted again"
 
 
-class SlackRemote:
+class SlackRemote(SandboxRemote[SlackSandbox]):
     """The simulated workspace, with wide limits. A message goes by the name that it is posted under."""
 
-    def __init__(self, sandbox: SlackSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection: Mapping[str, Any] = {
-            "type": "slack", "base_url": url, "token": "sandbox", "rate_limits": ["100000/1s"],
-        }  # fmt: skip
+    switches: ClassVar[Mapping[str, Mapping[str, Any]]] = {"silent": {"truncate": 0.5}}
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         return {message["username"]: message for message in self.sandbox.channels[CHANNEL].messages.values()}
@@ -33,12 +29,7 @@ class SlackRemote:
         raise NotImplementedError("messages are only added")
 
     def fault(self, name: str | None, key: str = "") -> None:
-        switches: dict[str | None, dict[str, Any]] = {
-            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5, "retry_after": 0.05},
-            "reset_after": {"reset_after": 0.5}, "silent": {"truncate": 0.5}, "refuse": {"refuse_key": key},
-            "poison": {"refuse_key": key}, "reject_all": {"refuse_all": "unwelcome"},
-        }  # fmt: skip
-        self.sandbox.faults = Faults(**switches[name])
+        super().fault("refuse" if name == "poison" else name, key)
 
 
 class TestSlack(DestinationSuite):
@@ -60,4 +51,4 @@ class TestSlack(DestinationSuite):
     def remote(self) -> Iterator[SlackRemote]:
         sandbox = SlackSandbox(per_second=100_000)
         with serving(sandbox.app()) as url:
-            yield SlackRemote(sandbox, url)
+            yield SlackRemote(sandbox, type="slack", base_url=url, token="sandbox", rate_limits=["100000/1s"])

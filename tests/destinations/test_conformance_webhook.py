@@ -1,25 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.webhook import SECRET, WebhookSandbox
 from backhaul.testing.conformance import Case, DestinationSuite
+from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
 
-class WebhookRemote:
+class WebhookRemote(SandboxRemote[WebhookSandbox]):
     """A receiver that checks signatures."""
 
-    def __init__(self, sandbox: WebhookSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection: Mapping[str, Any] = {
-            "type": "webhook", "base_url": url, "path": "/hooks?from=backhaul", "secrets": ["${SIGNING_SECRET}"], "batch_size": 20,
-            "idempotency_life": "1d",
-        }  # fmt: skip
+    switches: ClassVar[Mapping[str, Mapping[str, Any]]] = {"silent": {"truncate": 0.5}}
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
         return self.sandbox.held.get("contact", {})
@@ -29,14 +24,6 @@ class WebhookRemote:
 
     def lose(self, key: str) -> None:
         del self.sandbox.held["contact"][key]
-
-    def fault(self, name: str | None, key: str = "") -> None:
-        switches: dict[str | None, dict[str, Any]] = {
-            None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5, "retry_after": 0.05},
-            "reset_after": {"reset_after": 0.5}, "silent": {"truncate": 0.5}, "refuse": {"refuse_key": key},
-            "poison": {"poison_key": key}, "reject_all": {"refuse_all": "unwelcome"},
-        }  # fmt: skip
-        self.sandbox.faults = Faults(**switches[name])
 
 
 class TestWebhook(DestinationSuite):
@@ -53,4 +40,12 @@ class TestWebhook(DestinationSuite):
         monkeypatch.setenv("SIGNING_SECRET", SECRET)
         sandbox = WebhookSandbox()
         with serving(sandbox.app()) as url:
-            yield WebhookRemote(sandbox, url)
+            yield WebhookRemote(
+                sandbox,
+                type="webhook",
+                base_url=url,
+                path="/hooks?from=backhaul",
+                secrets=["${SIGNING_SECRET}"],
+                batch_size=20,
+                idempotency_life="1d",
+            )

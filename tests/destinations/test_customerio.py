@@ -38,9 +38,9 @@ def make(url: str, http: Http) -> CustomerIo:
 
 def batch(count: int = 1, op: Op = Op.UPSERT, object: str = "people", **record: Any) -> RecordBatch:
     fields = (Field("id"), *(Field(name) for name in record))
-    return RecordBatch(
-        op, object, ("id",), fields, [{"id": str(number), **record} for number in range(count)]
-    )
+    rows = [{"id": str(number), **record} for number in range(count)]
+    frame = CustomerIo.frame(None, object, op, ("id",))  # type: ignore[arg-type]
+    return RecordBatch(op, object, ("id",), fields, rows, frame=frame)
 
 
 @there

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -10,28 +12,17 @@ from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Faults
 from backhaul.testing.conformance import Case, Site
+from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
 
-class Remote:
+class Remote(SandboxRemote[HubSpotSandbox]):
     """The simulated account; what a conformance test needs of it."""
 
-    def __init__(self, sandbox: HubSpotSandbox, url: str) -> None:
-        self.sandbox = sandbox
-        self.connection = {
-            "type": "hubspot",
-            "base_url": url,
-            "access_token": "sandbox",
-            "rate_limits": ["10000/10s"],
-        }
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        return {record["email"]: record for record in self.sandbox.records()["contacts"].values()}
 
-    def records(self) -> dict[str, dict[str, str]]:
-        return {record["email"]: dict(record) for record in self.sandbox.records()["contacts"].values()}
-
-    def requests(self) -> int:
-        return len(self.sandbox.requests)
-
-    def fault(self, name: str | None, key: str = "") -> None:
+    def lose(self, key: str) -> None:
         raise NotImplementedError
 
 
@@ -51,7 +42,11 @@ def test_all_but_the_refused_records_arrive_and_those_are_dead_letters(tmp_path:
     refused = {key for key in keys if sandbox.refuses(key)}
     assert 10 < len(refused) < 60
     with serving(sandbox.app()) as url:
-        site = Site(tmp_path, Case("contacts", "email", "city", "size"), Remote(sandbox, url))
+        site = Site(
+            tmp_path,
+            Case("contacts", "email", "city", "size"),
+            Remote(sandbox, type="hubspot", base_url=url, access_token="sandbox", rate_limits=["10000/10s"]),
+        )
         site.model({keys[0]: ("Oslo", 0)})
         with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
             warehouse.execute(

@@ -32,7 +32,8 @@ def make(url: str, http: Http) -> Klaviyo:
 def batch(count: int = 2, **record: Any) -> RecordBatch:
     fields = (Field("external_id"), *(Field(name) for name in record))
     rows = [{"external_id": str(number), **record} for number in range(count)]
-    return RecordBatch(Op.UPSERT, "profiles", ("external_id",), fields, rows)
+    frame = Klaviyo.frame(None, "profiles", Op.UPSERT, ("external_id",))  # type: ignore[arg-type]
+    return RecordBatch(Op.UPSERT, "profiles", ("external_id",), fields, rows, frame=frame)
 
 
 @pytest.mark.skipif(not EVERY, reason="no recorded answers of Klaviyo are there")
@@ -128,7 +129,7 @@ async def test_what_became_of_a_job(answer: Any, expected: Any) -> None:
     async with answering(answer, make) as klaviyo:
         found = await klaviyo.collect(batch(first_name="Ada"), "j")
     if isinstance(found, Outcomes):
-        assert {item.key: type(item) for item in found.items} == expected
+        assert {item.key: type(item) for item in found.of(("0", "1"))} == expected
     else:
         assert found == expected
 

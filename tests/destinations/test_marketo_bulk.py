@@ -34,9 +34,7 @@ class TestBulk(conformance.TestMarketo):
     def remote(self) -> Iterator[conformance.MarketoRemote]:
         sandbox = MarketoSandbox(calls=100_000)
         with serving(sandbox.app()) as url:
-            remote = conformance.MarketoRemote(sandbox, url)
-            remote.connection = {**remote.connection, "bulk_above": 0}
-            yield remote
+            yield conformance.MarketoRemote(sandbox, url, bulk_above=0)
 
 
 def make(url: str, http: Http) -> Marketo:
@@ -171,8 +169,7 @@ def with_token(handler: Any) -> Any:
 
 def test_a_large_first_sync_is_a_few_calls(sandbox: MarketoSandbox, tmp_path: Path) -> None:
     with serving(sandbox.app()) as url:
-        remote = conformance.MarketoRemote(sandbox, url)
-        remote.connection = {**remote.connection, "bulk_above": 1000}
+        remote = conformance.MarketoRemote(sandbox, url, bulk_above=1000)
         site = Site(tmp_path, conformance.TestMarketo.case, remote)
         site.model({f"k{number}": ("same", 1) for number in range(60_000)})
         run = site.run()
@@ -186,8 +183,7 @@ def test_a_large_first_sync_is_a_few_calls(sandbox: MarketoSandbox, tmp_path: Pa
 
 def test_a_lost_answer_to_a_file_loses_nobody(sandbox: MarketoSandbox, tmp_path: Path) -> None:
     with serving(sandbox.app()) as url:
-        remote = conformance.MarketoRemote(sandbox, url)
-        remote.connection = {**remote.connection, "bulk_above": 0, "timeout": "3s"}
+        remote = conformance.MarketoRemote(sandbox, url, bulk_above=0, timeout="3s")
         site = Site(tmp_path, conformance.TestMarketo.case, remote)
         site.model({f"k{number}": ("same", 1) for number in range(100)})
         sandbox.faults = Faults(reset_after=0.5)

@@ -26,9 +26,7 @@ class TestAtomic(conformance.TestSalesforce):
     def remote(self) -> Iterator[conformance.SalesforceRemote]:
         sandbox = SalesforceSandbox()
         with serving(sandbox.app()) as url:
-            remote = conformance.SalesforceRemote(sandbox, url)
-            remote.connection = {**remote.connection, "atomic": True}
-            yield remote
+            yield conformance.SalesforceRemote(sandbox, url, atomic=True)
 
 
 @pytest.fixture
@@ -69,8 +67,7 @@ async def test_one_that_is_refused_holds_all_back(org: SalesforceSandbox, url: s
 
 
 def test_the_others_are_sent_again_without_it(org: SalesforceSandbox, url: str, tmp_path: Path) -> None:
-    remote = conformance.SalesforceRemote(org, url)
-    remote.connection = {**remote.connection, "atomic": True}
+    remote = conformance.SalesforceRemote(org, url, atomic=True)
     org.kinds["Customer__c"].rules.append(lambda values: "too bad" if values["Plan__c"] == "bad" else None)
     site = Site(tmp_path, conformance.TestSalesforce.case, remote)
     keys = [f"k{number}" for number in range(2500)]

@@ -40,8 +40,7 @@ def url(org: SalesforceSandbox) -> Iterator[str]:
 @pytest.fixture
 def site(org: SalesforceSandbox, url: str, tmp_path: Path) -> Site:
     """Everything above ten records goes as a job."""
-    remote = conformance.SalesforceRemote(org, url)
-    remote.connection = {**remote.connection, "bulk_above": 10, "job_timeout": "20s"}
+    remote = conformance.SalesforceRemote(org, url, bulk_above=10, job_timeout="20s")
     return Site(tmp_path, conformance.TestSalesforce.case, remote)
 
 

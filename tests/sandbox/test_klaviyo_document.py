@@ -55,13 +55,15 @@ async def conversation(klaviyo: Klaviyo) -> None:
          "location": {"city": "Oslo"}}
         for number in range(3)
     ]  # fmt: skip
-    await klaviyo.write(RecordBatch(Op.UPSERT, "profiles", ("external_id",), fields, rows[:1]))
-    many = RecordBatch(Op.UPSERT, "profiles", ("external_id",), fields, rows)
+    by = ("external_id",)
+    frame = klaviyo.frame("profiles", Op.UPSERT, by)
+    await klaviyo.write(RecordBatch(Op.UPSERT, "profiles", by, fields, rows[:1], frame=frame))
+    many = RecordBatch(Op.UPSERT, "profiles", by, fields, rows, frame=frame)
     handed = await klaviyo.write(many)
     assert isinstance(handed, Job)
     outcomes = await klaviyo.collect(many, handed.id)
     assert isinstance(outcomes, Outcomes)
-    assert len(outcomes.items) == 3
+    assert len(outcomes.of(many.keys)) == 3
     assert await klaviyo.read("profiles", ("external_id",), ["0", "1"], ["email", "properties.plan"]) == {
         "0": {"email": "0@example.com", "properties.plan": "pro"}, "1": {"email": "1@example.com", "properties.plan": "pro"},
     }  # fmt: skip

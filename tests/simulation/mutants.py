@@ -150,7 +150,7 @@ SEEDS: dict[str, tuple[int, ...]] = {
     "a Retry-After is not heard while a connection is made": (110,),
     "a stop is not heard while a connection is made": (1695,),
     "who was silent does not look for a Retry-After": (1322,),
-    "what is to be created again is not read again": (6001261,),
+    "what is to be created again is not read again": (7077781,),
     "who waited does not look for a longer Retry-After": (5000281, 4726),
     "no limiter": (3,),
     "a limiter for each run": (20,),

@@ -22,7 +22,7 @@ from backhaul.ledger.plan import CHANGES, Plan, Segment
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.mapping.wire import delete_fields, key_text, record_text
 from backhaul.sql import ident
-from backhaul.types import BatchLimits, Field, Op
+from backhaul.types import BatchLimits, Field, Frame, Op
 
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 32 << 20
@@ -41,6 +41,11 @@ class Texts:
     def size(self, row: int) -> int:
         return self.offsets[row + 1] - self.offsets[row]
 
+    @cached_property
+    def largest(self) -> int:
+        """No record has more bytes."""
+        return max((self.size(row) for row in range(len(self.offsets) - 1)), default=0)
+
     def joined(self, rows: Sequence[int], *, less: int = 0) -> bytes:
         """The records one after the other, without the last `less` bytes."""
         offsets, data = self.offsets, self.data
@@ -57,7 +62,7 @@ class Chunk:
 
     def __init__(self, table: pa.RecordBatch, first: int, plan: Plan, segment: Segment, object: str,
                  fields: Sequence[MappedField], identifiers: tuple[str, ...], wire: Wire, *,
-                 csv_null: str = "") -> None:  # fmt: skip
+                 csv_null: str = "", frame: Frame | None = None) -> None:  # fmt: skip
         self.first = first
         self.plan = plan
         self.op = segment.op
@@ -66,6 +71,7 @@ class Chunk:
         self.identifiers = identifiers
         self.wire = wire
         self.csv_null = csv_null
+        self.frame = frame
         self.table = table
         self.whole = Texts(table.column("wire"))
         self.changed = Texts(table.column("changed")) if "changed" in table.schema.names else None
@@ -166,8 +172,22 @@ class PlanBatch:
             return list(column.slice(self.rows.start, len(self.rows)).to_pylist())
         return [column[row].as_py() for row in self.rows]
 
+    @property
+    def size(self) -> int:
+        """Bytes of its records, as far as they lie together."""
+        offsets = self._texts.offsets
+        return offsets[self.rows[-1] + 1] - offsets[self.rows[0]]
+
     def text(self) -> bytes:
         return self._texts.joined(self.rows, less=self._ending)
+
+    def larger(self, most: int) -> list[tuple[int, int]]:
+        """Records of more bytes than that, each with how many."""
+        if self._texts.largest <= most:
+            return []
+        ending = self._ending
+        sizes = ((row, self._texts.size(row) - ending) for row in self.rows)
+        return [(row, size) for row, size in sizes if size > most]
 
     @property
     def _ending(self) -> int:
@@ -231,8 +251,10 @@ class PlanBatch:
         return str(self.chunk.table.column("hash")[row].as_py())
 
     def payload(self, row: int) -> str:
-        """One record as a JSON object, whatever the wire."""
+        """One record's fields as a JSON object, whatever the wire."""
         text = self.chunk.whole.joined([row], less=self._ending)
+        if self.chunk.frame is not None:
+            return orjson.dumps(unframed(orjson.loads(text), self.fields, self.chunk.frame)).decode()
         if self.chunk.wire is not Wire.CSV:
             return text.decode()
         cells = next(csv.reader(io.StringIO(text.decode(), newline="")), [])
@@ -240,6 +262,21 @@ class PlanBatch:
         values = [None if null and cell == null else cell for cell in cells]
         names = [field.name for field in self.chunk.fields]
         return orjson.dumps(dict(zip(names, values, strict=False))).decode()
+
+
+def unframed(record: dict[str, Any], fields: Sequence[Field], frame: Frame) -> dict[str, Any]:
+    """A record without its frame: its fields, nested by their names."""
+    found: dict[str, Any] = {}
+    for field in fields:
+        held, *path = record, *frame.place(field.name).split(".")
+        for name in path[:-1]:
+            held = held.get(name, {})
+        if path[-1] in held:
+            inner, *names = found, *field.name.split(".")
+            for name in names[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[names[-1]] = held[path[-1]]
+    return found
 
 
 def at_most(rows: int, batches: list[PlanBatch]) -> tuple[list[PlanBatch], int]:
@@ -255,10 +292,11 @@ def at_most(rows: int, batches: list[PlanBatch]) -> tuple[list[PlanBatch], int]:
 
 def read_chunks(
     engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, wire: Wire,
-    limits: BatchLimits, *, deltas: bool = False, csv_null: str = "",
+    limits: BatchLimits, *, deltas: bool = False, csv_null: str = "", frame: Frame | None = None,
 ) -> Generator[Chunk, None, None]:  # fmt: skip
     """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time. `deltas`: updates
-    hold the identifiers and what differs from what was acknowledged, where that is known. `csv_null` as in the kit's Spec.
+    hold the identifiers and what differs from what was acknowledged, where that is known. `csv_null` as in the kit's Spec,
+    `frame` as in its Destination.
 
     `engine` must keep the order of insertion and serve nothing else until the generator ends or is closed.
     """
@@ -268,8 +306,11 @@ def read_chunks(
     rows = max(min(CHUNK_ROWS, CHUNK_BYTES // max(each * 4, 1)), 1)
     rows = max(rows // limits.records, 1) * limits.records if limits.records <= rows else limits.records
     part = deltas and plan.compared and segment.op is not Op.DELETE
-    changed = f", {record_text(wire.value, fields, _is_part(mapping), csv_null)} AS changed" if part else ""
-    whole = record_text(wire.value, fields, null=csv_null)
+    frame = frame if wire is Wire.JSON else None
+    changed = (
+        f", {record_text(wire.value, fields, _is_part(mapping), csv_null, frame)} AS changed" if part else ""
+    )
+    whole = record_text(wire.value, fields, null=csv_null, frame=frame)
     query = (
         f"SELECT {key_text(mapping.identifiers)} AS key, {key_json(mapping)} AS pk, _hash AS hash, "
         f"_remote_id AS remote_id, _again AS again{_held(segment, mapping)}, {whole} AS wire{changed} "
@@ -279,7 +320,9 @@ def read_chunks(
     first, names = segment.low, tuple(field.name for field in mapping.identifiers)
     with engine.sql(query).to_arrow_reader(rows) as tables:
         for table in _whole_batches(tables, limits.records):
-            yield Chunk(table, first, plan, segment, object, fields, names, wire, csv_null=csv_null)
+            yield Chunk(
+                table, first, plan, segment, object, fields, names, wire, csv_null=csv_null, frame=frame
+            )
             first += table.num_rows
     if first - segment.low != count:
         raise RuntimeError(f"plan {plan.id} gave {first - segment.low} of {count} rows")

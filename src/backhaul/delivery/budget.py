@@ -43,6 +43,8 @@ _LOOK = 1.0
 """Seconds between two looks at whether another process was told to be silent, where there are no limits to ask about."""
 _DRIFT = 0.0005
 """Seconds in one exchange, at most, by which the state's clock is taken to fall behind ours."""
+_ANSWERS = 100
+"""The last answers, whose times say how uneven the way is."""
 _NEVER = -1.0
 """When a request was reserved that nobody reserved."""
 _RETRIES, _RETRIES_FREE = 0.2, 30
@@ -83,7 +85,7 @@ class Budget:
         """Asked when a request is about to leave; raises where none may."""
         self.told: Callable[[str], None] = lambda why: None
         """Called with what a long wait is for, and with '' when it is over."""
-        self.answered: Callable[[float], None] = lambda seconds: None
+        self.heard: Callable[[float], None] = lambda seconds: None
         """Called with the seconds that each answer took, from when its request left."""
         self.sent = 0
         """Requests asked for."""
@@ -105,6 +107,7 @@ class Budget:
         self._left: dict[str, Left] = {}
         self._in_flight = 0
         self._apart = inf
+        self._took: deque[float] = deque(maxlen=_ANSWERS)
         self._news = asyncio.Event()
         self._endpoints: dict[str, Budget] = {}
         for endpoint in dict.fromkeys(rate.endpoint for rate in rates if rate.endpoint):
@@ -116,6 +119,7 @@ class Budget:
             part.stop = self.stop
             part.permit = lambda: self.permit()
             part.told = lambda why: self.told(why)
+            part.heard = lambda seconds: self.heard(seconds)
 
     def of(self, endpoints: Iterable[str]) -> list[Budget]:
         """The budgets that a request counts against, each once."""
@@ -185,6 +189,14 @@ class Budget:
         if self._hold is None or seconds > self._hold[0]:
             self._hold = (seconds, said)
         self._work()
+
+    def answered(self, seconds: float) -> None:
+        """An answer came so long after its request left."""
+        self._took.append(seconds)
+        self.heard(seconds)
+
+    def _spread(self) -> float:
+        return max(self._took) - min(self._took) if self._took else 0.0
 
     def ends(self) -> None:
         """A request was answered, or never will be."""
@@ -312,7 +324,7 @@ class Budget:
         speed = self.demand.speed(clock, free=free)
         ask = Ask(
             self._owner, self.rates, len(self._waiting), self.priority, self.demand.needs(clock, speed),
-            WANTED if speed is None else WANTED_LONG, moved, hold, left,
+            WANTED if speed is None else WANTED_LONG, moved, hold, left, self._spread(),
         )  # fmt: skip
 
         def act(document: dict[str, Any], now: float) -> tuple[Grant, float]:

@@ -94,18 +94,19 @@ class Room:
     """Places that one taker waits for, several at a time."""
 
     def __init__(self, places: int) -> None:
-        self._free = places
-        self._wanted = 0
+        self.places = places
+        self._taken = self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
 
     async def take(self, places: int) -> None:
-        while self._free < places:
+        while self._taken and self._taken + places > self.places:
             self._wanted = places
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        self._free -= places
+        self._taken += places
 
     def give(self, places: int) -> None:
-        self._free += places
-        if self._waiter is not None and self._free >= self._wanted and not self._waiter.done():
+        self._taken -= places
+        fits = not self._taken or self._taken + self._wanted <= self.places
+        if self._waiter is not None and fits and not self._waiter.done():
             self._waiter.set_result(None)

@@ -48,6 +48,8 @@ _PLACES = 8
 """Batches for each request in flight whose intent is being stored, or was, and that are not answered: a commit is waited for
 by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room. Outcomes that are being stored
 take no place: what comes after them waits for the same commits."""
+_BYTES = 128 << 20
+"""Bytes of records in so many places at most; where batches are large, places are for requests alone."""
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -78,11 +80,12 @@ class Delivery:
         self._dead_keys = dead_keys
         self._progress = progress
         budget.told = self._waits
-        budget.answered = self.concurrency.seen
+        budget.heard = self.concurrency.seen
         self._clock, self._rng = surroundings.clock, surroundings.rng
         self._taken = False  # whether the destination took any record at all
         self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
+        self._each: int | None = None
         self._room = Room(destination.concurrency * _PLACES)
 
     def _waits(self, why: str) -> None:
@@ -108,6 +111,7 @@ class Delivery:
             BaseException: what a connector raised beside the errors of its contract.
         """
         tasks: set[asyncio.Task[None]] = set()
+        self._each = limits.each
 
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
@@ -128,6 +132,7 @@ class Delivery:
         try:
             async with aclosing(self._batches(chunks, limits, most)) as groups:
                 async for group in groups:
+                    self._room.places = self._most_at_once(group)
                     await self._room.take(len(group))
                     if self.stopping:
                         break
@@ -141,6 +146,11 @@ class Delivery:
         self._progress(self.totals)
         if isinstance(self.failure, StateError):
             raise self.failure
+
+    def _most_at_once(self, group: Sequence[PlanBatch]) -> int:
+        """How many batches like these may be on their way, in flight or in the journal."""
+        most, each = self.destination.concurrency, max(sum(batch.size for batch in group) // len(group), 1)
+        return max(most, min(most * _PLACES, _BYTES // each))
 
     async def resume(self, creates: Sequence[tuple[PlanBatch, Sequence[int]]]) -> None:
         """Sends creates again, each the same rows under the same key; what becomes of `rows` among them is settled.
@@ -204,7 +214,7 @@ class Delivery:
                 failpoint("between_batches")
             failpoint("intended")
             try:
-                await self._send(batch, tally, doubted or batch.rows)
+                await self._send(batch, tally, doubted or self._sendable(batch, tally))
                 await self._make_anew(batch, tally)
             except Underway:
                 self.underway += len(batch)
@@ -220,6 +230,14 @@ class Delivery:
             self._progress(self.totals)
         finally:
             self._room.give(1)
+
+    def _sendable(self, batch: PlanBatch, tally: Tally) -> Sequence[int]:
+        """Its rows but those that are larger than the destination takes."""
+        most = self._each
+        for row, size in batch.larger(most) if most is not None and not self._keyed(batch) else ():
+            said = f"the record has {size:,} bytes, and {self.destination.spec.name} takes {most:,}"
+            tally.refuse(row, "too_large", said)
+        return [row for row in batch.rows if row not in tally.stages] if tally.stages else batch.rows
 
     def _settled(self, tally: Tally, failure: StateError | None) -> None:
         if failure is not None:
@@ -262,6 +280,8 @@ class Delivery:
 
     async def _send(self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int]) -> None:
         """Attempts a batch until each of `open_rows` has left it."""
+        if not open_rows:
+            return
         error: SendError | None = None
         for attempt in range(1, ATTEMPTS + 1):
             if self.stopping or (attempt > 1 and not self._may_repeat(error)):

@@ -157,7 +157,7 @@ class Door:
         finally:
             if left < inf:
                 self.requests += 1
-                self.budget.answered(self.budget.clock() - left)
+                given[0][0].answered(self.budget.clock() - left)
             for part, place in given:
                 if place is not None:
                     part.ends()

@@ -7,7 +7,7 @@ What is known of its API: Customer.io's OpenAPI document of the Track API, its p
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -31,9 +31,9 @@ from backhaul.types import (
     Delivered,
     Field,
     FieldType,
+    Frame,
     ObjectSchema,
     Op,
-    Outcome,
     Outcomes,
     Rate,
     Rejected,
@@ -41,10 +41,8 @@ from backhaul.types import (
 
 _TRACK = {"us": "https://track.customer.io", "eu": "https://track-eu.customer.io"}
 _APP = {"us": "https://api.customer.io", "eu": "https://api-eu.customer.io"}
-_LARGEST = 32_000
-"""Bytes of one operation; a batch has 500 KB."""
-_BATCH = BatchLimits(records=1_000, bytes=400_000)
-"""Less than 500 KB, which is of operations: what is put around each record counts too."""
+_BATCH = BatchLimits(records=1_000, bytes=490_000, each=32_000)
+"""A batch has 500 KB, less what is put around its operations; no number of them is said, so that it is ours."""
 _WHO = ("id", "email", "cio_id")
 _OWN = ("id", "timestamp")
 """Members of an event that are no attributes of it: what backhaul knows it by, and when it was."""
@@ -118,23 +116,22 @@ class CustomerIo(Destination[CustomerIoConfig]):
         }  # fmt: skip
         return ObjectSchema(object, {"id": Field("id", text, unique=True)} | who | own, open=True)
 
+    def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame | None:
+        """A person's record as an operation of a batch; an event's has to be looked at."""
+        if object != "people":
+            return None
+        who = identifiers[0]
+        does = {"type": "person", "action": "delete" if op is Op.DELETE else "identify"}
+        only = {"attributes._update": True} if op is Op.UPDATE else {}
+        return Frame("attributes", does | only, {who: f"identifiers.{who}"})
+
     async def write(self, batch: Batch) -> Outcomes:
-        encoded = [
-            (key, orjson.dumps(item)) for key, item in zip(batch.keys, _operations(batch), strict=True)
-        ]
-        good = [(key, item) for key, item in encoded if len(item) <= _LARGEST]
-        refused = [
-            Rejected(
-                key, "too_large", f"the record has {len(item):,} bytes, and Customer.io takes {_LARGEST:,}"
-            )
-            for key, item in encoded
-            if len(item) > _LARGEST
-        ]
-        if not good:
-            return Outcomes(tuple(refused))
-        body = b'{"batch":[' + b",".join(item for _, item in good) + b"]}"
-        answer = await self.http.request("POST", "/api/v2/batch", body=body)
-        return Outcomes((*refused, *_outcomes([key for key, _ in good], answer)))
+        name = batch.object.partition("/")[2]
+        text = batch.text()
+        if name:
+            text = b",".join(orjson.dumps(_event(name, record)) for record in batch.records())
+        answer = await self.http.request("POST", "/api/v2/batch", body=b'{"batch":[' + text + b"]}")
+        return _outcomes(batch.keys, answer)
 
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
@@ -156,26 +153,6 @@ class CustomerIo(Destination[CustomerIoConfig]):
         return plain(field, sent) == plain(field, held) or str(sent).lower() == str(held).lower()
 
 
-def _operations(batch: Batch) -> Iterator[dict[str, Any]]:
-    """What is done to each person of a batch.
-
-    Raises:
-        Halt: nothing says who it is.
-    """
-    name = batch.object.partition("/")[2]
-    identifier = batch.identifiers[0]
-    for record in batch.records():
-        if name:
-            yield _event(name, record)
-            continue
-        who = {identifier: record.pop(identifier)}
-        if batch.op is Op.DELETE:
-            yield {"type": "person", "identifiers": who, "action": "delete"}
-        else:
-            only = {"_update": True} if batch.op is Op.UPDATE else {}
-            yield {"type": "person", "identifiers": who, "action": "identify", "attributes": record | only}
-
-
 def _event(name: str, record: dict[str, Any]) -> dict[str, Any]:
     who = {"id": record.pop("person")} if "person" in record else {
         kind: record.pop(kind) for kind in ("email", "cio_id") if record.get(kind)
@@ -194,7 +171,7 @@ def _event(name: str, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _outcomes(keys: Sequence[str], answer: Answer) -> Iterator[Outcome]:
+def _outcomes(keys: Sequence[str], answer: Answer) -> Outcomes:
     """Those that are named by their place in the batch are refused, and the others taken (207); an error without a place names
     nobody.
 
@@ -205,15 +182,16 @@ def _outcomes(keys: Sequence[str], answer: Answer) -> Iterator[Outcome]:
     errors = body.get("errors", []) if isinstance(body, dict) else None
     if not isinstance(errors, list) or (answer.status == 207 and not errors):
         raise Unsettled(f"HTTP {answer.status} with an answer that is not Customer.io's")
+    if not errors:
+        return Outcomes(everything=True)
     refused: dict[str, Rejected] = {}
     for error in errors:
         place = error.get("batch_index") if isinstance(error, dict) else None
         if not isinstance(place, int) or not 0 <= place < len(keys):
-            return
+            return Outcomes()
         said = ": ".join(str(error[name]) for name in ("field", "message") if error.get(name))
         refused[keys[place]] = Rejected(keys[place], str(error.get("reason") or "refused"), said)
-    for key in keys:
-        yield refused.get(key) or Delivered(key)
+    return Outcomes(tuple(refused.get(key) or Delivered(key) for key in keys))
 
 
 def _held(answer: Answer) -> dict[str, Any] | None:

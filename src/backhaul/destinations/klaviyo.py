@@ -32,6 +32,7 @@ from backhaul.types import (
     Delivered,
     Field,
     FieldType,
+    Frame,
     ObjectSchema,
     Op,
     Outcome,
@@ -48,10 +49,10 @@ _TEXTS = ("first_name", "last_name", "organization", "locale", "title", "image")
 _ROOMS = ("location", "properties")
 """Attributes that have members of their own."""
 _JOBS = "/api/profile-bulk-import-jobs"
-_BULK = BatchLimits(records=10_000, bytes=4_400_000)
-"""10,000 profiles and 5 MB a job, less what is put around each."""
 _LARGEST = 100_000
 """Bytes of one profile."""
+_BULK = BatchLimits(records=10_000, bytes=4_900_000, each=_LARGEST)
+"""10,000 profiles and 5 MB a job, less what is put around them."""
 _PLACE = re.compile(r"/data/attributes/profiles/data/(\d+)(?:/|$)")
 _READ = 100
 
@@ -92,7 +93,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
             *_limits(75, 750, "profiles"),
             *_limits(75, 750, "single"),
         ),
-        concurrency=3,
+        concurrency=20,
         nulls="null clears the field; a property stays, with no value.",
         fixes={
             "too_large": "Klaviyo takes 100 KB a profile: shorten its longest values, or map fewer",
@@ -115,7 +116,11 @@ class Klaviyo(Destination[KlaviyoConfig]):
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         if op is not Op.UPSERT:
             return None
-        return _BULK if rows > self.config.bulk_above else BatchLimits(1, _LARGEST, "single")
+        return (
+            _BULK
+            if rows > self.config.bulk_above
+            else BatchLimits(1, _LARGEST, each=_LARGEST, endpoint="single")
+        )
 
     def endpoints(self, method: str, path: str) -> tuple[str, ...]:
         if path == _JOBS:
@@ -136,12 +141,18 @@ class Klaviyo(Destination[KlaviyoConfig]):
         }
         return ObjectSchema(object, who | own, open=True)
 
+    def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame:
+        return Frame("attributes", {"type": "profile"})
+
     async def write(self, batch: Batch) -> Outcomes | Job:
-        profiles = [_profile(record) for record in batch.records()]
+        """Raises: Halt: Klaviyo has no such attribute."""
+        strange = {field.name.partition(".")[0] for field in batch.fields} - {*_WHO, *_TEXTS, *_ROOMS}
+        if strange:
+            raise Halt(f"Klaviyo's profiles have no {min(strange)!r}", hint="map it as properties.NAME")
         if len(batch) == 1:
-            return await self._one(batch.keys[0], profiles[0])
-        body = _job("profile-bulk-import-job", {"profiles": {"data": profiles}})
-        answer = await self.http.request("POST", _JOBS, body=body)
+            return await self._one(batch.keys[0], batch.text())
+        start = b'{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
+        answer = await self.http.request("POST", _JOBS, body=start + batch.text() + b"]}}}}")
         if answer.status == 400:
             return Outcomes(tuple(_named(batch.keys, _errors(answer))))
         job = _inner(answer.json(), "data", "id")
@@ -149,8 +160,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
             raise Unsettled("Klaviyo's answer has no job")
         return Job(job, float(self.config.poll_interval))
 
-    async def _one(self, key: str, profile: dict[str, Any]) -> Outcomes:
-        answer = await self.http.request("POST", "/api/profile-import", json={"data": profile})
+    async def _one(self, key: str, profile: bytes) -> Outcomes:
+        answer = await self.http.request("POST", "/api/profile-import", body=b'{"data":' + profile + b"}")
         own = _inner(answer.json(), "data", "id")
         if not isinstance(own, str):
             raise Unsettled("Klaviyo's answer has no profile")
@@ -175,13 +186,16 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return Job(job, float(self.config.poll_interval))
         failed = about.get("failed_count") or 0
         refused = await self._failures(batch, job) if failed else {}
+        if not failed:
+            return Outcomes(everything=True)
         if len(refused) < failed:  # somebody is refused, and nobody says who
             return Outcomes(tuple(refused.values()))
         return Outcomes(tuple(refused.get(key) or Delivered(key) for key in batch.keys))
 
     async def _failures(self, batch: Batch, job: str) -> dict[str, Outcome]:
         """By key; of a job that is asked about again its batch may hold less."""
-        keys = {_named_by(record): key for key, record in zip(batch.keys, batch.records(), strict=True)}
+        profiles = zip(batch.keys, batch.records(), strict=True)
+        keys = {_named_by(profile["attributes"]): key for key, profile in profiles}
         refused: dict[str, Outcome] = {}
         path: str | None = f"{_JOBS}/{job}/import-errors?page[size]=100"
         while path is not None:
@@ -231,17 +245,6 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return None
         first = said[0] if said else {}
         return Refused(str(first.get("detail") or error), code=str(first.get("code") or answer.status))
-
-
-def _profile(record: dict[str, Any]) -> dict[str, Any]:
-    """Raises: Halt: Klaviyo has no such attribute."""
-    if strange := record.keys() - {*_WHO, *_TEXTS, *_ROOMS}:
-        raise Halt(f"Klaviyo's profiles have no {min(strange)!r}", hint="map it as properties.NAME")
-    return {"type": "profile", "attributes": record}
-
-
-def _job(kind: str, attributes: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({"data": {"type": kind, "attributes": attributes}})
 
 
 def _inner(held: Any, *names: str) -> Any:

@@ -73,10 +73,16 @@ class MappedField:
     identifier: bool
     spoilt: tuple[ColumnLike, ...] = ()
     """Columns of the expression in which a value may be missing because it does not fit."""
+    place: str = ""
+    """Where a record of the JSON wire has it, if not under its name; a dot nests."""
 
     @property
     def name(self) -> str:
         return self.field.name
+
+    @property
+    def path(self) -> str:
+        return self.place or self.name
 
     @property
     def column(self) -> str:

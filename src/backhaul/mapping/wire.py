@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from backhaul.mapping.coercion import time_text
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
-from backhaul.types import FieldType, Nulls
+from backhaul.types import FieldType, Frame, Nulls
 
 Encode = Callable[[MappedField], str]
 _TIMES = (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP)
@@ -30,10 +32,13 @@ def key_text(fields: Sequence[MappedField]) -> str:
     return f"CAST(to_json([{', '.join(plain_text(field) for field in fields)}]) AS VARCHAR)"
 
 
-def json_text(fields: Sequence[MappedField], part: str = "") -> str:
-    """A record as a JSON object followed by a comma; a dot in a field's name nests. `part`: SQL of whether it may go without
-    what did not change; a nested object that changed anywhere goes whole."""
-    return _object(fields, "", _json_value, "},", part)
+def json_text(fields: Sequence[MappedField], part: str = "", frame: Frame | None = None) -> str:
+    """A record as a JSON object followed by a comma; a dot in a field's path nests. `part`: SQL of whether it may go without
+    what did not change; a nested object that changed anywhere goes whole, and so does what is in a frame."""
+    if frame is None:
+        return _object(fields, "", _json_value, "},", part)
+    placed = [replace(field, place=frame.place(field.name)) for field in fields]
+    return _object(placed, "", _json_value, "},", part, dict(frame.constants))
 
 
 def strings_text(fields: Sequence[MappedField], part: str = "") -> str:
@@ -89,14 +94,22 @@ def _string_value(field: MappedField) -> str:
     return f"'\"' || {plain_text(field)} || '\"'"
 
 
-def _object(fields: Sequence[MappedField], prefix: str, value: Encode, end: str = "}", part: str = "") -> str:
-    """concat('{', members, end) over the fields whose names start with `prefix`; every member but the first one written
-    carries its comma in front. Where the first may be left out, the comma of whichever is first is cut off."""
-    members: list[str] = []
+def _object(
+    fields: Sequence[MappedField], prefix: str, value: Encode, end: str = "}", part: str = "",
+    constants: dict[str, Any] | None = None,
+) -> str:  # fmt: skip
+    """concat('{', members, end) over the fields and constants whose paths start with `prefix`; every member but the first one
+    written carries its comma in front. Where the first may be left out, the comma of whichever is first is cut off."""
+    every = (constants or {}).items()
+    here = {path[len(prefix) :]: given for path, given in every if path.startswith(prefix)}
+    fixed = {name: given for name, given in here.items() if "." not in name}
+    members = [literal(orjson.dumps(fixed).decode()[1:-1])] if fixed else []
     seen: set[str] = set()
-    steady = bool(fields) and not all(_may_be_left_out(field) for field in _beside(fields[0], fields, prefix))
+    steady = bool(fixed) or (
+        bool(fields) and not all(_may_be_left_out(field) for field in _beside(fields[0], fields, prefix))
+    )
     for field in fields:
-        name = field.name[len(prefix) :]
+        name = field.path[len(prefix) :]
         head, dot, _ = name.partition(".")
         if dot and head in seen:
             continue
@@ -105,8 +118,9 @@ def _object(fields: Sequence[MappedField], prefix: str, value: Encode, end: str 
         if dot:
             seen.add(head)
             inner = _beside(field, fields, prefix)
-            text = f"{literal(label)}, {_object(inner, f'{prefix}{head}.', value)}"
-            if all(_may_be_left_out(other) for other in inner):
+            text = f"{literal(label)}, {_object(inner, f'{prefix}{head}.', value, constants=constants)}"
+            kept = any(name.startswith(f"{head}.") for name in here)
+            if not kept and all(_may_be_left_out(other) for other in inner):
                 none = " AND ".join(f"{ident(other.column)} IS NULL" for other in inner)
                 text = f"CASE WHEN {none} THEN '' ELSE concat({text}) END"
             members.append(_where_changed(text, inner, part))
@@ -129,8 +143,8 @@ def _is_same(field: MappedField) -> str:
 
 def _beside(field: MappedField, fields: Sequence[MappedField], prefix: str) -> list[MappedField]:
     """The fields of the nested object that a field is in; of a field that nests no deeper itself alone."""
-    head, dot, _ = field.name[len(prefix) :].partition(".")
-    return [other for other in fields if other.name.startswith(f"{prefix}{head}.")] if dot else [field]
+    head, dot, _ = field.path[len(prefix) :].partition(".")
+    return [other for other in fields if other.path.startswith(f"{prefix}{head}.")] if dot else [field]
 
 
 def _may_be_left_out(field: MappedField) -> bool:
@@ -145,12 +159,14 @@ def _member(label: str, field: MappedField, value: Encode) -> str:
     return f"{literal(label)}, coalesce({text}, {empty})"
 
 
-def record_text(wire: str, fields: Sequence[MappedField], part: str = "", null: str = "") -> str:
-    """The SQL of one record for a destination's wire: `json`, `text` or `csv`; `part` as in `json_text`, `null` as in
+def record_text(
+    wire: str, fields: Sequence[MappedField], part: str = "", null: str = "", frame: Frame | None = None
+) -> str:
+    """The SQL of one record for a destination's wire: `json`, `text` or `csv`; `part` and `frame` as in `json_text`, `null` as in
     `csv_line`."""
     if wire == "csv":
         return csv_line(fields, part, null)
-    return {"json": json_text, "text": strings_text}[wire](fields, part)
+    return json_text(fields, part, frame) if wire == "json" else strings_text(fields, part)
 
 
 def delete_fields(mapping: Mapping) -> tuple[MappedField, ...]:

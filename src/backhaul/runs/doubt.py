@@ -224,12 +224,21 @@ def _batch(
 ) -> PlanBatch:
     """The request that this intent was for: the same rows, the same bytes, the same key."""
     segment = Segment(Op(intent["op"]), intent["low"], intent["high"])
-    spec = workspace.destination_class(sync.destination).spec
-    limits = BatchLimits(segment.high - segment.low, 1 << 62)
+    destination = workspace.undelivering(sync.destination)
+    spec, limits = destination.spec, BatchLimits(segment.high - segment.low, 1 << 62)
     mapping = Mapping.from_shape(plan.shape)
+    frame = destination.frame(sync.object, segment.op, tuple(sync.identify))
     with in_order(engine):
         (chunk,) = read_chunks(
-            engine, plan, segment, mapping, sync.object, spec.wire, limits, csv_null=spec.csv_null
+            engine,
+            plan,
+            segment,
+            mapping,
+            sync.object,
+            spec.wire,
+            limits,
+            csv_null=spec.csv_null,
+            frame=frame,
         )
     return PlanBatch(chunk, range(len(chunk)), intent["idempotency_key"])
 

@@ -139,6 +139,7 @@ class Sending:
                             limits,
                             deltas=destination.takes_parts(sync.object, wire),
                             csv_null=destination.spec.csv_null,
+                            frame=destination.frame(sync.object, segment.op, tuple(sync.identify)),
                         )
                         await delivery.deliver(chunks, limits, left)
                     left -= segment.high - segment.low

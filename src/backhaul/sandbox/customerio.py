@@ -1,12 +1,13 @@
 """A simulated Customer.io workspace: the Track API's batches and single calls, and what the App API says of a person.
 
 From Customer.io's OpenAPI document of the Track API, its page of invalid requests, and recorded answers. From memory: that a
-batch says of a person with too long an attribute what a single call says.
+batch says of a person with too long an attribute what a single call says. What is taken in is applied before somebody asks.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -64,12 +65,25 @@ class CustomerIoSandbox(Sandbox):
     def __init__(self, seed: int = 1, *, track: int = 100, app: int = 10) -> None:
         """`track`, `app`: requests a second."""
         super().__init__(seed)
-        self.people: dict[str, Person] = {}
+        self._people: dict[str, Person] = {}
         """By cio_id."""
-        self.named: dict[tuple[str, str], str] = {}
+        self._named: dict[tuple[str, str], str] = {}
         """cio_id by ("id" or "email", what it is)."""
+        self._taken: deque[tuple[str, str, Body]] = deque()
         self.track, self.app_limit = RollingLimit(track, 1.0), RollingLimit(app, 1.0)
         self._numbers = count(0xB79E0600840B850B)
+
+    @property
+    def people(self) -> dict[str, Person]:
+        """By cio_id, with all that was taken in."""
+        self._apply()
+        return self._people
+
+    @property
+    def named(self) -> dict[tuple[str, str], str]:
+        """cio_id by ("id" or "email", what it is)."""
+        self._apply()
+        return self._named
 
     def routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/api/v1/accounts/region", self._region)
@@ -130,7 +144,8 @@ class CustomerIoSandbox(Sandbox):
         if not isinstance(operations, list) or not operations:
             return self.refusal(400, "batch must be a list of operations")
         request[RECORDS] = len(operations)
-        if any(self.faults.poison_key in _keys(item) for item in operations if self.faults.poison_key):
+        poison = self.faults.poison_key
+        if poison and any(poison in _keys(item) for item in operations):
             return self.refusal(400, "a record is not welcome")
         errors = []
         for place, item in enumerate(operations):
@@ -189,21 +204,30 @@ class CustomerIoSandbox(Sandbox):
         )
 
     def _do(self, item: Any) -> None:
-        """Raises: Invalid."""
+        """Takes an operation in. Raises: Invalid."""
         if not isinstance(item, dict) or item.get("type") != "person" or item.get("action") not in _ACTIONS:
             raise Invalid("action", "type is person, action one of identify, delete, event")
         if len(orjson.dumps(item)) > _EACH:
             raise Invalid("attributes", "operation is larger than 32KB")
         kind, name = self._identifier(item.get("identifiers"))
-        if self.refuses(*_keys(item)):
+        if self.refuses(name):
             raise Invalid("identifiers", "refused by a switch of the sandbox")
-        own = name if kind == "cio_id" else self.named.get((kind, name))
-        if item["action"] == "delete":
-            self.drop(own)
-        elif item["action"] == "event":
-            self._happen(own, kind, name, item)
-        else:
-            self._store(own, kind, name, dict(item.get("attributes") or {}))
+        if item["action"] == "event" and not item.get("name"):
+            raise Invalid("name", "name cannot be blank", "required")
+        if item["action"] == "identify":
+            _check(item.get("attributes") or {})
+        self._taken.append((kind, name, item))
+
+    def _apply(self) -> None:
+        while self._taken:
+            kind, name, item = self._taken.popleft()
+            own = name if kind == "cio_id" else self._named.get((kind, name))
+            if item["action"] == "delete":
+                self._drop(own)
+            elif item["action"] == "event":
+                self._happen(own, kind, name, item)
+            else:
+                self._store(own, kind, name, dict(item.get("attributes") or {}))
 
     def _identifier(self, given: Any) -> tuple[str, str]:
         named = {
@@ -219,40 +243,36 @@ class CustomerIoSandbox(Sandbox):
         return kind, name.lower() if kind == "email" else name
 
     def drop(self, own: str | None) -> None:
-        person = self.people.pop(own, None) if own else None
-        for name in [name for name, held in self.named.items() if person is not None and held == own]:
-            del self.named[name]
+        """Takes a person away."""
+        self._apply()
+        self._drop(own)
+
+    def _drop(self, own: str | None) -> None:
+        person = self._people.pop(own, None) if own else None
+        for name in [name for name, held in self._named.items() if person is not None and held == own]:
+            del self._named[name]
 
     def _happen(self, own: str | None, kind: str, name: str, item: Body) -> None:
-        if not item.get("name"):
-            raise Invalid("name", "name cannot be blank", "required")
-        person = self.people.get(own or "") or self._make(kind, name)
+        person = self._people.get(own or "") or self._make(kind, name)
         person.events.append(
             {key: item[key] for key in ("name", "timestamp", "attributes") if item.get(key) is not None}
         )
 
     def _make(self, kind: str, name: str) -> Person:
         person = Person(f"{next(self._numbers):x}")
-        self.people[person.cio_id] = person
-        self.named[kind, name] = person.cio_id
+        self._people[person.cio_id] = person
+        self._named[kind, name] = person.cio_id
         person.attributes[kind] = name
         return person
 
     def _store(self, own: str | None, kind: str, name: str, attributes: Body) -> None:
         only = attributes.pop("_update", False)
         attributes.pop("_timestamp", None)
-        if len(attributes) > _ATTRIBUTES:
-            raise Invalid("attributes", f"cannot identify more than {_ATTRIBUTES} attributes in one request")
-        for key, value in attributes.items():
-            if len(key.encode()) > _NAME:
-                raise Invalid(key, f"attribute name cannot be longer than {_NAME} bytes")
-            if isinstance(value, str) and len(value.encode()) > _VALUE:
-                raise Invalid(key, f"value for attribute {key!r} cannot be longer than {_VALUE} bytes")
-        person = self.people.get(own or "")
+        person = self._people.get(own or "")
         if person is None and (only or kind == "cio_id"):
             return  # taken, and dropped
         email = attributes.get("email")
-        if email and self.named.get(("email", email.lower()), own) != own:
+        if email and self._named.get(("email", email.lower()), own) != own:
             return  # taken, and a failure in the activity log
         person = person or self._make(kind, name)
         for key, value in attributes.items():
@@ -261,7 +281,18 @@ class CustomerIoSandbox(Sandbox):
             else:
                 person.attributes[key] = value
         if email:
-            self.named["email", email.lower()] = person.cio_id
+            self._named["email", email.lower()] = person.cio_id
+
+
+def _check(attributes: Body) -> None:
+    """Raises: Invalid."""
+    if len(attributes) > _ATTRIBUTES:
+        raise Invalid("attributes", f"cannot identify more than {_ATTRIBUTES} attributes in one request")
+    for key, value in attributes.items():
+        if len(key) > _NAME // 4 and len(key.encode()) > _NAME:  # UTF-8 has four bytes a character at most
+            raise Invalid(key, f"attribute name cannot be longer than {_NAME} bytes")
+        if isinstance(value, str) and len(value) > _VALUE // 4 and len(value.encode()) > _VALUE:
+            raise Invalid(key, f"value for attribute {key!r} cannot be longer than {_VALUE} bytes")
 
 
 def _object(body: bytes) -> Body:

@@ -74,7 +74,7 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request that came in; `at` is seconds since the simulation started, status 0 a reset connection."""
+    """One request that came in `at` seconds since the simulation started, status 0 a reset connection."""
 
     method: str
     path: str
@@ -204,26 +204,27 @@ class Sandbox(ABC):
         if request.path.startswith("/_sandbox") or request.path == "/":
             inner: web.StreamResponse = await handler(request)
             return inner
+        at = time.monotonic() - self.started
+        refused = self._expired() or self.admit(request)  # limits count requests as they come in
         if self.faults.latency:
             await asyncio.sleep(self.faults.latency)
-        answer = await self._answer(request, handler)
+        answer = refused or await self._answer(request, handler)
+        self.dress(request, answer)
         status = 0 if request.get(RESET, False) else answer.status
-        at = time.monotonic() - self.started
         self.requests.append(Request(request.method, request.path, status, request.get(RECORDS, 0), at))
         self.counts[f"{request.method} {template(request)} {status}"] += 1
         return answer
 
     async def _answer(self, request: web.Request, handler: Any) -> web.Response:
         struck = self.faults.reads or self.writes(request)
-        answer = self._expired() or self.admit(request) or (self._before(request) if struck else None)
-        if answer is None:
-            try:
-                answer = await handler(request)
-            except web.HTTPException:
-                answer = self.refusal(404)
-            answer = self._after(request, answer) if struck else answer
-        self.dress(request, answer)
-        return answer
+        spoilt = self._before(request) if struck else None
+        if spoilt is not None:
+            return spoilt
+        try:
+            answer: web.Response = await handler(request)
+        except web.HTTPException:
+            answer = self.refusal(404)
+        return self._after(request, answer) if struck else answer
 
     def _expired(self) -> web.Response | None:
         self._served += 1

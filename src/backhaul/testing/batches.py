@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from backhaul.destinations.kit import Wire
-from backhaul.types import Field, Op
+from backhaul.types import Field, Frame, Op
 
 Row = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ class RecordBatch:
     def __init__(
         self, op: Op, object: str, identifiers: tuple[str, ...], fields: tuple[Field, ...], rows: Sequence[Row],
         wire: Wire = Wire.JSON, remote_ids: Sequence[str | None] | None = None, csv_null: str = "",
-        parts: Sequence[str] = (),
+        parts: Sequence[str] = (), frame: Frame | None = None,
     ) -> None:  # fmt: skip
         self.op = op
         self.object = object
@@ -36,6 +36,7 @@ class RecordBatch:
         self.keys: Sequence[str] = [self._key(row) for row in rows]
         self.remote_ids: Sequence[str | None] = [None] * len(rows) if remote_ids is None else remote_ids
         self.parts = parts
+        self.frame = frame or Frame()
         if len(set(self.keys)) != len(rows) or len(self.remote_ids) != len(rows):
             raise ValueError("a batch holds no key twice, and one remote id (or None) for each row")
 
@@ -60,11 +61,14 @@ class RecordBatch:
 
     def _record(self, row: Row) -> dict[str, Any]:
         record: dict[str, Any] = {}
-        for name in (field.name for field in self.fields if field.name in row):
-            inner, *path = record, *name.split(".")
+        placed = {
+            self.frame.place(name): row[name] for name in (field.name for field in self.fields) if name in row
+        }
+        for place, value in {**self.frame.constants, **placed}.items():
+            inner, *path = record, *place.split(".")
             for part in path[:-1]:
                 inner = inner.setdefault(part, {})
-            inner[path[-1]] = as_text(row[name]) if self.wire is Wire.TEXT else row[name]
+            inner[path[-1]] = as_text(value) if self.wire is Wire.TEXT else value
         return record
 
     def _line(self, row: Row) -> bytes:

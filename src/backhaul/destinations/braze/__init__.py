@@ -108,7 +108,7 @@ class Braze(Destination[BrazeConfig]):
             Op.UPSERT: BatchLimits(75, _MOST_BYTES),
             Op.UPDATE: BatchLimits(75, _MOST_BYTES),
             Op.INSERT: BatchLimits(75, _MOST_BYTES),
-            Op.DELETE: BatchLimits(_AT_ONCE, _MOST_BYTES, "delete"),
+            Op.DELETE: BatchLimits(_AT_ONCE, _MOST_BYTES, endpoint="delete"),
         },
         limits=(
             Rate("track", 3_000, 3),

@@ -15,7 +15,7 @@ from backhaul.destinations.kit import Batch, Http, no_such_object
 from backhaul.errors import Halt, Unsettled
 from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
 
-LIMITS = BatchLimits(50, 3_900_000, "items")
+LIMITS = BatchLimits(50, 3_900_000, endpoint="items")
 PREFIX = "catalogs/"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,250}")
 _TEXT = 5_000

@@ -14,7 +14,7 @@ from backhaul.destinations.kit.answers import Answer, classify_status, reset_aft
 from backhaul.destinations.kit.comparing import plain, plain_number
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
 from backhaul.errors import BackhaulError, Halt
-from backhaul.types import BatchLimits, Field, Left, ObjectSchema, Op, Outcomes, Rate
+from backhaul.types import BatchLimits, Field, Frame, Left, ObjectSchema, Op, Outcomes, Rate
 from backhaul.values import RateLimit
 
 __all__ = [
@@ -273,6 +273,11 @@ class Destination(ABC, Generic[ConfigT]):
     def wire(self, object: str, op: Op, rows: int) -> Wire:
         """How records are written where there are so many to send: a bulk endpoint may want another form."""
         return self.spec.wire
+
+    def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame | None:
+        """How a record of the JSON wire is written, where it is more than its fields: `Batch.text` and `Batch.records` have it
+        so."""
+        return None
 
     def takes_parts(self, object: str, wire: Wire) -> bool:
         """Whether updates of this object, written so, may leave out what did not change."""
