@@ -93,11 +93,24 @@ async def test_an_unexpected_error_of_a_connector_is_raised(journal: Journal, er
 
     destination = Written(act)
     delivery = Delivery(destination, journal, Budget("d", ()))
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(type(error), match=str(error)) as caught:
         await delivery.deliver(chunks(1000), LIMITS, 1000)
+    assert caught.value.__notes__ == ["raised by written"]
     assert destination.calls < 100
     doubtful = [(row["low"], row["high"]) for row in journal.state.do("intents", {"plan": "p"})]
     assert (20, 30) in doubtful
+
+
+async def test_an_answer_for_somebody_else_is_remembered(journal: Journal) -> None:
+    class Spelling(Written):
+        async def write(self, batch: Batch) -> Outcomes:
+            return Outcomes(tuple(Delivered(f"K{key}" if key == "3" else key) for key in batch.keys))
+
+    delivery = Delivery(
+        Spelling(lambda batch: None), journal, Budget("d", ()), surroundings=Surroundings(rng=Hasty())
+    )
+    await delivery.deliver(chunks(10), LIMITS, 10)
+    assert (delivery.totals.delivered, delivery.totals.unknown, delivery.totals.stray) == (9, 1, "K3")
 
 
 async def test_a_refusal_of_us_stops_at_once(journal: Journal) -> None:

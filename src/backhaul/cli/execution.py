@@ -145,6 +145,8 @@ def _notes(report: RunReport) -> list[str]:
     if report.unknown:
         where = f"backhaul records {report.sync} --status unknown"
         notes.append(f"{show.records(report.unknown)} may or may not have arrived: {where}")
+    if report.hint and report.status != "failed":
+        notes.append(report.hint)
     if report.deferred and report.status == "deferred":
         notes.append(f"{show.records(report.deferred)} not sent: {report.error}")
     if report.pending:

@@ -96,7 +96,9 @@ def _unexpected(session: Session, error: BaseException) -> int:
     said = str(error).strip().split("\n")[0]
     name = type(error).__name__
     again = "" if session.verbose else "; run again with --verbose"
-    return _plain(session, f"unexpected error: {f'{name}: {said}' if said else name}{again}", None, FAILED)
+    where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    said = f"{name}: {said}" if said else name
+    return _plain(session, f"unexpected error: {said}{where}{again}", None, FAILED)
 
 
 def _plain(session: Session, message: str, hint: str | None, code: int) -> int:

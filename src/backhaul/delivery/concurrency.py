@@ -11,13 +11,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from backhaul.delivery.batches import PlanBatch
 
 _DECREASE = 0.7
 _SMOOTHING = 0.4
 _DEVIATIONS = 3.0
 _NOISE = 0.05
 """Seconds. Latency below the mean plus this is never taken for back-pressure."""
+
+_PLACES = 8
+"""Batches for each request in flight whose intent is being stored, or was, and that are not answered: a commit is waited for
+by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room. Outcomes that are being stored
+take no place: what comes after them waits for the same commits."""
+_BYTES = 128 << 20
+"""Bytes of records in so many places at most; where batches are large, places are for requests alone."""
 
 
 class Concurrency:
@@ -110,3 +119,9 @@ class Room:
         fits = not self._taken or self._taken + self._wanted <= self.places
         if self._waiter is not None and fits and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def room_for(group: Sequence[PlanBatch], concurrency: int) -> int:
+    """How many batches like these may be on their way, in flight or in the journal."""
+    each = max(sum(batch.size for batch in group) // len(group), 1)
+    return max(concurrency, min(concurrency * _PLACES, _BYTES // each))

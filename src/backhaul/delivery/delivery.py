@@ -18,7 +18,7 @@ from typing import Any
 
 from backhaul.delivery.batches import Chunk, PlanBatch, at_most
 from backhaul.delivery.budget import Budget
-from backhaul.delivery.concurrency import Concurrency, Room
+from backhaul.delivery.concurrency import Concurrency, Room, room_for
 from backhaul.delivery.failures import Systemic, Underway, silent
 from backhaul.delivery.tally import Tally, Totals
 from backhaul.destinations.kit import Destination, Job
@@ -44,12 +44,6 @@ _BASE_WAIT, _LONGEST_WAIT = 0.25, 60.0
 _SINGLES = 5
 """So many single records refused with one code, and none delivered: that is configuration, not data."""
 _BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
-_PLACES = 8
-"""Batches for each request in flight whose intent is being stored, or was, and that are not answered: a commit is waited for
-by all that came meanwhile, so that a disk's latency bounds nothing as long as there is room. Outcomes that are being stored
-take no place: what comes after them waits for the same commits."""
-_BYTES = 128 << 20
-"""Bytes of records in so many places at most; where batches are large, places are for requests alone."""
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -86,7 +80,7 @@ class Delivery:
         self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
         self._each: int | None = None
-        self._room = Room(destination.concurrency * _PLACES)
+        self._room = Room(destination.concurrency)
 
     def _waits(self, why: str) -> None:
         self.totals.waits = why
@@ -116,6 +110,7 @@ class Delivery:
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None and self._broken is None:
+                error.add_note(f"raised by {self.destination.spec.name}")
                 self._broken = error
                 self.stop()
 
@@ -132,7 +127,7 @@ class Delivery:
         try:
             async with aclosing(self._batches(chunks, limits, most)) as groups:
                 async for group in groups:
-                    self._room.places = self._most_at_once(group)
+                    self._room.places = room_for(group, self.destination.concurrency)
                     await self._room.take(len(group))
                     if self.stopping:
                         break
@@ -146,11 +141,6 @@ class Delivery:
         self._progress(self.totals)
         if isinstance(self.failure, StateError):
             raise self.failure
-
-    def _most_at_once(self, group: Sequence[PlanBatch]) -> int:
-        """How many batches like these may be on their way, in flight or in the journal."""
-        most, each = self.destination.concurrency, max(sum(batch.size for batch in group) // len(group), 1)
-        return max(most, min(most * _PLACES, _BYTES // each))
 
     async def resume(self, creates: Sequence[tuple[PlanBatch, Sequence[int]]]) -> None:
         """Sends creates again, each the same rows under the same key; what becomes of `rows` among them is settled.

@@ -34,6 +34,8 @@ class Totals:
     """Records the destination refused, by code."""
     words: dict[str, str] = field(default_factory=dict)
     """One message of each code."""
+    stray: str = ""
+    """A key that an answer named and its request did not hold."""
 
     @property
     def settled(self) -> int:
@@ -60,6 +62,7 @@ class Tally:
         self.doubted = set(doubted)
         """Rows of a request that may have been applied without our knowing."""
         self.remote_ids: dict[int, str] = {}
+        self.stray = ""
         self.pause = 0.0
         """Seconds that the last answer asked to wait with one of its records."""
         self.sent: list[Sequence[int]] = []
@@ -79,6 +82,7 @@ class Tally:
         retry = []
         for outcome in outcomes.items:
             row = by_key.get(outcome.key)
+            self.stray = self.stray or (outcome.key if row is None else "")
             if row is None or row not in waiting:
                 continue
             waiting.discard(row)
@@ -240,6 +244,7 @@ class Tally:
         totals.unknown += stages[Stage.UNKNOWN]
         totals.deferred += stages[Stage.RETRY]
         totals.delivered += len(self.batch) - len(self.stages)
+        totals.stray = totals.stray or self.stray
         totals.recreated += sum(row not in self.stages for row in self.anew)
         for code, message in self.refusals.values():
             totals.codes[code] += 1

@@ -176,6 +176,9 @@ class Sending:
             code = in_one_line(delivery.failure.code, LONGEST_CODE)
             self.workspace.state.do("void_refusals", {"plan": plan.id, "code": code})
             rejected -= totals.codes[delivery.failure.code]
+        if totals.stray and totals.unknown:
+            key = in_one_line(totals.stray, LONGEST_CODE)
+            report.hint = f"the destination answered for {key!r}, which was not sent: does it spell keys in another way?"
         report.delivered += totals.delivered
         report.unknown += totals.unknown
         report.retries += totals.retries
