@@ -85,8 +85,8 @@ class Budget:
         """Asked when a request is about to leave; raises where none may."""
         self.told: Callable[[str], None] = lambda why: None
         """Called with what a long wait is for, and with '' when it is over."""
-        self.heard: Callable[[float], None] = lambda seconds: None
-        """Called with the seconds that each answer took, from when its request left."""
+        self.heard: Callable[[float, str], None] = lambda seconds, endpoint: None
+        """Called with the seconds that each answer took, from when its request left, and what it counted against."""
         self.sent = 0
         """Requests asked for."""
         self.retried = 0
@@ -119,7 +119,7 @@ class Budget:
             part.stop = self.stop
             part.permit = lambda: self.permit()
             part.told = lambda why: self.told(why)
-            part.heard = lambda seconds: self.heard(seconds)
+            part.heard = lambda seconds, _, kind=endpoint: self.heard(seconds, kind)  # type: ignore[misc]
 
     def of(self, endpoints: Iterable[str]) -> list[Budget]:
         """The budgets that a request counts against, each once."""
@@ -193,7 +193,7 @@ class Budget:
     def answered(self, seconds: float) -> None:
         """An answer came so long after its request left."""
         self._took.append(seconds)
-        self.heard(seconds)
+        self.heard(seconds, "")
 
     def _spread(self) -> float:
         return max(self._took) - min(self._took) if self._took else 0.0
