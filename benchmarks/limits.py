@@ -73,7 +73,7 @@ def measured(name: str) -> Used:
     simulated = simulation(name)
     sample = simulated.sample
     assert sample is not None
-    with tempfile.TemporaryDirectory(prefix="backhaul-limits-") as folder, _served(name) as url:
+    with tempfile.TemporaryDirectory(prefix="backhaul-limits-") as folder, served(name) as url:
         project = Path(folder)
         rate, records = _prepared(project, sample, url)
         command = [BACKHAUL, "run", "--project", folder, "--json"]
@@ -119,7 +119,7 @@ def _used(name: str, rate: Rate, records: int, log: list[dict[str, Any]]) -> Use
 
 
 @contextmanager
-def _served(name: str) -> Iterator[str]:
+def served(name: str) -> Iterator[str]:
     """The simulation, in a process of its own."""
     process = subprocess.Popen(
         [BACKHAUL, "sandbox", name, "--port", "0"],

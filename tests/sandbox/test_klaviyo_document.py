@@ -42,7 +42,9 @@ class Overheard(KlaviyoSandbox):
         sent = await request.read()
         answer = await handler(request)
         body = json.loads(sent) if sent else None
-        self.heard.append((request.method, request.path, body, answer.status, json.loads(answer.body)))
+        self.heard.append(
+            (request.method, request.path, body, answer.status, json.loads(answer.body or b"null"))
+        )
         return answer
 
 
@@ -67,6 +69,18 @@ async def conversation(klaviyo: Klaviyo) -> None:
     assert await klaviyo.read("profiles", ("external_id",), ["0", "1"], ["email", "properties.plan"]) == {
         "0": {"email": "0@example.com", "properties.plan": "pro"}, "1": {"email": "1@example.com", "properties.plan": "pro"},
     }  # fmt: skip
+    email = (await klaviyo.describe("lists/Y6nRLr")).fields["email"]
+    people = [{"email": "0@example.com"}, {"email": "1@example.com"}]
+    for op in (Op.UPSERT, Op.DELETE):
+        members = RecordBatch(op, "lists/Y6nRLr", ("email",), (email,), people)
+        assert len((await klaviyo.write(members)).of(members.keys)) == 2  # type: ignore[union-attr]
+    assert await klaviyo.read("lists/Y6nRLr", ("email",), ["0@example.com"], ()) == {}
+    about = ("unique_id", "profile.email", "time", "value", "value_currency", "properties.film")
+    event = dict(
+        zip(about, ("o1", "0@example.com", "2026-11-28T09:30:00Z", 9.5, "EUR", "Solaris"), strict=True)
+    )
+    happened = RecordBatch(Op.INSERT, "events/Rented", ("unique_id",), tuple(map(Field, about)), [event])
+    assert (await klaviyo.write(happened)).of(happened.keys)  # type: ignore[union-attr]
 
 
 @pytest.mark.skipif(not FILE.exists(), reason=f"Klaviyo's document is not there: {FILE}")
@@ -79,7 +93,7 @@ async def test_requests_and_answers_are_as_the_document_says() -> None:
             await conversation(klaviyo)
         finally:
             await door.close()
-    assert len(sandbox.heard) == 6
+    assert len(sandbox.heard) == 14
     for method, path, sent, status, answered in sandbox.heard:
         document.check_request(method, path, sent)
         document.check_answer(method, path, status, answered)

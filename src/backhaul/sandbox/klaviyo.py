@@ -38,11 +38,15 @@ _FILTER = re.compile(r"(any|equals)\((\w+),(.+)\)", re.DOTALL)
 _JOBS = "/api/profile-bulk-import-jobs"
 _LIMITS = {
     f"POST {_JOBS}": (10, 150), f"GET {_JOBS}/{{id}}": (10, 150), f"GET {_JOBS}/{{id}}/import-errors": (10, 150),
-    "GET /api/profiles": (75, 750), "POST /api/profile-import": (75, 750),
+    "GET /api/profiles": (75, 750), "POST /api/profile-import": (75, 750), "POST /api/event-bulk-create-jobs": (10, 150),
+    "POST /api/lists/{id}/relationships/profiles": (10, 150), "DELETE /api/lists/{id}/relationships/profiles": (10, 150),
+    "GET /api/lists/{id}": (75, 750), "GET /api/lists": (75, 750), "GET /api/profiles/{id}/lists": (3, 60),
 }  # fmt: skip
 """Requests a second and a minute, each endpoint's own."""
 _AT_ONCE = 200
 """Profiles of a job that are applied before anything else is looked at."""
+_MEMBERS = 1_000
+"""Profiles of one change of a list, and events of one request."""
 _MOST, _WHOLE, _EACH, _PAGE = 10_000, 5_000_000, 100_000, 100
 
 
@@ -104,6 +108,10 @@ class KlaviyoSandbox(Sandbox):
             for endpoint, (burst, steady) in _LIMITS.items()
         }
         self._numbers = count(1)
+        self.lists: dict[str, set[str]] = {"Y6nRLr": set()}
+        """Profile ids by list."""
+        self.events: dict[tuple[str, str, str], Body] = {}
+        """By profile, metric and unique_id: the first one stays."""
 
     def routes(self, router: web.UrlDispatcher) -> None:
         router.add_post("/api/profile-import", self._import)
@@ -112,16 +120,26 @@ class KlaviyoSandbox(Sandbox):
         router.add_post(_JOBS, self._create)
         router.add_get(f"{_JOBS}/{{id}}", self._job)
         router.add_get(f"{_JOBS}/{{id}}/import-errors", self._errors)
+        router.add_get("/api/lists", self._lists)
+        router.add_get("/api/lists/{id}", self._list)
+        router.add_post("/api/lists/{id}/relationships/profiles", self._members)
+        router.add_delete("/api/lists/{id}/relationships/profiles", self._members)
+        router.add_get("/api/profiles/{id}/lists", self._lists_of)
+        router.add_post("/api/event-bulk-create-jobs", self._events)
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         jobs = {
             job.id: {"profiles": len(job.profiles), "failed": len(job.errors), "done": job.done}
             for job in self.jobs.values()
         }
-        return {"profiles": self.profiles, "jobs": jobs}
+        members = {
+            f"lists/{own}": {one: self.profiles[one] for one in ids} for own, ids in self.lists.items() if ids
+        }
+        events = {"/".join(name): event for name, event in self.events.items()}
+        return {"profiles": self.profiles, "jobs": jobs, "events": events, **members}
 
     def writes(self, request: web.Request) -> bool:
-        return request.method == "POST"
+        return request.method != "GET"
 
     def admit(self, request: web.Request) -> web.Response | None:
         given = request.headers.get("Authorization", "").removeprefix("Klaviyo-API-Key ")
@@ -251,6 +269,81 @@ class KlaviyoSandbox(Sandbox):
         links = {"self": str(request.url)}
         return _json({"data": [self._shown(own) for own in dict.fromkeys(owns)][:size], "links": links})
 
+    async def _lists(self, _: web.Request) -> web.Response:
+        return _json(
+            {
+                "data": [_list(own) for own in self.lists],
+                "links": {"self": "https://a.klaviyo.com/api/lists/"},
+            }
+        )
+
+    async def _list(self, request: web.Request) -> web.Response:
+        own = request.match_info["id"]
+        return _json({"data": _list(own)}) if own in self.lists else self.refusal(404)
+
+    async def _lists_of(self, request: web.Request) -> web.Response:
+        """The lists of a profile."""
+        own = request.match_info["id"]
+        if own not in self.profiles:
+            return self.refusal(404)
+        held = [_list(name) for name, members in self.lists.items() if own in members]
+        return _json({"data": held, "links": {"self": str(request.url)}})
+
+    async def _members(self, request: web.Request) -> web.Response:
+        """From memory: a profile that is not there is a 404 for the request as a whole."""
+        data = _body(await request.read()).get("data")
+        members = self.lists.get(request.match_info["id"])
+        if members is None:
+            return self.refusal(404)
+        if not isinstance(data, list) or not 0 < len(data) <= _MEMBERS:
+            return self.refusal(400, "invalid")
+        request[RECORDS] = len(data)
+        ids = [item.get("id") for item in data if item.get("type") == "profile"]
+        if len(ids) != len(data):
+            return self.refusal(400, "invalid")
+        if not self.profiles.keys() >= set(ids):
+            return self.refusal(404)
+        (members.difference_update if request.method == "DELETE" else members.update)(ids)
+        return web.Response(status=204)
+
+    async def _events(self, request: web.Request) -> web.Response:
+        """Of events with one unique_id, of one profile and metric, the first stays. From memory: an error names its place."""
+        body = await request.read()
+        data = (_body(body).get("data") or {}).get("attributes") or {}
+        sent = (data.get("events-bulk-create") or {}).get("data") or []
+        request[RECORDS] = len(sent)
+        if len(body) > _WHOLE:
+            return self.refusal(413, "payload_too_large")
+        if not 0 < len(sent) <= _MEMBERS:
+            return self.refusal(400, "invalid")
+        taken, errors = [], []
+        for place, item in enumerate(sent):
+            try:
+                taken.append(self._event(item["attributes"]))
+            except Invalid as invalid:
+                errors.append(invalid.json(f"/data/attributes/events-bulk-create/data/{place}"))
+        if errors:
+            return _json({"errors": errors}, 400)
+        for name, event in taken:
+            self.events.setdefault(name, event)
+        return web.Response(status=202)
+
+    def _event(self, item: Body) -> tuple[tuple[str, str, str], Body]:
+        """Raises: Invalid."""
+        profile = item["profile"]["data"]
+        (event,) = [one["attributes"] for one in item["events"]["data"]]
+        name = event["metric"]["data"]["attributes"].get("name") or ""
+        if not 0 < len(name) < 128:
+            raise Invalid("metric", "A metric's name has less than 128 characters.")
+        if self.refuses(str(event.get("unique_id"))):
+            raise Invalid("properties", "refused by a switch of the sandbox")
+        own = profile.get("id")
+        if own is None:
+            own, _ = self.store(profile.get("attributes") or {})
+        elif own not in self.profiles:
+            raise Invalid("profile", "A profile with this id does not exist.")
+        return (own, name, str(event.get("unique_id") or event.get("time"))), event
+
     def _shown(self, own: str) -> Body:
         links = {"self": f"https://a.klaviyo.com/api/profiles/{own}/"}
         return {"type": "profile", "id": own, "attributes": self.profiles[own], "links": links}
@@ -288,6 +381,17 @@ class KlaviyoSandbox(Sandbox):
     def drop(self, own: str) -> None:
         del self.profiles[own]
         self.named = {name: held for name, held in self.named.items() if held != own}
+
+
+def _list(own: str) -> Body:
+    links = {"self": f"https://a.klaviyo.com/api/lists/{own}/"}
+    about = {
+        "name": f"List {own}",
+        "created": _stamp(),
+        "updated": _stamp(),
+        "opt_in_process": "single_opt_in",
+    }
+    return {"type": "list", "id": own, "attributes": about, "links": links}
 
 
 def _fold(kind: str, value: Any) -> tuple[str, str]:

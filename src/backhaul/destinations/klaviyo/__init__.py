@@ -1,4 +1,4 @@
-"""Klaviyo: profiles, one by one for small plans and by bulk import jobs for others.
+"""Klaviyo: profiles, one by one for small plans and by bulk import jobs for others; members of lists; events.
 
 What is known of its API: Klaviyo's OpenAPI document, revision 2026-07-15 (github.com/klaviyo/openapi). It does not say how an
 import error names its profile: both the payload that the error repeats and its pointer are read.
@@ -6,8 +6,7 @@ import error names its profile: both the payload that the error repeats and its 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import orjson
@@ -26,6 +25,8 @@ from backhaul.destinations.kit import (
     classify_status,
     no_such_object,
 )
+from backhaul.destinations.klaviyo import events, lists
+from backhaul.destinations.klaviyo.answers import errors_of, inner, key_at, place_of, refused_by_place
 from backhaul.errors import BackhaulError, Halt, Refused, Unsettled
 from backhaul.types import (
     BatchLimits,
@@ -39,7 +40,6 @@ from backhaul.types import (
     Outcomes,
     Rate,
     Rejected,
-    Retry,
 )
 from backhaul.values import Duration
 
@@ -53,7 +53,6 @@ _LARGEST = 100_000
 """Bytes of one profile."""
 _BULK = BatchLimits(records=10_000, bytes=4_900_000, each=_LARGEST)
 """10,000 profiles and 5 MB a job, less what is put around them."""
-_PLACE = re.compile(r"/data/attributes/profiles/data/(\d+)(?:/|$)")
 _READ = 100
 
 
@@ -75,7 +74,7 @@ class KlaviyoConfig(JobsConfig):
     poll_interval: Duration = Duration(2.0)
     """How often a job is asked about."""
 
-    known_endpoints: ClassVar = ("status", "errors", "profiles", "single")
+    known_endpoints: ClassVar = ("status", "errors", "profiles", "single", "events", "lists", "memberships")
 
 
 class Klaviyo(Destination[KlaviyoConfig]):
@@ -84,20 +83,26 @@ class Klaviyo(Destination[KlaviyoConfig]):
     spec: ClassVar[Spec] = Spec(
         name="klaviyo",
         config=KlaviyoConfig,
-        docs="`profiles`, by `external_id`, `email` or `phone_number`; mode `upsert`.",
-        batch={Op.UPSERT: _BULK},
+        docs="`profiles`, by `external_id`, `email` or `phone_number` (mode `upsert`); members of lists as `lists/ID`; "
+        "`events/METRIC` (mode `insert`).",
+        batch={Op.UPSERT: _BULK, Op.INSERT: events.LIMITS, Op.DELETE: lists.LIMITS},
         limits=(
             *_limits(10, 150),
             *_limits(10, 150, "status"),
             *_limits(10, 150, "errors"),
             *_limits(75, 750, "profiles"),
             *_limits(75, 750, "single"),
+            *_limits(10, 150, "events"),
+            *_limits(10, 150, "lists"),
+            *_limits(3, 60, "memberships"),
         ),
         concurrency=20,
+        repeatable=frozenset(Op),
         nulls="null clears the field; a property stays, with no value.",
         fixes={
             "too_large": "Klaviyo takes 100 KB a profile: shorten its longest values, or map fewer",
             "invalid": "mend what the message names; a phone number is E.164 (+15005550006) and has to exist",
+            lists.NOT_THERE: "make it with a sync of profiles that runs first, and replay; or leave the row out of the model",
             "duplicate_profile": "another profile has one of these identifiers: make them unique in the model, or merge the two",
         },
     )
@@ -114,6 +119,10 @@ class Klaviyo(Destination[KlaviyoConfig]):
         }  # fmt: skip
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
+        if object.startswith(events.PREFIX):
+            return events.LIMITS if op is Op.INSERT else None
+        if object.startswith(lists.PREFIX):
+            return lists.LIMITS if op in (Op.UPSERT, Op.DELETE) else None
         if op is not Op.UPSERT:
             return None
         return (
@@ -127,11 +136,20 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return ("",)
         if path.startswith(f"{_JOBS}/"):
             return ("errors" if "/import-errors" in path else "status",)
-        return ("single" if path == "/api/profile-import" else "profiles",)
+        if path.endswith("/relationships/profiles"):
+            return ("lists",)
+        if path.startswith("/api/profiles/") and path.endswith("/lists"):
+            return ("memberships",)
+        return ({events.PATH: "events", "/api/profile-import": "single"}.get(path, "profiles"),)
 
     async def describe(self, object: str) -> ObjectSchema:
+        if object.startswith(lists.PREFIX):
+            return await lists.described(self.http, object)
+        if object.startswith(events.PREFIX) and object != events.PREFIX:
+            await self.http.request("GET", "/api/profiles", params={"page[size]": "1"})
+            return ObjectSchema(object, events.fields(), open=True)
         if object != "profiles":
-            raise no_such_object(object, ["profiles"], "Klaviyo")
+            raise no_such_object(object, ["profiles", "lists/ID", "events/METRIC"], "Klaviyo")
         await self.http.request("GET", "/api/profiles", params={"page[size]": "1"})
         text = FieldType.STRING
         who = {name: Field(name, text, unique=True, case_insensitive=name == "email") for name in _WHO}
@@ -141,11 +159,14 @@ class Klaviyo(Destination[KlaviyoConfig]):
         }
         return ObjectSchema(object, who | own, open=True)
 
-    def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame:
-        return Frame("attributes", {"type": "profile"})
+    def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame | None:
+        return Frame("attributes", {"type": "profile"}) if object == "profiles" else None
 
     async def write(self, batch: Batch) -> Outcomes | Job:
         """Raises: Halt: Klaviyo has no such attribute."""
+        if batch.object != "profiles":
+            of_list = batch.object.startswith(lists.PREFIX)
+            return await (lists.written if of_list else events.written)(self.http, batch)
         strange = {field.name.partition(".")[0] for field in batch.fields} - {*_WHO, *_TEXTS, *_ROOMS}
         if strange:
             raise Halt(f"Klaviyo's profiles have no {min(strange)!r}", hint="map it as properties.NAME")
@@ -154,25 +175,25 @@ class Klaviyo(Destination[KlaviyoConfig]):
         start = b'{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
         answer = await self.http.request("POST", _JOBS, body=start + batch.text() + b"]}}}}")
         if answer.status == 400:
-            return Outcomes(tuple(_named(batch.keys, _errors(answer))))
-        job = _inner(answer.json(), "data", "id")
+            return Outcomes(tuple(refused_by_place(batch.keys, answer)))
+        job = inner(answer.json(), "data", "id")
         if not isinstance(job, str):
             raise Unsettled("Klaviyo's answer has no job")
         return Job(job, float(self.config.poll_interval))
 
     async def _one(self, key: str, profile: bytes) -> Outcomes:
         answer = await self.http.request("POST", "/api/profile-import", body=b'{"data":' + profile + b"}")
-        own = _inner(answer.json(), "data", "id")
+        own = inner(answer.json(), "data", "id")
         if not isinstance(own, str):
             raise Unsettled("Klaviyo's answer has no profile")
         return Outcomes((Delivered(key, own, created=answer.status == 201),))
 
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
         """Of a job that was cancelled, or that is not known any more, nothing."""
-        answer = await self.http.request("GET", f"{_JOBS}/{job}")
-        about = (
-            _inner(answer.json(), "data", "attributes") if answer.status != 404 else {"status": "cancelled"}
-        )
+        answer = await self.http.request("GET", f"{_JOBS}/{job}", allow=(404,))
+        about = inner(answer.json(), "data", "attributes")
+        if answer.status == 404 and errors_of(answer):
+            return Outcomes(())
         if not isinstance(about, dict) or about.get("status") not in (
             "queued",
             "processing",
@@ -200,9 +221,9 @@ class Klaviyo(Destination[KlaviyoConfig]):
         path: str | None = f"{_JOBS}/{job}/import-errors?page[size]=100"
         while path is not None:
             answer = await self.http.request("GET", path)
-            for error in _inner(answer.json(), "data") or ():
+            for error in inner(answer.json(), "data") or ():
                 about = error.get("attributes") or {}
-                key = keys.get(_named_by(_attributes(about.get("original_payload")))) or _at(
+                key = keys.get(_named_by(_attributes(about.get("original_payload")))) or key_at(
                     batch.keys, about
                 )
                 if key is not None:
@@ -211,13 +232,17 @@ class Klaviyo(Destination[KlaviyoConfig]):
                         str(about.get("code") or "invalid"),
                         str(about.get("detail") or about.get("title")),
                     )
-            path = _inner(answer.json(), "links", "next")
+            path = inner(answer.json(), "links", "next")
         return refused
 
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
+        if object.startswith(lists.PREFIX):
+            return await lists.read(self.http, object, identifiers[0], keys)
+        if object != "profiles":
+            raise Unsupported("Klaviyo's events are not read back")
         if identifiers[0] not in _WHO:
             raise Unsupported(f"Klaviyo cannot be asked for {identifiers[0]}")
         fold = str.lower if identifiers[0] == "email" else str
@@ -226,67 +251,27 @@ class Klaviyo(Destination[KlaviyoConfig]):
             some = orjson.dumps(list(keys[low : low + _READ])).decode()
             asked = {"filter": f"any({identifiers[0]},{some})", "page[size]": str(_READ)}
             answer = await self.http.request("GET", "/api/profiles", params=asked)
-            for profile in _inner(answer.json(), "data") or ():
+            for profile in inner(answer.json(), "data") or ():
                 held = profile.get("attributes") or {}
                 key = wanted.get(fold(str(held.get(identifiers[0]))))
                 if key is not None:
-                    found[key] = {name: _inner(held, *name.split(".", 1)) for name in fields}
+                    found[key] = {name: inner(held, *name.split(".", 1)) for name in fields}
         return found
 
     def classify(self, answer: Answer) -> BackhaulError | None:
-        """A 400 that names profiles by their places is read by `write`; a 404 of a job by `collect`."""
+        """A 400 that names records by their places is read by `write`."""
         error = classify_status(answer)
-        if answer.status == 404 and b'"errors"' in answer.body:
-            return None
         if not isinstance(error, Refused):
             return error
-        said = _errors(answer)
-        if answer.status == 400 and said and all(_place(one) is not None for one in said):
+        said = errors_of(answer)
+        if answer.status == 400 and said and all(place_of(one) is not None for one in said):
             return None
         first = said[0] if said else {}
         return Refused(str(first.get("detail") or error), code=str(first.get("code") or answer.status))
 
 
-def _inner(held: Any, *names: str) -> Any:
-    for name in names:
-        held = held.get(name) if isinstance(held, dict) else None
-    return held
-
-
-def _errors(answer: Answer) -> list[dict[str, Any]]:
-    try:
-        said = _inner(orjson.loads(answer.body), "errors")
-    except orjson.JSONDecodeError:
-        return []
-    return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
-
-
-def _place(error: Mapping[str, Any]) -> int | None:
-    found = _PLACE.match(str(_inner(error.get("source"), "pointer") or ""))
-    return int(found[1]) if found else None
-
-
-def _at(keys: Sequence[str], error: Mapping[str, Any]) -> str | None:
-    place = _place(error)
-    return keys[place] if place is not None and place < len(keys) else None
-
-
-def _named(keys: Sequence[str], errors: Sequence[Mapping[str, Any]]) -> Iterator[Outcome]:
-    """A job was refused because of some of its profiles: the others were not taken either."""
-    refused = {key: error for error in errors if (key := _at(keys, error)) is not None}
-    for key in keys:
-        if key in refused:
-            yield Rejected(
-                key,
-                str(refused[key].get("code") or "invalid"),
-                str(refused[key].get("detail") or "not valid"),
-            )
-        else:
-            yield Retry(key, "another profile of its job was refused")
-
-
 def _attributes(payload: Any) -> Mapping[str, Any]:
-    found = _inner(payload, "attributes") or _inner(payload, "data", "attributes") or payload
+    found = inner(payload, "attributes") or inner(payload, "data", "attributes") or payload
     return found if isinstance(found, dict) else {}
 
 
