@@ -39,7 +39,8 @@ _OF_JOBS = 0.4
 """The part of the requests that hand records over, where the others ask what became of them."""
 _SHOWN = {
     "braze": "POST /users/track", "customerio": "POST /api/v2/batch", "hubspot": "", "intercom": "",
-    "iterable": "POST /api/users/bulkUpdate", "klaviyo": "POST /api/profile-bulk-import-jobs", "marketo": "", "zendesk": "",
+    "iterable": "POST /api/users/bulkUpdate", "klaviyo": "POST /api/profile-bulk-import-jobs", "marketo": "", "slack": "",
+    "zendesk": "",
 }  # fmt: skip
 """Destinations, and how the requests begin that the limit counts, where it does not count all."""
 _HEAD = """\

@@ -150,6 +150,9 @@ async def test_what_is_sent() -> None:
 class Place:
     """A project with one sync into a simulated workspace."""
 
+    key: tuple[str, ...] = ("id",)
+    """The model's primary key."""
+
     def __init__(self, folder: Path, sandbox: CustomerIoSandbox, url: str) -> None:
         self.folder, self.sandbox, self.url = folder, sandbox, url
         (folder / "syncs").mkdir()
@@ -161,10 +164,16 @@ class Place:
         }))  # fmt: skip
         self.sync()
 
-    def sync(self, object: str = "people", mode: str = "upsert", **fields: str) -> None:
+    def sync(
+        self,
+        object: str = "people",
+        mode: str = "upsert",
+        identify: dict[str, str] | None = None,
+        **fields: str,
+    ) -> None:
         (self.folder / "syncs" / "s.yml").write_text(json.dumps({
-            "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "cio", "object": object, "mode": mode,
-            "identify": {"id": "id::varchar"}, "fields": fields or {"plan": "plan"},
+            "name": "s", "model": {"table": "t", "primary_key": list(self.key)}, "destination": "cio", "object": object, "mode": mode,
+            "identify": identify or {"id": "id::varchar"}, "fields": fields or ({} if identify else {"plan": "plan"}),
         }))  # fmt: skip
 
     def rows(self, values: str) -> None:
@@ -237,3 +246,51 @@ def test_its_own_client_drives_the_simulation(place: Place) -> None:
         client.identify(id="7", plan="x" * 2000)
     client.delete(customer_id="7")
     assert not place.sandbox.people
+
+
+def _related(place: Place) -> set[tuple[str, str, str]]:
+    return {(name, *who) for (_, name), thing in place.sandbox.objects.items() for who in thing.people}
+
+
+def test_objects_come_change_and_go(place: Place) -> None:
+    place.rows("VALUES (1, 'pro'), (2, 'free'), (3, NULL)")
+    place.sync("objects/1", "mirror", identify={"object_id": "id::varchar"}, plan="plan")
+    run = place.run()
+    assert (run.status, run.delivered) == ("succeeded", 3), run.error
+    assert {name: thing.attributes for (_, name), thing in place.sandbox.objects.items()} == {
+        "1": {"plan": "pro"}, "2": {"plan": "free"}, "3": {},
+    }  # fmt: skip
+    place.rows("VALUES (1, 'team'), (2, NULL)")
+    assert place.run().delivered == 3
+    assert {name: thing.attributes for (_, name), thing in place.sandbox.objects.items()} == {
+        "1": {"plan": "team"}, "2": {},
+    }  # fmt: skip
+
+
+def test_relationships_come_and_go(place: Place) -> None:
+    """Both ends are the model's key: a row whose end changes is another relationship."""
+    place.rows("VALUES (1, 'a'), (2, 'a'), (3, 'b')")
+    place.key = ("id", "plan")
+    place.sync("relationships/1", "mirror", identify={"object_id": "plan", "person.id": "id::varchar"})
+    run = place.run()
+    assert (run.status, run.delivered) == ("succeeded", 3), run.error
+    assert _related(place) == {("a", "id", "1"), ("a", "id", "2"), ("b", "id", "3")}
+    place.rows("VALUES (1, 'b'), (3, 'b')")
+    assert place.run().status == "succeeded"
+    assert _related(place) == {("b", "id", "1"), ("b", "id", "3")}
+
+
+@pytest.mark.parametrize(
+    ("object", "identify", "said"),
+    [
+        ("objects/9", {"object_id": "id::varchar"}, "object type does not exist"),
+        ("relationships/1", {"object_id": "plan"}, "a relationship is identified by its two ends"),
+        ("things", {"id": "id::varchar"}, "no object 'things'"),
+    ],
+)
+def test_what_is_no_object_is_said(place: Place, object: str, identify: dict[str, str], said: str) -> None:
+    place.rows("VALUES (1, 'a'), (2, 'b')")
+    place.sync(object, identify=identify)
+    run = place.run()
+    assert said in f"{run.error} {[letter['error'] for letter in run.dead_letters()]}"
+    assert not place.sandbox.objects

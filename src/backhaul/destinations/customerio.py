@@ -1,7 +1,8 @@
-"""Customer.io: people, and what they did, through the batches of Track API v2.
+"""Customer.io: people, what they did, and objects they are related to, through the batches of Track API v2.
 
 What is known of its API: Customer.io's OpenAPI document of the Track API, its page of invalid requests
-(docs.customer.io/journeys/invalid-api-requests), and recorded answers, which show that null clears an attribute.
+(docs.customer.io/journeys/invalid-api-requests), those on objects and relationships, and recorded answers, which show that null
+clears an attribute.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _APP = {"us": "https://api.customer.io", "eu": "https://api-eu.customer.io"}
 _BATCH = BatchLimits(records=1_000, bytes=490_000, each=32_000)
 """A batch has 500 KB, less what is put around its operations; no number of them is said, so that it is ours."""
 _WHO = ("id", "email", "cio_id")
+_THINGS = ("objects", "relationships")
 _OWN = ("id", "timestamp")
 """Members of an event that are no attributes of it: what backhaul knows it by, and when it was."""
 
@@ -72,7 +74,7 @@ class CustomerIo(Destination[CustomerIoConfig]):
     spec: ClassVar[Spec] = Spec(
         name="customerio",
         config=CustomerIoConfig,
-        docs="`people`, and `events/NAME` (mode `insert`).",
+        docs="`people`, `events/NAME` (mode `insert`), `objects/TYPE` and their `relationships/TYPE` to people.",
         batch={Op.UPSERT: _BATCH, Op.UPDATE: _BATCH, Op.INSERT: _BATCH, Op.DELETE: _BATCH},
         limits=(Rate("second", 100, 1), Rate("app", 10, 1, "app")),
         concurrency=8,
@@ -98,15 +100,26 @@ class CustomerIo(Destination[CustomerIoConfig]):
         return ("app" if "://" in path else "",)
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
-        """Events happen once; people are whoever has the identifier."""
-        return _BATCH if (op is Op.INSERT) == object.startswith("events/") else None
+        """Events happen once; people are whoever has the identifier. Of objects nothing only updates."""
+        kind = object.partition("/")[0]
+        if op is Op.UPDATE and kind in _THINGS:
+            return None
+        return _BATCH if (op is Op.INSERT) == (kind == "events") else None
 
     async def describe(self, object: str) -> ObjectSchema:
         kind, _, name = object.partition("/")
-        if object != "people" and not (kind == "events" and name):
-            raise no_such_object(object, ["people", "events/NAME"], "Customer.io")
+        if object != "people" and not (kind in ("events", *_THINGS) and name):
+            known = ["people", "events/NAME", "objects/TYPE", "relationships/TYPE"]
+            raise no_such_object(object, known, "Customer.io")
         await self.http.request("GET", "/api/v1/accounts/region")  # whose answer wants credentials
         text = FieldType.STRING
+        if kind in _THINGS:
+            one = Field("object_id", text, unique=True, max_length=150)
+            related = (
+                [Field(f"person.{who}", text, unique=True) for who in _WHO] if kind == "relationships" else []
+            )
+            fields = {field.name: field for field in (one, *related)}
+            return ObjectSchema(object, fields, open=kind == "objects")
         who = {
             "email": Field("email", text, unique=True, case_insensitive=True),
             "cio_id": Field("cio_id", text, unique=True),
@@ -117,19 +130,27 @@ class CustomerIo(Destination[CustomerIoConfig]):
         return ObjectSchema(object, {"id": Field("id", text, unique=True)} | who | own, open=True)
 
     def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame | None:
-        """A person's record as an operation of a batch; an event's has to be looked at."""
-        if object != "people":
+        """A person's or an object's record as an operation of a batch; the others' have to be looked at."""
+        kind, _, name = object.partition("/")
+        if kind not in ("people", "objects"):
             return None
         who = identifiers[0]
-        does = {"type": "person", "action": "delete" if op is Op.DELETE else "identify"}
+        does = {
+            "type": "person" if kind == "people" else "object",
+            "action": "delete" if op is Op.DELETE else "identify",
+        }
+        of_type = {"identifiers.object_type_id": name} if kind == "objects" else {}
         only = {"attributes._update": True} if op is Op.UPDATE else {}
-        return Frame("attributes", does | only, {who: f"identifiers.{who}"})
+        return Frame("attributes", does | of_type | only, {who: f"identifiers.{who}"})
 
     async def write(self, batch: Batch) -> Outcomes:
-        name = batch.object.partition("/")[2]
+        kind, _, name = batch.object.partition("/")
         text = batch.text()
-        if name:
+        if kind == "events":
             text = b",".join(orjson.dumps(_event(name, record)) for record in batch.records())
+        elif kind == "relationships":
+            does = "delete_relationships" if batch.op is Op.DELETE else "add_relationships"
+            text = b",".join(orjson.dumps(_related(name, does, record)) for record in batch.records())
         answer = await self.http.request("POST", "/api/v2/batch", body=b'{"batch":[' + text + b"]}")
         return _outcomes(batch.keys, answer)
 
@@ -168,6 +189,22 @@ def _event(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         **when,
         "attributes": attributes,
+    }
+
+
+def _related(kind: str, action: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Raises: Halt: a relationship is between an object and a person."""
+    person = record.get("person")
+    if record.get("object_id") is None or not isinstance(person, dict) or len(person) != 1:
+        raise Halt(
+            "a relationship is identified by its two ends",
+            hint="identify: {object_id: account_id, person.id: customer_id}",
+        )
+    return {
+        "type": "object",
+        "identifiers": {"object_type_id": kind, "object_id": record["object_id"]},
+        "action": action,
+        "cio_relationships": [{"identifiers": person}],
     }
 
 

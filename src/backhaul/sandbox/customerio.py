@@ -1,7 +1,8 @@
 """A simulated Customer.io workspace: the Track API's batches and single calls, and what the App API says of a person.
 
 From Customer.io's OpenAPI document of the Track API, its page of invalid requests, and recorded answers. From memory: that a
-batch says of a person with too long an attribute what a single call says. What is taken in is applied before somebody asks.
+batch says of a person with too long an attribute what a single call says, and the words about objects. What is taken in is
+applied before somebody asks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ _WHOLE, _EACH = 500_000, 32_000
 """Bytes of a batch, and of one operation."""
 _NAME, _VALUE, _ATTRIBUTES = 150, 1_000, 300
 _WHO = ("id", "email", "cio_id")
-_ACTIONS = ("identify", "delete", "event")
+_ACTIONS = {
+    "person": ("identify", "delete", "event"),
+    "object": ("identify", "delete", "add_relationships", "delete_relationships"),
+}
 
 
 class Invalid(Exception):
@@ -45,6 +49,14 @@ class Person:
 
     def shown(self) -> Body:
         return {**self.attributes, "cio_id": self.cio_id}
+
+
+@dataclass
+class Thing:
+    """One object, and who is related to it: ("id", "42")."""
+
+    attributes: Body = field(default_factory=dict)
+    people: set[tuple[str, str]] = field(default_factory=set)
 
 
 class CustomerIoSandbox(Sandbox):
@@ -70,6 +82,9 @@ class CustomerIoSandbox(Sandbox):
         self._named: dict[tuple[str, str], str] = {}
         """cio_id by ("id" or "email", what it is)."""
         self._taken: deque[tuple[str, str, Body]] = deque()
+        self.object_types = {"1"}
+        self.objects: dict[tuple[str, str], Thing] = {}
+        """By type and object_id."""
         self.track, self.app_limit = RollingLimit(track, 1.0), RollingLimit(app, 1.0)
         self._numbers = count(0xB79E0600840B850B)
 
@@ -95,7 +110,9 @@ class CustomerIoSandbox(Sandbox):
         router.add_get("/v1/customers/{id}/attributes", self._attributes)
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-        return {"people": {own: person.shown() for own, person in self.people.items()},
+        things = {"/".join(name): {**one.attributes, "related to": sorted(":".join(who) for who in one.people)}
+                  for name, one in self.objects.items()}  # fmt: skip
+        return {"people": {own: person.shown() for own, person in self.people.items()}, "objects": things,
                 "events": {f"{own}/{number}": event for own, person in self.people.items()
                            for number, event in enumerate(person.events)}}  # fmt: skip
 
@@ -205,10 +222,14 @@ class CustomerIoSandbox(Sandbox):
 
     def _do(self, item: Any) -> None:
         """Takes an operation in. Raises: Invalid."""
-        if not isinstance(item, dict) or item.get("type") != "person" or item.get("action") not in _ACTIONS:
-            raise Invalid("action", "type is person, action one of identify, delete, event")
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind not in _ACTIONS or item.get("action") not in _ACTIONS[kind]:
+            raise Invalid("action", "type is person or object, action one that it has")
         if len(orjson.dumps(item)) > _EACH:
             raise Invalid("attributes", "operation is larger than 32KB")
+        if kind == "object":
+            self._do_object(item)
+            return
         kind, name = self._identifier(item.get("identifiers"))
         if self.refuses(name):
             raise Invalid("identifiers", "refused by a switch of the sandbox")
@@ -217,6 +238,36 @@ class CustomerIoSandbox(Sandbox):
         if item["action"] == "identify":
             _check(item.get("attributes") or {})
         self._taken.append((kind, name, item))
+
+    def _do_object(self, item: Body) -> None:
+        """Raises: Invalid."""
+        who = item.get("identifiers") or {}
+        kind, name = str(who.get("object_type_id") or ""), str(who.get("object_id") or "")
+        if kind not in self.object_types:
+            raise Invalid("object_type_id", "object type does not exist")
+        if not 0 < len(name) <= _NAME:
+            raise Invalid("object_id", "object_id is required, and has 150 characters at most", "required")
+        if self.refuses(name):
+            raise Invalid("identifiers", "refused by a switch of the sandbox")
+        if item["action"] == "identify":
+            _check(item.get("attributes") or {})
+        related = [self._identifier(one.get("identifiers")) for one in item.get("cio_relationships") or ()]
+        if item["action"].endswith("relationships") and not related:
+            raise Invalid("cio_relationships", "at least one relationship is required", "required")
+        held = self.objects.get((kind, name))
+        if item["action"] == "delete":
+            self.objects.pop((kind, name), None)
+            return
+        if held is None:
+            held = self.objects[kind, name] = Thing()
+        for key, value in (item.get("attributes") or {}).items():
+            if value is None or value == "":
+                held.attributes.pop(key, None)
+            else:
+                held.attributes[key] = value
+        (held.people.difference_update if item["action"] == "delete_relationships" else held.people.update)(
+            related
+        )
 
     def _apply(self) -> None:
         while self._taken:
