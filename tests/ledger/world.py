@@ -152,7 +152,12 @@ class World:
                 what = REFUSED
             if what == OK:
                 settled.append(
-                    Settlement(Stage.ACKNOWLEDGED, number, number + 1, remote_ids=[rid] if self.ids else None)
+                    Settlement(
+                        Stage.ACKNOWLEDGED,
+                        number,
+                        number + 1,
+                        remote_ids=json.dumps([rid]) if self.ids else None,
+                    )
                 )
                 self.letters.pop(row["key"], None)
             elif what in (LOST, APPLIED):

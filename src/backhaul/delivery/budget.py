@@ -224,8 +224,6 @@ class Budget:
     async def open(self) -> None:
         """Looks at what is known of the bucket."""
         await self._look_up()
-        for part in self._endpoints.values():
-            await part.open()
 
     async def close(self) -> None:
         """Stores what is not stored yet, and gives up the turn."""

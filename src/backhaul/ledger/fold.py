@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import orjson
 import pyarrow as pa
 
 from backhaul.changes import Stage, code
@@ -21,11 +22,13 @@ from backhaul.sql import ident
 from backhaul.types import Nulls, Op
 
 _ACKNOWLEDGED, _UNKNOWN = code(Stage.ACKNOWLEDGED), code(Stage.UNKNOWN)
+_AT_ONCE = 100_000
+"""Rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Rows [low, high) of a plan that are in one stage, less `except_rows`; `remote_ids` are in row order.
+    """Rows [low, high) of a plan that are in one stage, less `except_rows`; `remote_ids` is a JSON list in row order.
 
     Only acknowledged and unknown rows move the ledger. A row without a settlement is found again by the next run.
     """
@@ -34,7 +37,7 @@ class Settlement:
     low: int
     high: int
     except_rows: frozenset[int] = frozenset()
-    remote_ids: Sequence[str | None] | None = None
+    remote_ids: str | None = None
 
 
 def fold(
@@ -98,20 +101,32 @@ def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, found: Sequenc
     return False
 
 
+def _slices(found: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
+    """Settlements of some rows at a time, so that no more ids than theirs are Python's at once."""
+    low = rows = 0
+    for place, item in enumerate(found):
+        rows += item.high - item.low if item.remote_ids else 0
+        if rows >= _AT_ONCE:
+            yield found[low : place + 1]
+            low, rows = place + 1, 0
+    if low < len(found):
+        yield found[low:]
+
+
 def _fill_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement]) -> None:
     engine.execute("CREATE OR REPLACE TEMP TABLE settled (row BIGINT, status UTINYINT, new_id VARCHAR)")
-    ranges = pa.table({
-        "low": pa.array([item.low for item in found], pa.int64()),
-        "high": pa.array([item.high for item in found], pa.int64()),
-        "status": pa.array([code(item.status) for item in found], pa.uint8()),
-        "ids": pa.array([item.remote_ids for item in found], pa.list_(pa.string())),
-    })  # fmt: skip
-    engine.register("ranges_now", ranges)
-    engine.execute(
-        "INSERT INTO temp.main.settled SELECT low + n, status, ids[n + 1] FROM "
-        "(SELECT low, status, ids, unnest(range(high - low)) AS n FROM ranges_now)"
-    )
-    engine.unregister("ranges_now")
+    for some in _slices(found):
+        ranges = pa.table({
+            "low": pa.array([item.low for item in some], pa.int64()),
+            "high": pa.array([item.high for item in some], pa.int64()),
+            "status": pa.array([code(item.status) for item in some], pa.uint8()),
+            "ids": pa.array([orjson.loads(item.remote_ids or "null") for item in some], pa.list_(pa.string())),
+        })  # fmt: skip
+        engine.register("ranges_now", ranges)
+        engine.execute(
+            "INSERT INTO temp.main.settled SELECT unnest(range(low, high)), status, unnest(ids) FROM ranges_now"
+        )
+        engine.unregister("ranges_now")
     excepted = pa.table({"row": pa.array([row for item in found for row in item.except_rows], pa.int64())})
     if excepted.num_rows:
         engine.register("excepted_now", excepted)

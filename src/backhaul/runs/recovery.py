@@ -89,7 +89,7 @@ def settlements(state: State, plan_id: str) -> list[Settlement]:
         rejected, unknown, pending = (
             orjson.loads(row[name]) if row[name] else [] for name in ("rejected", "unknown", "pending")
         )
-        ids = orjson.loads(row["remote_ids"]) if row["remote_ids"] else None
+        ids = row["remote_ids"]
         excepted = frozenset([*rejected, *unknown, *pending])
         last = found[-1] if found else None
         if (
