@@ -14,7 +14,9 @@ class Clock:
         return self.now
 
 
-async def rounds(places: Concurrency, clock: Clock, number: int, latency: float = 0.1) -> None:
+async def rounds(
+    places: Concurrency, clock: Clock, number: int, latency: float = 0.1, throttled: bool = False
+) -> None:
     """Keeps more tasks waiting than there are places, for so many round trips."""
     for _ in range(number):
         taken = []
@@ -26,7 +28,7 @@ async def rounds(places: Concurrency, clock: Clock, number: int, latency: float 
         clock.now += latency
         for _ in taken:
             places.release()
-            places.seen(latency)
+            places.seen(latency, throttled=throttled)
         await extra
         places.release()
 
@@ -44,13 +46,11 @@ async def test_throttling_takes_a_third_away_and_never_the_last_place() -> None:
     clock = Clock()
     places = Concurrency(20, start=20, clock=clock)
     clock.now = 10
-    places.seen(0.1)
-    places.throttled()
+    places.seen(0.1, throttled=True)
     assert places.limit == 14
     for _ in range(100):
         clock.now += 1
-        places.seen(0.1)
-        places.throttled()
+        places.seen(0.1, throttled=True)
     assert places.limit == 1
 
 

@@ -21,7 +21,7 @@ from backhaul.ledger.plan import Plan, Segment
 from backhaul.state.journal import Journal
 from backhaul.state.sqlite import SqliteState
 from backhaul.surroundings import Surroundings
-from backhaul.types import BatchLimits, Delivered, ObjectSchema, Op, Outcomes, Retry
+from backhaul.types import BatchLimits, Delivered, ObjectSchema, Op, Outcomes, Rate, Retry
 
 LIMITS = BatchLimits(records=10)
 
@@ -99,6 +99,17 @@ async def test_an_unexpected_error_of_a_connector_is_raised(journal: Journal, er
     assert destination.calls < 100
     doubtful = [(row["low"], row["high"]) for row in journal.state.do("intents", {"plan": "p"})]
     assert (20, 30) in doubtful
+
+
+async def test_waiting_for_a_window_is_no_slow_answer(journal: Journal) -> None:
+    """What the limits take is not taken for a destination that is busy."""
+    destination = Written(lambda batch: None, concurrency=12)
+    budget = Budget("d", [Rate("r", 25, 0.4)])
+    budget.counts_writes = True
+    delivery = Delivery(destination, journal, budget)
+    await delivery.deliver(chunks(1000), LIMITS, 1000)
+    assert delivery.totals.delivered == 1000
+    assert delivery.concurrency.limit >= 6
 
 
 async def test_an_answer_for_somebody_else_is_remembered(journal: Journal) -> None:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
@@ -51,6 +52,10 @@ _RETRIES, _RETRIES_FREE = 0.2, 30
 """Retries at most: this share of the requests, and so many whatever their share."""
 
 
+WAITED: ContextVar[list[float] | None] = ContextVar("waited", default=None)
+"""Where somebody set it: the seconds for which each of his requests waited for leave."""
+
+
 @dataclass(slots=True)
 class Pass:
     """Leave for one request: reserved `at` by the state's clock, `since` by ours."""
@@ -85,8 +90,6 @@ class Budget:
         """Asked when a request is about to leave; raises where none may."""
         self.told: Callable[[str], None] = lambda why: None
         """Called with what a long wait is for, and with '' when it is over."""
-        self.heard: Callable[[float, str], None] = lambda seconds, endpoint: None
-        """Called with the seconds that each answer took, from when its request left, and what it counted against."""
         self.sent = 0
         """Requests asked for."""
         self.retried = 0
@@ -119,7 +122,6 @@ class Budget:
             part.stop = self.stop
             part.permit = lambda: self.permit()
             part.told = lambda why: self.told(why)
-            part.heard = lambda seconds, _, kind=endpoint: self.heard(seconds, kind)  # type: ignore[misc]
 
     def of(self, endpoints: Iterable[str]) -> list[Budget]:
         """The budgets that a request counts against, each once."""
@@ -133,13 +135,15 @@ class Budget:
             StateError: it cannot be reserved, or the lease has run out.
         """
         self.sent += 1
-        given, stopped = None, self.stop.is_set()
+        given, stopped, began = None, self.stop.is_set(), self._clock()
         if self.rates:
             given = await self._fresh()
         else:
             await self._hear()
             while await self._silence():  # others may have been told to be silent for longer meanwhile
                 await self._hear()
+        if (waited := WAITED.get()) is not None:
+            waited.append(self._clock() - began)
         if self.stop.is_set() and not stopped:  # a stop that came with the place ends the wait as well
             if given is not None:
                 self.ends()
@@ -193,7 +197,6 @@ class Budget:
     def answered(self, seconds: float) -> None:
         """An answer came so long after its request left."""
         self._took.append(seconds)
-        self.heard(seconds, "")
 
     def _spread(self) -> float:
         return max(self._took) - min(self._took) if self._took else 0.0

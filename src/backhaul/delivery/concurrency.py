@@ -41,10 +41,9 @@ class Concurrency:
         self.peak = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._clock = clock
-        self._usual: dict[str, tuple[float, float]] = {}
-        """Mean latency and variance, by kind."""
-        self._mean = 0.0
-        self._next_more = self._next_less = 0.0
+        self._mean: float | None = None
+        self._variance = 0.0
+        self._next_change = 0.0
         self._full = False
 
     async def acquire(self) -> None:
@@ -70,34 +69,23 @@ class Concurrency:
                 place.set_result(None)
                 self._grant()
 
-    def seen(self, latency: float, kind: str = "") -> None:
-        """Takes into account the seconds that one answer took, among those of its kind: other requests may take longer anyway."""
-        mean, variance = self._usual.get(kind, (latency, 0.0))
-        slow = latency > mean + max(_DEVIATIONS * variance**0.5, _NOISE + mean)
+    def seen(self, latency: float, *, throttled: bool = False) -> None:
+        """Takes one answer into account: its latency in seconds, and whether it asked for less."""
         now = self._clock()
-        if slow and now >= self._next_less:
-            self._less(now)
-        elif now >= self._next_more:
-            if self._full:
+        mean = self._mean if self._mean is not None else latency
+        slow = latency > mean + max(_DEVIATIONS * self._variance**0.5, _NOISE + mean)
+        if now >= self._next_change:
+            if throttled or slow:
+                self.limit = max(1.0, self.limit * _DECREASE)
+            elif self._full:
                 self.limit = min(float(self.most), self.limit + 1)
-            self._next_more, self._full = now + mean, False
+            self._next_change = now + mean
+            self._full = False
+        elif throttled and self.limit > 1:
+            self.limit = max(1.0, self.limit - 0.5)
         gap = latency - mean
         self._mean = mean + _SMOOTHING * gap
-        self._usual[kind] = self._mean, (1 - _SMOOTHING) * (variance + _SMOOTHING * gap * gap)
-
-    def throttled(self) -> None:
-        """The destination asked for less."""
-        now = self._clock()
-        if now >= self._next_less:
-            self._less(now)
-        else:
-            self.limit = max(1.0, self.limit - 0.5)
-
-    def _less(self, now: float) -> None:
-        """What it does can be seen after an answer's time: until then nothing changes."""
-        self.limit = max(1.0, self.limit * _DECREASE)
-        self._next_more = self._next_less = now + self._mean
-        self._full = False
+        self._variance = (1 - _SMOOTHING) * (self._variance + _SMOOTHING * gap * gap)
 
 
 class Room:

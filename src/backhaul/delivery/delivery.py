@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from backhaul.delivery.batches import Chunk, PlanBatch, at_most
-from backhaul.delivery.budget import Budget
+from backhaul.delivery.budget import WAITED, Budget
 from backhaul.delivery.concurrency import Concurrency, Room, room_for
 from backhaul.delivery.failures import Systemic, Underway, silent
 from backhaul.delivery.tally import Tally, Totals
@@ -74,7 +74,6 @@ class Delivery:
         self._dead_keys = dead_keys
         self._progress = progress
         budget.told = self._waits
-        budget.heard = self.concurrency.seen
         self._clock, self._rng = surroundings.clock, surroundings.rng
         self._taken = False  # whether the destination took any record at all
         self._alone: list[str] = []  # codes of single records refused before it did
@@ -329,18 +328,20 @@ class Delivery:
         tally.sent.append(batch.rows)
         self.totals.writes += 1
         self.totals.retries += again
+        began, waited = self._clock(), list[float]()
+        WAITED.set(waited)
         try:
             if self.budget.counts_writes:
                 await self.budget.acquire()
             answer = await self._write(batch)
+            took = self._clock() - began - sum(waited)
             outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer
             failpoint("answered")
         except SendError as raised:
-            error = raised
+            error, took = raised, self._clock() - began - sum(waited)
         finally:
             self.concurrency.release()
-        if isinstance(error, Throttled):
-            self.concurrency.throttled()
+        self.concurrency.seen(max(took, 0.0), throttled=isinstance(error, Throttled))
         if error is None:
             self._unanswered = 0
             return None, self._take(batch, tally, open_rows, outcomes)
