@@ -70,7 +70,7 @@ async def test_outcomes_become_settlements(state: State) -> None:
         await journal.settle(BatchOutcome(12, 14))
     assert settlements(state, "p") == [
         Settlement(Stage.ACKNOWLEDGED, 0, 4),
-        Settlement(Stage.ACKNOWLEDGED, 4, 8, frozenset({5, 6, 7}), ["a", None, "c", "d"]),
+        Settlement(Stage.ACKNOWLEDGED, 4, 8, frozenset({5, 6, 7}), '["a",null,"c","d"]'),
         Settlement(Stage.UNKNOWN, 6, 7),
         Settlement(Stage.ACKNOWLEDGED, 12, 14),
         Settlement(Stage.UNKNOWN, 8, 12),
