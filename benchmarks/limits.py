@@ -25,7 +25,6 @@ from typing import Any
 
 from backhaul.demo.files import create_product_database, make_fields, write_project
 from backhaul.demo.warehouse import build
-from backhaul.destinations.kit import JobsConfig
 from backhaul.project import load
 from backhaul.sandbox.kit import Sample, simulation
 from backhaul.types import Rate
@@ -35,7 +34,7 @@ from benchmarks.measure import BACKHAUL, Failed
 LATENCY = 0.02
 """Seconds before every answer."""
 _WINDOWS, _SECONDS = 3, 10.0
-_OF_JOBS = 0.4
+_OF_JOBS = {"zendesk": 0.4}
 """The part of the requests that hand records over, where the others ask what became of them."""
 _SHOWN = {
     "braze": "POST /users/track", "customerio": "POST /api/v2/batch", "hubspot": "", "intercom": "",
@@ -99,7 +98,7 @@ def _prepared(project: Path, sample: Sample, url: str) -> tuple[Rate, int]:
     short = [rate for rate in spec.limits if not rate.endpoint and rate.per < 3_600]
     rate = min(short, key=lambda rate: rate.count / rate.per)
     windows = max(_WINDOWS, math.ceil(_SECONDS / rate.per)) + 0.2
-    windows *= _OF_JOBS if issubclass(spec.config, JobsConfig) and not _SHOWN[sample.type] else 1
+    windows *= _OF_JOBS.get(sample.type, 1)
     records = int(rate.count * max(limits.records for limits in spec.batch.values()) * windows)
     build(project / "warehouse.duckdb", records)
     return rate, records

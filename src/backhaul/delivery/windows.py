@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 from backhaul.types import Left, Rate
 
 _MARGIN, _UNEVEN_MARGIN, _LONGEST_MARGIN = 0.03, 0.045, 0.25
 """Shares of the window, at least and where answers take times that differ, and seconds: what arrival may lag behind departure."""
+_QUOTA = 3_600.0
+"""Seconds. Windows as long as this are no matter of how requests arrive."""
 _SLOTS = 200
 _FORGOTTEN = 86_400.0
 """Seconds. A window that nobody asked for in so long, and in twice its length, goes."""
@@ -78,9 +80,21 @@ def length(rate: Rate) -> str:
     return f"{rate.per:g}"
 
 
-def margin(per: float, spread: float = 0.0) -> float:
-    """Seconds that a window is kept longer than it is."""
-    return min(max(per * _MARGIN, min(spread, per * _UNEVEN_MARGIN)), _LONGEST_MARGIN)
+def margin(per: float) -> float:
+    """Seconds that a window is kept longer than it is, at least."""
+    return min(per * _MARGIN, _LONGEST_MARGIN)
+
+
+def _margin(rate: Rate, ask: Ask) -> float:
+    """The same where answers take times that differ: little of a window that holds the sender up; of one that does not, as
+    long as another one does, as much as they differ by."""
+    least = margin(rate.per)
+    if rate.per >= _QUOTA:
+        return least
+    tightest = min(one.count / one.per for one in ask.rates if one.per < _QUOTA)
+    spare = min(rate.count / tightest - rate.per, rate.per)
+    uneven = max(min(rate.per * _UNEVEN_MARGIN, _LONGEST_MARGIN), spare)
+    return max(least, min(ask.spread, uneven))
 
 
 def reserve(document: Document, ask: Ask, now: float) -> Grant:
@@ -98,13 +112,16 @@ def _answer(document: Document, ask: Ask, now: float) -> Grant:
     held, why = document.get("held") or (0.0, "")
     if held > now:
         return Grant(0, held - now, now, why)
-    free = [_free(document, rate, now, ask.spread) - _kept(document, ask, rate, now) for rate in ask.rates]
+    free = [
+        _free(document, rate, now, _margin(rate, ask)) - _kept(document, ask, rate, now) for rate in ask.rates
+    ]
     granted = max(min([ask.count, *free]), 0)
     _charge(document, granted, now)
     if granted == ask.count:
         return Grant(granted, 0.0, now)
     wait, rate = max(
-        ((_wait(document, rate, now, ask.spread), rate) for rate in ask.rates), key=lambda found: found[0]
+        ((_wait(document, rate, now, _margin(rate, ask)), rate) for rate in ask.rates),
+        key=lambda found: found[0],
     )
     if wait > 0:
         return Grant(granted, wait, now, f"the limit of {rate.count:,} in {spell(rate.per)} is used up")
@@ -143,7 +160,8 @@ def _note(document: Document, ask: Ask, now: float) -> None:
         windows.setdefault(length(rate), {"slots": []})["named"] = now
     for name, window in list(windows.items()):
         per = float(name)
-        while window["slots"] and _ends(window["slots"][0][0], per, inf) <= now:
+        longest = per if per < _QUOTA else _LONGEST_MARGIN
+        while window["slots"] and _ends(window["slots"][0][0], per, longest) <= now:
             window["slots"].pop(0)
         if now - window["named"] > max(_FORGOTTEN, 2 * per):
             del windows[name]
@@ -162,9 +180,9 @@ def _note(document: Document, ask: Ask, now: float) -> None:
         del wants[owner]
 
 
-def _ends(number: int, per: float, spread: float) -> float:
+def _ends(number: int, per: float, margin: float) -> float:
     """When a slot's requests have left the window."""
-    return (number + 1) * per / _SLOTS + per + margin(per, spread)
+    return (number + 1) * per / _SLOTS + per + margin
 
 
 def _move(slots: list[list[int]], per: float, at: float, now: float) -> None:
@@ -195,9 +213,15 @@ def _charge(document: Document, granted: int, now: float) -> None:
         entry[0] -= granted
 
 
-def _free(document: Document, rate: Rate, now: float, spread: float) -> int:
-    slots = document["windows"][length(rate)]["slots"]
-    free: int = rate.count - sum(used for number, used in slots if _ends(number, rate.per, spread) > now)
+def _inside(document: Document, rate: Rate, now: float, margin: float) -> list[list[int]]:
+    """The slots whose requests are in the window still, oldest first."""
+    slots: list[list[int]] = document["windows"][length(rate)]["slots"]
+    left = (place for place, slot in enumerate(slots) if _ends(slot[0], rate.per, margin) > now)
+    return slots[next(left, len(slots)) :]
+
+
+def _free(document: Document, rate: Rate, now: float, margin: float) -> int:
+    free: int = rate.count - sum(used for _, used in _inside(document, rate, now, margin))
     left = document["left"].get(length(rate))
     return min(free, int(left[0])) if left and left[1] > now else free
 
@@ -208,17 +232,16 @@ def _kept(document: Document, ask: Ask, rate: Rate, now: float) -> int:
     return sum(max(want[1], want[2].get(length(rate), 0)) for want in above)
 
 
-def _wait(document: Document, rate: Rate, now: float, spread: float) -> float:
+def _wait(document: Document, rate: Rate, now: float, margin: float) -> float:
     """Seconds until one more request fits into the window; 0 where it fits now."""
     wait, over = 0.0, 1 - rate.count
-    every = document["windows"][length(rate)]["slots"]
-    slots = [slot for slot in every if _ends(slot[0], rate.per, spread) > now]
+    slots = _inside(document, rate, now, margin)
     over += sum(used for _, used in slots)
     for number, used in slots:
         if over <= 0:
             break
         over -= used
-        wait = _ends(number, rate.per, spread) - now
+        wait = _ends(number, rate.per, margin) - now
     left = document["left"].get(length(rate))
     if left and left[0] < 1 and left[1] > now:
         wait = max(wait, left[1] - now)
