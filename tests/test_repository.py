@@ -146,6 +146,18 @@ def test_generated_pages_are_up_to_date() -> None:
     assert made.returncode == 0, made.stderr
 
 
+def test_the_architecture_names_files_that_are_there() -> None:
+    """A row of a table may leave out its room; the paragraph on the simulation speaks of its own folder."""
+    missing: list[str] = []
+    for line in text_of(ROOT / "ARCHITECTURE.md").splitlines():
+        rooms = [ROOT / "src/backhaul", ROOT, ROOT / "tests/simulation"]
+        if room := re.match(r"\| `(\w+/)`", line):
+            rooms.insert(0, ROOT / "src/backhaul" / room[1])
+        names = re.findall(r"`([\w/]+\.py)`", line)
+        missing += [name for name in names if not any((room / name).exists() for room in rooms)]
+    assert missing == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text_of(page))
