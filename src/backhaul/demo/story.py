@@ -21,6 +21,7 @@ from backhaul.destinations.kit import Destination
 from backhaul.errors import RunError, UsageError
 from backhaul.project import load
 from backhaul.sandbox.kit import Sample, Sandbox, simulation
+from backhaul.types import Op
 
 _START = 20.0
 """Seconds that the simulated CRM may take to come up."""
@@ -50,8 +51,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with _remote(folder, destination) as url:
-        story = Story(folder, simulated, sample, url, loud=not (json or quiet))
-        story.prepare(rows or sample.rows)
+        story = Story(folder, simulated, sample, rows or sample.rows, url, loud=not (json or quiet))
+        story.prepare()
         story.first_sync()
         story.a_day_later()
         story.look_back()
@@ -66,9 +67,9 @@ class Story:
     """Tells and does one step after the other."""
 
     def __init__(
-        self, folder: Path, simulated: type[Sandbox], sample: Sample, url: str, *, loud: bool
+        self, folder: Path, simulated: type[Sandbox], sample: Sample, rows: int, url: str, *, loud: bool
     ) -> None:
-        self.folder, self.url, self.loud = folder, url, loud
+        self.folder, self.rows, self.url, self.loud = folder, rows, url, loud
         self.name, self.sample = simulated.name, sample
         self.steps: list[dict[str, object]] = []
         from rich.console import Console
@@ -94,11 +95,11 @@ class Story:
             raise RunError(f"the demo's `backhaul {' '.join(command)}` ended with {ended.returncode}",
                            hint=f"its project is in {self.folder}")  # fmt: skip
 
-    def prepare(self, accounts: int) -> None:
-        self.tell(f"A company: {accounts:,} accounts and their contacts, modelled in a DuckDB warehouse.",
+    def prepare(self) -> None:
+        self.tell(f"A company: {self.rows:,} accounts and their contacts, modelled in a DuckDB warehouse.",
                   "Some rows are dirty, as rows are: a malformed e-mail, a missing one, one used twice, "
                   "a job title of 70,000 letters.")  # fmt: skip
-        build(self.folder / "warehouse.duckdb", accounts)
+        build(self.folder / "warehouse.duckdb", self.rows)
         write_project(self.folder, self.sample, self.url)
         create_product_database(self.folder / "product.db")
         asyncio.run(make_fields(self.folder, self.sample))
@@ -135,14 +136,13 @@ class Story:
             return project.workspace.destination_class("crm")
 
     def _limits(self) -> str:
-        spec = self._kind().spec
-        records = max(limits.records for limits in spec.batch.values())
-        said = (
-            f"{self.name} takes {records:,} records a request"
-            if records > 1
-            else f"{self.name} takes one record a request"
-        )
-        short = [rate for rate in spec.limits if rate.per <= 60]
+        """What the destination takes of such a sync, in words."""
+        with load(self.folder) as project:
+            destination = project.workspace.undelivering("crm")
+        limits = destination.batch_limits(self.sample.object, Op(self.sample.mode), self.rows)
+        records = f"{limits.records:,} records" if limits and limits.records > 1 else "one record"
+        said = f"{self.name} takes {records} at a time"
+        short = [rate for rate in destination.limits if rate.per <= 60 and not rate.endpoint]
         if not short:
             return said
         per = "a second" if short[0].per == 1 else f"in {short[0].per:g} seconds"
