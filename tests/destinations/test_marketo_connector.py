@@ -15,7 +15,7 @@ from vendor_recordings import answering, at
 import backhaul
 from backhaul.destinations.kit import Answer, Http
 from backhaul.destinations.marketo import Marketo, MarketoConfig
-from backhaul.destinations.marketo.answers import classify, until_midnight
+from backhaul.destinations.marketo.answers import classify
 from backhaul.destinations.marketo.fields import same
 from backhaul.errors import Expired, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.sandbox.kit import Faults
@@ -337,9 +337,16 @@ def test_how_long_a_limit_lasts() -> None:
     quota = classify(said("607", date="Mon, 23 Nov 2026 23:30:00 GMT"))
     assert isinstance(quota, Throttled)
     assert quota.after == 6.5 * 3600
-    assert until_midnight({"date": "Tue, 24 Nov 2026 05:59:59 GMT"}) == 1
-    assert until_midnight({"date": "Tue, 24 Nov 2026 06:00:00 GMT"}) == 86_400
-    assert 0 < until_midnight({}) <= 86_400
+    for date, seconds in {
+        "Tue, 24 Nov 2026 05:59:59 GMT": 1,
+        "Tue, 24 Nov 2026 06:00:00 GMT": 86_400,
+    }.items():
+        later = classify(said("607", date=date))
+        assert isinstance(later, Throttled)
+        assert later.after == seconds
+    undated = classify(said("607"))
+    assert isinstance(undated, Throttled)
+    assert 0 < (undated.after or 0) <= 86_400
 
 
 @pytest.mark.parametrize(

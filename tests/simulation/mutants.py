@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     Mutant("no limiter", "backhaul.delivery.door", "place = await part.acquire()", "place = None"),
     Mutant("a limiter for each run", _CONNECT, "buckets=buckets,", "buckets=None,", lambda s: "40/1h" in s.setup.rates),
-    Mutant("ignore Retry-After", _KIT, "    after = retry_after(answer.headers)\n", "    after = None\n"),
+    Mutant("ignore Retry-After", _KIT, "    after = answer.retry_after()\n", "    after = None\n"),
     Mutant(
         "hold the batch that was throttled, not the bucket", _DELIVERY,
         "                part.hold(wait, str(error))\n", "                pass\n",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import orjson
 from pydantic import Field as Setting
 
 from backhaul.destinations.kit import (
@@ -112,18 +111,10 @@ class Slack(Destination[SlackConfig]):
         by_status = classify_status(answer)
         if isinstance(by_status, Throttled | Halt | Unsettled):
             return by_status
-        said = _said(answer)
-        if said is None:
+        said = answer.members()
+        if "ok" not in said:
             return by_status or Unsettled(f"HTTP {answer.status} with an answer that is not Slack's")
         return None if said.get("ok") is True else _refusal(said)
-
-
-def _said(answer: Answer) -> Mapping[str, Any] | None:
-    try:
-        said = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None
-    return said if isinstance(said, dict) and "ok" in said else None
 
 
 def _refusal(said: Mapping[str, Any]) -> BackhaulError:

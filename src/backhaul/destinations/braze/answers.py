@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from backhaul.destinations.kit import Answer, classify_status, reset_after, said_by
+from backhaul.destinations.kit import Answer, classify_status, listed, said_by
 from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Left, Outcome, Outcomes, Rate, Rejected
 
@@ -53,7 +51,7 @@ def classify(answer: Answer) -> BackhaulError | None:
     code, words = _said(answer)
     said = f"HTTP {answer.status}: {words}" if words else f"HTTP {answer.status}"
     if answer.status == 429:
-        return Throttled(said, code=code or "429", after=reset_after(answer.headers))
+        return Throttled(said, code=code or "429", after=answer.reset_after())
     if answer.status == 401:
         return Halt(
             f"Braze does not accept the API key: {said}",
@@ -69,14 +67,10 @@ def classify(answer: Answer) -> BackhaulError | None:
 
 def _said(answer: Answer) -> tuple[str, str]:
     """The `id` of the first error where there is one, and the words of the message and of all errors."""
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
+    body = answer.members()
+    if not body:
         return "", said_by(answer)
-    if not isinstance(body, dict):
-        return "", said_by(answer)
-    listed = body.get("errors") if isinstance(body.get("errors"), list) else []
-    errors: list[Mapping[str, Any]] = [item for item in listed or () if isinstance(item, dict)]
+    errors = listed(body, "errors")
     each = [str(item.get("message") or item.get("type") or item) for item in errors]
     words = "; ".join(dict.fromkeys([str(body.get("message") or ""), *each])).strip("; ")
     return next((str(item["id"]) for item in errors if item.get("id")), ""), words[:1000]
@@ -88,7 +82,7 @@ def left(answer: Answer, limits: Sequence[Rate]) -> Mapping[float, Left]:
     said = [answer.headers.get(f"x-ratelimit-{name}", "") for name in ("limit", "remaining")]
     if not all(text.isdecimal() for text in said):
         return {}
-    after = reset_after(answer.headers)
+    after = answer.reset_after()
     found = (
         rate for rate in limits if rate.count == int(said[0]) and after is not None and 0 < after <= rate.per
     )

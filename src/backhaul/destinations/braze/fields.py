@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import orjson
 
-from backhaul.destinations.kit import plain
+from backhaul.destinations.kit import plain, same_moment
 from backhaul.types import Field, FieldType
 
 ALIAS = ("user_alias.alias_name", "user_alias.alias_label")
@@ -195,8 +195,8 @@ def same(field: Field, sent: Any, held: Any) -> bool:
     if held is False or held in (None, "", [], {}):
         return sent is False or sent in (None, "", "false", "[]", "{}", "null", [], {})
     if field.type in (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP):
-        one, other = _moment(sent), _moment(held)
-        return one is not None and other is not None and abs(one - other) < timedelta(milliseconds=1)
+        one, other = (str(each).replace(" UTC", "Z") for each in (sent, held))
+        return same_moment(one, other, timedelta(milliseconds=1))
     if isinstance(held, list | dict):
         return bool(_settled(_parsed(sent)) == _settled(held))
     return bool(plain(field, sent) == plain(field, held))
@@ -213,11 +213,3 @@ def _settled(value: Any) -> Any:
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
         return {orjson.dumps(item) for item in value}
     return pruned(value)
-
-
-def _moment(value: Any) -> datetime | None:
-    """A moment of ISO 8601, in UTC where it names no zone."""
-    with suppress(ValueError):
-        moment = datetime.fromisoformat(str(value).replace(" UTC", "Z"))
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return None

@@ -7,14 +7,10 @@ are read by their body, never by their status: a 200 may hold errors, and an inp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.parse import quote
-
-from pydantic import Field as Setting
-from pydantic import model_validator
 
 from backhaul.destinations.hubspot.answers import (
     DAY,
@@ -22,33 +18,31 @@ from backhaul.destinations.hubspot.answers import (
     Sent,
     body_of,
     classify,
-    context,
     left_today,
     outcomes,
 )
 from backhaul.destinations.hubspot.associations import Associations
+from backhaul.destinations.hubspot.config import ASSOCIATIONS, HubSpotConfig
 from backhaul.destinations.hubspot.fields import (
     RECORD_ID,
     SEVERAL,
     choices,
     field_of,
     fold,
-    inner,
     is_email,
-    listed,
     same,
 )
+from backhaul.destinations.hubspot.finding import Found, find, properties_of
 from backhaul.destinations.hubspot.lists import Members
 from backhaul.destinations.kit import (
     Answer,
     Batch,
     Destination,
-    DestinationConfig,
     Http,
-    Secret,
     Spec,
     Token,
     Wire,
+    listed,
 )
 from backhaul.errors import BackhaulError, Expired, Halt, Unsettled
 from backhaul.types import (
@@ -65,7 +59,6 @@ from backhaul.types import (
     Rate,
 )
 
-_OTHER_EMAILS = "hs_additional_emails"
 _TWICE = "another record has this value of a unique property: make it unique in the model, or merge the two in HubSpot"
 _FIXES = {
     "CONFLICT": _TWICE,
@@ -80,55 +73,6 @@ _FIXES = {
 """By an error's category, or the code that its message names."""
 
 
-_TIERS = {
-    "free": (100, 250_000),
-    "starter": (100, 250_000),
-    "professional": (190, 650_000),
-    "enterprise": (190, 1_000_000),
-}
-"""Requests of a private app in ten seconds and in a day, by plan (HubSpot's changelog: increasing our API limits)."""
-_OAUTH = (Rate("burst", 110, 10),)
-"""An OAuth app's, in each account; a day has no limit of its own (usage guidelines)."""
-_ASSOCIATIONS = Rate("associations", 500_000, DAY, "associations")
-"""Of the requests for associations, which count as requests too; from memory."""
-
-
-class HubSpotConfig(DestinationConfig):
-    """A HubSpot account, by the token of a private app, or as an OAuth app (scopes: crm.objects.*.read, .write,
-    crm.schemas.*.read)."""
-
-    access_token: Secret | None = None
-    """The private app's token."""
-    client_id: str | None = None
-    """The OAuth app's id; goes with client_secret and refresh_token, in place of access_token."""
-    client_secret: Secret | None = None
-    refresh_token: Secret | None = None
-    """What the account's owner granted to the OAuth app."""
-    base_url: str = "https://api.hubapi.com"
-    """Another address, such as a simulation's."""
-    tier: Literal["free", "starter", "professional", "enterprise"] = "free"
-    """The account's plan, which sets the limits; an OAuth app has limits of its own. With an API limit pack: `rate_limits`."""
-    api_version: str = Setting(default="v3", pattern=r"^(v3|\d{4}-\d{2})$")
-    """v3, or a dated version such as 2026-09."""
-
-    known_endpoints: ClassVar = ("associations",)
-
-    @model_validator(mode="after")
-    def _one_credential(self) -> HubSpotConfig:
-        app = (self.client_id, self.client_secret, self.refresh_token)
-        if (self.access_token is None) == (None in app) or (self.access_token is not None and any(app)):
-            raise ValueError("give access_token, or client_id, client_secret and refresh_token")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What batch/read says of keys: records it holds, and keys that it says are not there. Another key is neither."""
-
-    held: Mapping[str, Mapping[str, Any]]
-    gone: tuple[str, ...]
-
-
 class HubSpot(Destination[HubSpotConfig]):
     """One HubSpot account."""
 
@@ -140,7 +84,7 @@ class HubSpot(Destination[HubSpotConfig]):
         batch=dict.fromkeys(
             (Op.UPSERT, Op.UPDATE, Op.INSERT, Op.DELETE), BatchLimits(records=100, bytes=3_000_000)
         ),
-        limits=(Rate("burst", 100, 10), Rate("day", 250_000, DAY), _ASSOCIATIONS),
+        limits=(Rate("burst", 100, 10), Rate("day", 250_000, DAY), ASSOCIATIONS),
         concurrency=10,
         wire=Wire.TEXT,
         moves=True,
@@ -155,9 +99,7 @@ class HubSpot(Destination[HubSpotConfig]):
 
     @property
     def own_limits(self) -> tuple[Rate, ...]:
-        burst, day = _TIERS[self.config.tier]
-        own = _OAUTH if self.config.client_id else (Rate("burst", burst, 10), Rate("day", day, DAY))
-        return (*own, _ASSOCIATIONS)
+        return self.config.own_limits
 
     def endpoints(self, method: str, path: str) -> tuple[str, ...]:
         """Requests for associations have a limit of their own, besides."""
@@ -275,7 +217,7 @@ class HubSpot(Destination[HubSpotConfig]):
         name, keys = batch.identifiers[0], batch.keys
         ids = dict(zip(keys, keys if name == RECORD_ID else batch.remote_ids, strict=True))
         unknown = [key for key in keys if ids[key] is None]
-        found = await self._find(batch.object, name, unknown, ()) if unknown else Found({}, ())
+        found = await find(self, batch.object, name, unknown) if unknown else Found({}, ())
         ids |= {key: str(record["id"]) for key, record in found.held.items()}
         if batch.op is Op.DELETE:
             archived = await self._archive(
@@ -308,61 +250,14 @@ class HubSpot(Destination[HubSpotConfig]):
         between = self._between(object)
         if between is not None:
             return await between.read(object, identifiers, keys)
-        found = await self._find(object, identifiers[0], keys, fields)
-        return {key: inner(record, "properties") for key, record in found.held.items()}
+        found = await find(self, object, identifiers[0], keys, fields)
+        return {key: properties_of(record) for key, record in found.held.items()}
 
     async def lookup(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
     ) -> Mapping[str, Sequence[str | None]]:
-        found = await self._find(object, identifiers[0], keys, ())
+        found = await find(self, object, identifiers[0], keys)
         return {key: (str(record["id"]),) for key, record in found.held.items()}
-
-    async def ids(self, object: str, name: str, values: Iterable[str]) -> Mapping[str, str]:
-        """Record ids by the values of a unique property; a value that nobody has is left out. Record ids stand for
-        themselves."""
-        folded = {value: fold(object, name, value) for value in values}
-        asked = list(dict.fromkeys(folded.values()))
-        found = dict(zip(asked, asked, strict=True)) if name == RECORD_ID else {}
-        most = self.spec.batch[Op.UPDATE].records
-        for start in range(0, 0 if found else len(asked), most):
-            some = await self._find(object, name, asked[start : start + most], ())
-            found |= {key: str(record["id"]) for key, record in some.held.items()}
-        return {value: found[spelling] for value, spelling in folded.items() if spelling in found}
-
-    async def _find(self, object: str, name: str, keys: Sequence[str], fields: Sequence[str]) -> Found:
-        """Records by key through batch/read, which is up to date where search lags. A contact is held under its other
-        e-mails too.
-
-        Raises:
-            Unsettled: HubSpot could not read some of them.
-        """
-        more = [_OTHER_EMAILS] if is_email(object, name) else []
-        body: dict[str, Any] = {
-            "inputs": [{"id": key} for key in keys],
-            "properties": list(dict.fromkeys([name, *fields, *more])),
-            "propertiesWithHistory": [],
-        }
-        answer = await self._post(object, "read", body if name == RECORD_ID else {**body, "idProperty": name})
-        if answer.status == 404:
-            return Found({}, tuple(keys))
-        said, asked = body_of(answer), {fold(object, name, key): key for key in keys}
-        held = {
-            asked[spelling]: record
-            for record in listed(said, "results")
-            if record.get("id") is not None
-            for spelling in (fold(object, name, value) for value in _identifiers(record, name, more))
-            if spelling in asked
-        }
-        lost: list[str] = []
-        for error in listed(said, "errors"):
-            if error.get("category") != NOT_THERE:
-                raise Unsettled(
-                    f"HubSpot could not read every record: {error.get('message')}",
-                    code=str(error.get("category")),
-                )
-            lost += [fold(object, name, value) for value in context(error, "ids")]
-        gone = (asked[it] for it in dict.fromkeys(lost) if it in asked)
-        return Found(held, tuple(key for key in gone if key not in held))
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         return same(field, sent, held)
@@ -383,11 +278,3 @@ def _properties(record: dict[str, Any], several: frozenset[str]) -> dict[str, An
         for name, value in record.items()
         if name != RECORD_ID
     }
-
-
-def _identifiers(record: Mapping[str, Any], name: str, more: Sequence[str]) -> list[str]:
-    """What a record answers to: its identifier, and a contact's other e-mails (joined by semicolons)."""
-    values = inner(record, "properties")
-    own = record.get("id") if name == RECORD_ID else values.get(name)
-    others = (one for other in more for one in str(values.get(other) or "").split(";"))
-    return [one for one in ("" if own is None else str(own), *others) if one]

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import orjson
-
-from backhaul.destinations.hubspot.fields import RECORD_ID, inner, listed
-from backhaul.destinations.kit import Answer, classify_status, retry_after, said_by
+from backhaul.destinations.hubspot.fields import RECORD_ID
+from backhaul.destinations.kit import Answer, classify_status, inner, listed, said_by
 from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Gone, Left, Outcome, Rejected, Retry
 
@@ -50,7 +46,7 @@ def body_of(answer: Answer) -> dict[str, Any]:
 
 
 def context(error: Mapping[str, Any], name: str) -> list[str]:
-    value = inner(error, "context").get(name)
+    value = inner(error, "context", name)
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
@@ -78,7 +74,7 @@ class Sent:
         trace = result.get("objectWriteTraceId")
         if trace is not None:
             return self.traced([trace])
-        held = result.get("id") if self.by == RECORD_ID else inner(result, "properties").get(self.by)
+        held = result.get("id") if self.by == RECORD_ID else inner(result, "properties", self.by)
         return self.valued([held])
 
     def of_error(self, error: Mapping[str, Any]) -> list[int]:
@@ -120,13 +116,13 @@ def classify(answer: Answer) -> BackhaulError | None:
     """What an answer means for the request as a whole; a 404 that says so of records is read by its body."""
     if 200 <= answer.status < 300:
         return None
-    body, message = _said(answer), said_by(answer)
+    body, message = answer.members(), said_by(answer)
     category = str(body.get("category") or body.get("errorType") or "")
     said = f"HTTP {answer.status}: {message}" if message else f"HTTP {answer.status}"
     if answer.status == 429:
         return Throttled(said, code=str(body.get("policyName") or category or 429), after=_wait(answer, body))
     if answer.status in (423, 477):
-        wait = retry_after(answer.headers) or (_LOCKED if answer.status == 423 else _INTERVAL)
+        wait = answer.retry_after() or (_LOCKED if answer.status == 423 else _INTERVAL)
         return Throttled(said, code=category or str(answer.status), after=wait)
     if answer.status == 401:
         return Halt(
@@ -145,43 +141,25 @@ def classify(answer: Answer) -> BackhaulError | None:
     return Refused(said, code=category or str(answer.status)) if isinstance(error, Refused) else error
 
 
-def _said(answer: Answer) -> dict[str, Any]:
-    """The body of an error; {} where it is a page."""
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
 def _wait(answer: Answer, body: Mapping[str, Any]) -> float:
     """Seconds: what the answer says, else until midnight for the daily limit, else the burst window."""
-    after = retry_after(answer.headers)
+    after = answer.retry_after()
     if after is not None:
         return after
     if body.get("policyName") == "DAILY" or "daily" in str(body.get("message", "")).lower():
-        return _until_midnight(answer)
+        return answer.until_midnight()
     interval = answer.headers.get("x-hubspot-ratelimit-interval-milliseconds", "")
     return int(interval) / 1000 if interval.isdecimal() else _INTERVAL
 
 
 def left_today(answer: Answer, ours: Callable[[int, int], int]) -> Mapping[float, Left]:
-    """The account's daily quota, which all its private apps share; answers to OAuth requests do not name it."""
+    """The account's daily quota, which all its private apps share; answers to OAuth requests do not name it. No answer names
+    the account's zone."""
     quota, said = (answer.headers.get(f"x-hubspot-ratelimit-daily{of}", "") for of in ("", "-remaining"))
     if not said.isdecimal():
         return {}
     rest = ours(int(said), int(quota)) if quota.isdecimal() else int(said)
-    return {DAY: Left(rest, _until_midnight(answer))}
-
-
-def _until_midnight(answer: Answer) -> float:
-    """Seconds to the end of the day in UTC, from the answer's own date: no answer names the account's zone."""
-    try:
-        now = parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
-    except (KeyError, ValueError):
-        now = datetime.now(UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return (midnight - now).total_seconds()
+    return {DAY: Left(rest, answer.until_midnight())}
 
 
 def _scopes(body: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import orjson
 
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of, context, refused
-from backhaul.destinations.hubspot.fields import RECORD_ID, inner, listed
-from backhaul.destinations.kit import Answer, Batch, Http, no_such_object
+from backhaul.destinations.hubspot.fields import RECORD_ID
+from backhaul.destinations.hubspot.finding import Account, ids_of
+from backhaul.destinations.kit import Answer, Batch, inner, listed, no_such_object
 from backhaul.errors import Halt, Refused
 from backhaul.types import (
     BatchLimits,
@@ -33,19 +34,6 @@ Pair = tuple[str, str]
 """The record ids of an association's two ends."""
 _NAMED = re.compile(r"=(\d+) is not valid")
 """How a refused association names the end that is wrong, in its message alone (recorded)."""
-
-
-class Account(Protocol):
-    """What is needed of the connection."""
-
-    http: Http
-
-    def path(self, room: str, *more: str) -> str: ...
-
-    async def describe(self, object: str) -> ObjectSchema: ...
-
-    async def ids(self, object: str, name: str, values: Iterable[str]) -> Mapping[str, str]:
-        """Record ids by the values of a unique property; a value that nobody has is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +157,7 @@ class Associations:
         }
 
     async def _ids(self, kind: str, end: str, values: Iterable[str]) -> Mapping[str, str]:
-        return await self.account.ids(kind, end.partition(".")[2] or RECORD_ID, values)
+        return await ids_of(self.account, kind, end.partition(".")[2] or RECORD_ID, values)
 
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
@@ -191,13 +179,13 @@ class Associations:
             results = listed(body_of(await self._post("read", inputs[:1000])), "results")
             inputs = inputs[1000:]
             for result in results:
-                one = str(inner(result, "from").get("id"))
+                one = str(inner(result, "from", "id"))
                 held |= {
                     (one, str(to.get("toObjectId")))
                     for to in listed(result, "to")
                     if not types or types & {kind.get("typeId") for kind in listed(to, "associationTypes")}
                 }
-                after = inner(inner(result, "paging"), "next").get("after")
+                after = inner(result, "paging", "next", "after")
                 inputs += [{"id": one, "after": str(after)}] if after else []
         return held
 
@@ -229,5 +217,7 @@ def _outcomes(body: Mapping[str, Any], pairs: Mapping[str, Pair]) -> list[Outcom
 
 def _ends_of(result: Mapping[str, Any]) -> Pair:
     """The ends of an association that was made: of the default type, or with a label."""
-    one = inner(result, "from").get("id", result.get("fromObjectId"))
-    return str(one), str(inner(result, "to").get("id", result.get("toObjectId")))
+    one, other = inner(result, "from", "id"), inner(result, "to", "id")
+    if one is None or other is None:
+        one, other = result.get("fromObjectId"), result.get("toObjectId")
+    return str(one), str(other)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
-from backhaul.destinations.kit import plain
+from backhaul.destinations.kit import inner, listed, moment, plain
 from backhaul.types import Field, FieldType
 
 RECORD_ID = "hs_object_id"
@@ -26,18 +25,6 @@ SEVERAL = "enumeration/checkbox"
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 
 
-def listed(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The objects of a list; none where there is no list."""
-    found = body.get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
-def inner(body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The object under a name; empty where there is none."""
-    found = body.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def is_email(object: str, name: str) -> bool:
     """Whether this is the e-mail that identifies a contact, without regard to case."""
     return name == "email" and object.lower() in _CONTACTS
@@ -47,7 +34,7 @@ def field_of(item: Mapping[str, Any], object: str) -> Field:
     """A property, as the properties endpoint describes it. The e-mail of a contact is unique though it does not say so."""
     name, kind = str(item["name"]), str(item.get("type"))
     native = f"{kind}/{item['fieldType']}" if item.get("fieldType") else kind
-    fixed = item.get("calculated") or inner(item, "modificationMetadata").get("readOnlyValue")
+    fixed = item.get("calculated") or inner(item, "modificationMetadata", "readOnlyValue")
     options = tuple(str(option["value"]) for option in listed(item, "options") if "value" in option)
     closed = kind == "enumeration" and native != SEVERAL and not item.get("externalOptions") and options
     email = is_email(object, name)
@@ -101,8 +88,4 @@ def _moment(text: str) -> datetime | None:
     """A date or an instant: milliseconds since 1970 or ISO 8601, in UTC where it names no zone."""
     if re.fullmatch(r"-?\d{1,14}", text):
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(text))
-    if _MOMENT.fullmatch(text):
-        with suppress(ValueError):  # such as a 30th of February
-            moment = datetime.fromisoformat(text)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return None
+    return moment(text) if _MOMENT.fullmatch(text) else None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of
-from backhaul.destinations.hubspot.associations import Account
-from backhaul.destinations.hubspot.fields import RECORD_ID, inner, listed
-from backhaul.destinations.kit import Batch
+from backhaul.destinations.hubspot.fields import RECORD_ID
+from backhaul.destinations.hubspot.finding import Account, ids_of
+from backhaul.destinations.kit import Batch, inner, listed
 from backhaul.errors import Halt
 from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
 
@@ -36,10 +36,10 @@ class Members:
         answer = await self.account.http.request("GET", self.account.path("lists", self.list))
         if answer.status == 404:
             raise Halt(f"HubSpot has no list {self.list!r}", hint="lists go by their id, as in lists/42")
-        found = inner(body_of(answer), "list")
-        if found.get("processingType") == "DYNAMIC":
+        found = body_of(answer)
+        if inner(found, "list", "processingType") == "DYNAMIC":
             raise Halt(f"list {self.list} is dynamic: HubSpot fills it itself", hint="name a static list")
-        return str(found.get("objectTypeId"))
+        return str(inner(found, "list", "objectTypeId"))
 
     async def describe(self, object: str) -> ObjectSchema:
         fields = (await self.account.describe(await self._kind())).fields.values()
@@ -49,7 +49,7 @@ class Members:
     async def write(self, batch: Batch) -> Outcomes:
         """An answer of 200 leaves out in silence who was a member already; who does not exist is in a list of its own."""
         (name,) = batch.identifiers
-        found = await self.account.ids(await self._kind(), name, batch.keys)
+        found = await ids_of(self.account, await self._kind(), name, batch.keys)
         ids = {key: found.get(key) for key in batch.keys}
         known = dict(zip(batch.keys, batch.remote_ids, strict=True))
         if batch.op is Op.DELETE:
@@ -80,7 +80,7 @@ class Members:
     ) -> dict[str, dict[str, Any]]:
         """Record by record: the lists that it is in."""
         kind = await self._kind()
-        found = await self.account.ids(kind, identifiers[0], keys)
+        found = await ids_of(self.account, kind, identifiers[0], keys)
         held = {}
         for key, one in found.items():
             path = self.account.path("lists", "records", kind, one, "memberships")

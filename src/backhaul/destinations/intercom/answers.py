@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import orjson
-
-from backhaul.destinations.kit import Answer, classify_status, reset_after
+from backhaul.destinations.kit import Answer, classify_status, listed
 from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Left
 
@@ -36,12 +32,8 @@ def _words(error: Mapping[str, Any]) -> str:
 
 
 def _errors(answer: Answer) -> list[dict[str, Any]]:
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return []
-    listed = body.get("errors") if isinstance(body, dict) and body.get("type") == "error.list" else None
-    return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    body = answer.members()
+    return listed(body, "errors") if body.get("type") == "error.list" else []
 
 
 def record_of(answer: Answer) -> dict[str, Any]:
@@ -73,7 +65,7 @@ def classify(answer: Answer) -> BackhaulError | None:
     if 200 <= status < 300 or (status in _OF_RECORDS and code):
         return None
     if status == 429:
-        after = reset_after(answer.headers)
+        after = answer.reset_after()
         return Throttled(f"HTTP 429: {said or 'rate limit'}", code=code or "429", after=after)
     if status in (402, 403) or code == "api_plan_restricted":
         return Halt(f"Intercom refuses this: HTTP {status}: {said}", hint="does the app have the permission?")
@@ -100,12 +92,5 @@ def left_in_window(answer: Answer) -> Mapping[float, Left]:
     reset = answer.headers.get("x-ratelimit-reset", "")
     if not remaining.isdecimal() or not reset.isdecimal():
         return {}
-    ends = int(reset) - _now(answer)
+    ends = int(reset) - answer.moment()
     return {WINDOW: Left(int(remaining), min(ends, WINDOW))} if ends > 0 else {}
-
-
-def _now(answer: Answer) -> float:
-    try:
-        return parsedate_to_datetime(answer.headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return time.time()

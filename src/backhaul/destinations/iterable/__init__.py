@@ -15,7 +15,7 @@ import orjson
 from pydantic import Field as Setting
 
 from backhaul.destinations.iterable import catalogs
-from backhaul.destinations.iterable.answers import WHO, code, inner, member, outcomes
+from backhaul.destinations.iterable.answers import WHO, code, member, outcomes
 from backhaul.destinations.kit import (
     Answer,
     Batch,
@@ -26,6 +26,7 @@ from backhaul.destinations.kit import (
     Spec,
     Unsupported,
     classify_status,
+    inner,
     no_such_object,
     said_by,
 )
@@ -207,7 +208,7 @@ class Iterable(Destination[IterableConfig]):
             user = answer.json().get("user") if answer.status < 400 else None
             if user:
                 held = {**user.get("dataFields", {}), **{who: user[who] for who in WHO if user.get(who)}}
-                found[key] = {name: inner(held, name) for name in fields}
+                found[key] = {name: inner(held, *name.split(".")) for name in fields}
         return found
 
     def classify(self, answer: Answer) -> BackhaulError | None:

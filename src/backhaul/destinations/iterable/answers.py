@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
-from backhaul.destinations.kit import Answer, Batch
+from backhaul.destinations.kit import Answer, Batch, inner
 from backhaul.errors import Halt, Unsettled
 from backhaul.types import Delivered, Outcome, Rejected
 
@@ -22,12 +20,6 @@ _SAID = {
 }
 
 
-def inner(held: Any, name: str) -> Any:
-    for part in name.split("."):
-        held = held.get(part) if isinstance(held, dict) else None
-    return held
-
-
 def member(answer: Answer, name: str, kind: type) -> Any:
     """Raises: Unsettled: the answer has no such member."""
     body = answer.json()
@@ -38,11 +30,7 @@ def member(answer: Answer, name: str, kind: type) -> Any:
 
 
 def code(answer: Answer) -> str:
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return ""
-    return str(body.get("code") or "") if isinstance(body, dict) else ""
+    return str(answer.members().get("code") or "")
 
 
 def outcomes(batch: Batch, answer: Answer) -> Iterator[Outcome]:
@@ -64,7 +52,9 @@ def outcomes(batch: Batch, answer: Answer) -> Iterator[Outcome]:
         return
     dropped = list(body.get("filteredOutFields") or ())
     for key, record in zip(batch.keys, batch.records(), strict=True) if dropped else ():
-        if key not in failed and (lost := [name for name in dropped if inner(record, name) is not None]):
+        if key not in failed and (
+            lost := [name for name in dropped if inner(record, *name.split(".")) is not None]
+        ):
             failed[key] = "filteredOutFields"
             yield Rejected(
                 key,

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from backhaul.destinations.iterable.answers import code, inner, member
-from backhaul.destinations.kit import Batch, Http, no_such_object
+from backhaul.destinations.iterable.answers import code, member
+from backhaul.destinations.kit import Batch, Http, inner, no_such_object
 from backhaul.errors import Unsettled
 from backhaul.types import Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import orjson
@@ -33,6 +34,75 @@ class Answer:
                 f"HTTP {self.status} with a body that is not JSON ({kind}, {len(self.body)} bytes)"
             ) from None
 
+    def members(self) -> dict[str, Any]:
+        """The body where it is a JSON object, {} where it is anything else: for what an error says of itself."""
+        try:
+            body = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return body if isinstance(body, dict) else {}
+
+    def moment(self) -> float:
+        """When it was given, in Unix time, by its own date: this machine's clock may be wrong."""
+        import time
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return parsedate_to_datetime(self.headers["date"]).timestamp()
+        except (KeyError, ValueError):
+            return time.time()
+
+    def retry_after(self) -> float | None:
+        """Seconds of a Retry-After header: a number (also a fraction) or an HTTP date (RFC 9110, 10.2.3), which is
+        read against the answer's own Date where it has one."""
+        from email.utils import parsedate_to_datetime
+
+        value = self.headers.get("retry-after", "").strip()
+        if not value:
+            return None
+        try:
+            seconds = float(value)
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - self.moment()
+            except (ValueError, TypeError):
+                return None
+        return max(seconds, 0.0) if seconds < float("inf") else None
+
+    def reset_after(self) -> float | None:
+        """Seconds until a used-up window opens: Retry-After, else RateLimit-Reset in seconds
+        (draft-ietf-httpapi-ratelimit-headers-07, 5.3), else X-RateLimit-Reset where it can only be a moment (Unix time)."""
+        after = self.retry_after()
+        if after is not None:
+            return after
+        for name, least, most in (("ratelimit-reset", 0.0, 1e6), ("x-ratelimit-reset", 1e9, 1e10)):
+            try:
+                value = float(self.headers.get(name, ""))
+            except ValueError:
+                continue
+            if least <= value <= most:
+                return value if least == 0 else max(value - self.moment(), 0.0)
+        return None
+
+    def until_midnight(self, zone: tzinfo = UTC) -> float:
+        """Seconds from when it was given to the end of the day in a zone: a daily quota begins anew then."""
+        now = datetime.fromtimestamp(self.moment(), zone)
+        midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        return (midnight - now).total_seconds()
+
+
+def listed(members: Any, name: str) -> list[dict[str, Any]]:
+    """The objects in a list of an object; none where there is no list."""
+    found = members.get(name) if isinstance(members, dict) else None
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def inner(held: Any, *names: str) -> Any:
+    """A member of a member; None where there is none."""
+    for name in names:
+        held = held.get(name) if isinstance(held, dict) else None
+    return held
+
 
 def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
     """The reading of a status code that holds for most HTTP APIs (RFC 9110; RFC 6585 for 429)."""
@@ -41,9 +111,9 @@ def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
         return None
     said = message or said_by(answer)
     text = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-    after = retry_after(answer.headers)
+    after = answer.retry_after()
     if status == 429:
-        return Throttled(text, code=str(status), after=reset_after(answer.headers))
+        return Throttled(text, code=str(status), after=answer.reset_after())
     if status == 503 and after is not None:
         return Throttled(text, code=str(status), after=after)
     if status in (401, 403):
@@ -79,50 +149,3 @@ def said_by(answer: Answer, limit: int = 300) -> str:
                 said = body[name]
                 return (said if isinstance(said, str) else orjson.dumps(said).decode())[:limit]
     return orjson.dumps(body).decode()[:limit] if body else ""
-
-
-def reset_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds until a used-up window opens: Retry-After, else RateLimit-Reset in seconds
-    (draft-ietf-httpapi-ratelimit-headers-07, 5.3), else X-RateLimit-Reset where it can only be a moment (Unix time)."""
-    after = retry_after(headers, now)
-    if after is not None:
-        return after
-    for name, least, most in (("ratelimit-reset", 0.0, 1e6), ("x-ratelimit-reset", 1e9, 1e10)):
-        try:
-            value = float(headers.get(name, ""))
-        except ValueError:
-            continue
-        if least <= value <= most:
-            return value if least == 0 else max(value - _moment(headers, now), 0.0)
-    return None
-
-
-def _moment(headers: Mapping[str, str], now: float | None) -> float:
-    """When an answer was given, by its own date: this machine's clock may be wrong."""
-    import time
-    from email.utils import parsedate_to_datetime
-
-    if now is not None:
-        return now
-    try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return time.time()
-
-
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds of a Retry-After header: a number (also a fraction) or an HTTP date (RFC 9110, 10.2.3), which is
-    read against the answer's own Date where it has one."""
-    from email.utils import parsedate_to_datetime
-
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - _moment(headers, now)
-        except (ValueError, TypeError):
-            return None
-    return max(seconds, 0.0) if seconds < float("inf") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -34,3 +35,17 @@ def plain_number(value: Any) -> Any:
         return Decimal(str(value))
     except InvalidOperation:
         return value
+
+
+def moment(value: Any) -> datetime | None:
+    """A date or an instant of ISO 8601, in UTC where it names no zone; None where it is neither."""
+    with suppress(ValueError):
+        found = datetime.fromisoformat(str(value))
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return None
+
+
+def same_moment(one: Any, other: Any, precision: timedelta) -> bool:
+    """Whether both are dates or instants, less than `precision` apart: many APIs keep no fractions, or fewer digits."""
+    first, second = moment(one), moment(other)
+    return first is not None and second is not None and abs(first - second) < precision

@@ -23,10 +23,11 @@ from backhaul.destinations.kit import (
     Spec,
     Unsupported,
     classify_status,
+    inner,
     no_such_object,
 )
 from backhaul.destinations.klaviyo import events, lists
-from backhaul.destinations.klaviyo.answers import errors_of, inner, key_at, place_of, refused_by_place
+from backhaul.destinations.klaviyo.answers import errors_of, key_at, place_of, refused_by_place
 from backhaul.errors import BackhaulError, Halt, Refused, Unsettled
 from backhaul.types import (
     BatchLimits,

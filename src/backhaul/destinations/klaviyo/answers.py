@@ -6,28 +6,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from backhaul.destinations.kit import Answer
+from backhaul.destinations.kit import Answer, inner, listed
 from backhaul.types import Outcome, Rejected, Retry
 
 _PLACE = re.compile(r"/data/attributes/(?:profiles|events-bulk-create)/data/(\d+)(?:/|$)")
 
 
-def inner(held: Any, *names: str) -> Any:
-    """A member of a member; None where there is none."""
-    for name in names:
-        held = held.get(name) if isinstance(held, dict) else None
-    return held
-
-
 def errors_of(answer: Answer) -> list[dict[str, Any]]:
     """The errors of an answer; none where it is of another form."""
-    try:
-        said = inner(orjson.loads(answer.body), "errors")
-    except orjson.JSONDecodeError:
-        return []
-    return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    return listed(answer.members(), "errors")
 
 
 def place_of(error: Mapping[str, Any]) -> int | None:

@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 import orjson
 
-from backhaul.destinations.kit import Batch, Http, no_such_object
-from backhaul.destinations.klaviyo.answers import inner
+from backhaul.destinations.kit import Batch, Http, inner, no_such_object
 from backhaul.errors import Halt, Unsettled
 from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
 

@@ -8,13 +8,9 @@ have a `seq`, those of lists the lead's id.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
+from datetime import timedelta, timezone
 from typing import Any
-
-import orjson
 
 from backhaul.destinations.kit import Answer, classify_status
 from backhaul.errors import BackhaulError, Expired, Halt, NotApplied, Refused, Throttled, Unsettled
@@ -78,7 +74,7 @@ def classify(answer: Answer) -> BackhaulError | None:
     if code == "606":
         return Throttled(text, code=code, after=_window(said))
     if code == "607":
-        return Throttled(text, code=code, after=until_midnight(answer.headers))
+        return Throttled(text, code=code, after=answer.until_midnight(_CENTRAL))
     if code == "615":
         return Throttled(text, code=code)
     if code in _HALTS:
@@ -93,7 +89,7 @@ def classify(answer: Answer) -> BackhaulError | None:
 
 def _error(answer: Answer) -> tuple[str, str]:
     """The code and the words of the first error; '' where the answer is not `success: false`."""
-    body = _object(answer)
+    body = answer.members()
     if body.get("success") is not False:
         return "", ""
     errors = body.get("errors") or [{}]
@@ -101,39 +97,20 @@ def _error(answer: Answer) -> tuple[str, str]:
     return str(first.get("code") or "?"), str(first.get("message") or "no message")
 
 
-def _object(answer: Answer) -> dict[str, Any]:
-    """The body; {} where it is no JSON object."""
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
 def _window(said: str) -> float:
     found = _SECONDS.search(said)
     return float(found[1]) if found else _WINDOW
 
 
-def until_midnight(headers: Mapping[str, str]) -> float:
-    """Seconds until the daily quota begins anew, by the answer's own clock where it tells the time."""
-    try:
-        now = parsedate_to_datetime(headers["date"]).astimezone(_CENTRAL)
-    except (KeyError, ValueError):
-        now = datetime.fromtimestamp(time.time(), UTC).astimezone(_CENTRAL)
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight - now).total_seconds()
-
-
 def left_today(answer: Answer, quota: int, ours: Callable[[int, int], int]) -> Mapping[float, Left]:
     """What the instance has left of a day of so many calls, where an answer says how many all its callers have made (guide:
     Usage). No other answer says anything of it."""
-    found = _object(answer).get("result") if b'"users"' in answer.body else None
+    found = answer.members().get("result") if b'"users"' in answer.body else None
     today = found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else {}
     total = today.get("total")
     if not isinstance(total, int) or not isinstance(today.get("users"), list):
         return {}
-    return {DAY: Left(ours(max(quota - total, 0), quota), until_midnight(answer.headers))}
+    return {DAY: Left(ours(max(quota - total, 0), quota), answer.until_midnight(_CENTRAL))}
 
 
 def page(answer: Answer) -> tuple[list[dict[str, Any]], str]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any
 
-from backhaul.destinations.kit import plain
+from backhaul.destinations.kit import plain, same_moment
 from backhaul.types import Field, FieldType
 
 _TYPES = {
     "boolean": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME, "integer": FieldType.INTEGER,
     "score": FieldType.INTEGER, "percent": FieldType.INTEGER, "float": FieldType.NUMBER, "currency": FieldType.NUMBER,
 }  # fmt: skip
+_SECOND = timedelta(seconds=1)
 _LONGEST = {"text": 30_000}
 """Where a description has no length. Of a text area these are bytes, and so characters at most."""
 
@@ -83,13 +83,6 @@ def same(field: Field, sent: Any, held: Any) -> bool:
     if one == other:
         return True
     if field.type is FieldType.DATETIME and one is not None and other is not None:
-        first, second = _moment(str(one)), _moment(str(other))
-        return first is not None and first == second
+        first, second = (str(each).replace("Z+", "+") for each in (one, other))
+        return same_moment(first, second, _SECOND)
     return isinstance(one, str) and isinstance(other, str) and one.strip() == other.strip()
-
-
-def _moment(text: str) -> datetime | None:
-    with suppress(ValueError):
-        moment = datetime.fromisoformat(text.replace("Z+", "+"))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
-    return None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
-from backhaul.destinations.kit import plain
+from backhaul.destinations.kit import plain, same_moment
 from backhaul.types import Field, FieldType
 
 RECORD_ID = "Id"
@@ -17,6 +16,8 @@ _UNLOCKED = ("OwnerId", "RecordTypeId")
 """References of every object that no write locks by itself."""
 _NUMBERS = ("int", "long", "double", "currency", "percent")
 _TYPES = {"boolean": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME}
+_SECOND = timedelta(seconds=1)
+"""Salesforce keeps no fractions of one."""
 _SHORT_ID = 15
 """Characters of an id that tell records apart; the last three of eighteen are a checksum."""
 
@@ -108,8 +109,7 @@ def same(field: Field, sent: Any, held: Any) -> bool:
     if isinstance(one, Decimal) and isinstance(other, Decimal):
         return _rounded(field, one) == _rounded(field, other)
     if field.type is FieldType.DATETIME and one is not None and other is not None:
-        first, second = _moment(str(one)), _moment(str(other))
-        return first is not None and first == second
+        return same_moment(one, other, _SECOND)
     first_text, second_text = str(one or "").strip(), str(other or "").strip()
     if field.native_type == "multipicklist":
         return set(first_text.split(";")) == set(second_text.split(";"))
@@ -130,11 +130,3 @@ def _decimal(value: Any) -> Decimal:
         return Decimal(str(value))
     except InvalidOperation:
         return Decimal("NaN")
-
-
-def _moment(text: str) -> datetime | None:
-    """An instant to the second: Salesforce keeps no fractions."""
-    with suppress(ValueError):
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
-    return None

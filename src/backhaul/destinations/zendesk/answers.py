@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-from backhaul.destinations.kit import Answer, classify_status, retry_after, said_by
+from backhaul.destinations.kit import Answer, classify_status, said_by
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Left, Outcome, Rejected, Retry
 
@@ -18,11 +16,8 @@ _ONE_RECORD = "updating a single unique"
 
 def said(answer: Answer) -> tuple[str, str]:
     """The code and the words of an error; details name each attribute (recorded: RecordInvalid)."""
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return "", said_by(answer)
-    if not isinstance(body, dict):
+    body = answer.members()
+    if not body:
         return "", said_by(answer)
     error = body.get("error")
     if isinstance(error, dict):
@@ -61,7 +56,7 @@ def of_one_record(answer: Answer) -> bool:
 
 
 def not_now(key: str, answer: Answer) -> Retry:
-    return Retry(key, said_by(answer), retry_after(answer.headers))
+    return Retry(key, said_by(answer), answer.retry_after())
 
 
 def classify(answer: Answer) -> BackhaulError | None:
@@ -74,7 +69,7 @@ def classify(answer: Answer) -> BackhaulError | None:
         return None
     text = f"HTTP {status}: {code} {words}".strip()
     if status == 429:
-        return Throttled(text, code=code or "429", after=retry_after(answer.headers) or _resets(answer))
+        return Throttled(text, code=code or "429", after=answer.retry_after() or _resets(answer))
     if status == 401:
         return Halt(
             f"Zendesk does not accept the credentials: {words or code or 'HTTP 401'}",
