@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from backhaul.changes import Stage, code
-from backhaul.engine import number
+from backhaul.engine import number, spill_folder
 from backhaul.failpoints import failpoint
 from backhaul.ledger.diff import FORGET, identity
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import note_mapping
 from backhaul.mapping.mapping import Mapping
-from backhaul.sql import ident
+from backhaul.sql import ident, literal
 from backhaul.types import Nulls, Op
 
 _ACKNOWLEDGED, _UNKNOWN = code(Stage.ACKNOWLEDGED), code(Stage.UNKNOWN)
-_AT_ONCE = 100_000
-"""Rows."""
+_AT_ONCE, _IDS_AT_ONCE = 500_000, 50_000
+"""Rows that take memory together: on their way into the ledger, and while the ids that the destination gave them are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ def fold(
     Raises:
         StateError: the ledger file cannot be written.
     """
+    pa.default_memory_pool().release_unused()  # what was sent was in it, and the engine counts on that room
     with ledger.writing(engine) as view:
         if view.has_folded(plan.id):
             return
@@ -57,12 +58,10 @@ def fold(
             _erase_values(view, mapping)
         found = list(settlements)
         stages = {item.status for item in found}
-        everything = _settled_table(engine, plan, found)
-        if everything:
-            source = f"(SELECT *, 0 AS status, NULL::VARCHAR AS new_id FROM {plan.rows_sql})"
-        else:
-            settled = "JOIN temp.main.settled AS s ON p.file_row_number = s.row"
-            source = f"(SELECT p.*, s.status, s.new_id FROM {plan.rows_sql} AS p {settled})"
+        everything = _is_everything(plan, found)
+        if not everything:
+            _write_settled(engine, found)
+        source = _source(plan, everything)
         keys = ", ".join(key.column for key in mapping.keys)
         view.touch(None if plan.first else f"SELECT {keys} FROM {source}")
         if plan.forgotten:
@@ -71,7 +70,7 @@ def fold(
             _remove(view, mapping, absent)
         handed_over = not plan.first and _find_taken(view, mapping, plan, source)
         if everything or Stage.ACKNOWLEDGED in stages:
-            _acknowledge(view, mapping, source, first=plan.first, values=ledger.values)
+            _acknowledge(view, mapping, plan, everything, values=ledger.values)
         if Stage.UNKNOWN in stages:
             _doubt(view, mapping, source)
         if handed_over:
@@ -81,24 +80,36 @@ def fold(
             note_mapping(view, plan.mapping, complete=complete)
         engine.execute(f"INSERT INTO {ALIAS}.folded VALUES (?)", [plan.id])
         failpoint("folding")
-    if not everything:
-        engine.execute("DROP TABLE IF EXISTS temp.main.settled")
 
 
-def _settled_table(engine: duckdb.DuckDBPyConnection, plan: Plan, found: Sequence[Settlement]) -> bool:
-    """Fills temp.settled; or answers True when every row of the plan was delivered and no ids came back."""
+def _is_everything(plan: Plan, found: Sequence[Settlement]) -> bool:
+    """Whether every row of the plan was delivered, and no ids came back."""
     plain = all(
         item.status is Stage.ACKNOWLEDGED and not item.except_rows and not item.remote_ids for item in found
     )
-    if (
-        plain
-        and not plan.refused
-        and not plan.forgotten
-        and sum(item.high - item.low for item in found) == plan.total
-    ):
-        return True
-    _fill_settled(engine, found)
-    return False
+    delivered = sum(item.high - item.low for item in found)
+    return plain and not plan.refused and not plan.forgotten and delivered == plan.total
+
+
+def _source(plan: Plan, everything: bool, low: int = 0, high: int | None = None) -> str:
+    """SQL of a plan's rows [low, high) with what became of them; of all of them where there is no `high`."""
+    rows = (
+        plan.rows_sql
+        if high is None
+        else f"(SELECT * FROM {plan.rows_sql} WHERE {_within('file_row_number', low, high)})"
+    )
+    if everything:
+        return f"(SELECT *, {_ACKNOWLEDGED} AS status, NULL::VARCHAR AS new_id FROM {rows})"
+    settled = (
+        "temp.main.settled" if high is None else f"(FROM temp.main.settled WHERE {_within('row', low, high)})"
+    )
+    return (
+        f"(SELECT p.*, s.status, s.new_id FROM {rows} AS p JOIN {settled} AS s ON p.file_row_number = s.row)"
+    )
+
+
+def _within(column: str, low: int, high: int) -> str:
+    return f"{column} >= {low} AND {column} < {high}"
 
 
 def _slices(found: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
@@ -106,40 +117,42 @@ def _slices(found: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
     low = rows = 0
     for place, item in enumerate(found):
         rows += item.high - item.low if item.remote_ids else 0
-        if rows >= _AT_ONCE:
+        if rows >= _IDS_AT_ONCE:
             yield found[low : place + 1]
             low, rows = place + 1, 0
     if low < len(found):
         yield found[low:]
 
 
-def _fill_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement]) -> None:
-    engine.execute("CREATE OR REPLACE TEMP TABLE settled (row BIGINT, status UTINYINT, new_id VARCHAR)")
-    for some in _slices(found):
+def _write_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement]) -> None:
+    """temp.settled: what became of each row, as a view of files: a table of so many ids would fill the memory."""
+    folder = Path(tempfile.mkdtemp(prefix="settled-", dir=spill_folder(engine)))
+    for place, some in enumerate(_slices(found) if found else [()]):
         ranges = pa.table({
             "low": pa.array([item.low for item in some], pa.int64()),
             "high": pa.array([item.high for item in some], pa.int64()),
             "status": pa.array([code(item.status) for item in some], pa.uint8()),
-            "ids": pa.array([orjson.loads(item.remote_ids or "null") for item in some], pa.list_(pa.string())),
+            "ids": pa.array([item.remote_ids for item in some], pa.string()),
         })  # fmt: skip
+        excepted = pa.table({"row": pa.array([row for item in some for row in item.except_rows], pa.int64())})
         engine.register("ranges_now", ranges)
+        engine.register("excepted_now", excepted)
+        ids = """unnest(from_json(ids, '["VARCHAR"]'))"""
+        each = f"SELECT unnest(range(low, high)) AS row, status, {ids} AS new_id FROM ranges_now"
+        kept = f"status <> {_ACKNOWLEDGED} OR row NOT IN (SELECT row FROM excepted_now)"
         engine.execute(
-            "INSERT INTO temp.main.settled SELECT unnest(range(low, high)), status, unnest(ids) FROM ranges_now"
+            f"COPY (FROM ({each}) WHERE {kept}) TO {literal(str(folder / f'{place}.parquet'))} "
+            "(FORMAT parquet, COMPRESSION snappy)"
         )
         engine.unregister("ranges_now")
-    excepted = pa.table({"row": pa.array([row for item in found for row in item.except_rows], pa.int64())})
-    if excepted.num_rows:
-        engine.register("excepted_now", excepted)
-        engine.execute(
-            f"DELETE FROM temp.main.settled WHERE status = {_ACKNOWLEDGED} AND row IN (SELECT row FROM excepted_now)"
-        )
         engine.unregister("excepted_now")
+    files = literal(str(folder / "*.parquet"))
+    engine.execute(f"CREATE OR REPLACE TEMP VIEW settled AS FROM read_parquet({files})")
 
 
-def _acknowledge(view: LedgerView, mapping: Mapping, source: str, *, first: bool, values: bool) -> None:
-    delivered = f"{source} WHERE status = {_ACKNOWLEDGED}"
-    if not first:
-        _remove(view, mapping, delivered)
+def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: bool, *, values: bool) -> None:
+    if not plan.first:
+        _remove(view, mapping, f"{_source(plan, everything)} WHERE status = {_ACKNOWLEDGED}")
     keys = [key.column for key in mapping.keys]
     stored = [
         "NULL" if not values and not field.identifier
@@ -147,11 +160,13 @@ def _acknowledge(view: LedgerView, mapping: Mapping, source: str, *, first: bool
         else ident(field.column)
         for field in mapping.fields
     ]  # fmt: skip
-    view.engine.execute(
-        f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {_ACKNOWLEDGED}, "
-        f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
-        f"CASE WHEN _again = {code(Stage.RETRY)} THEN now()::TIMESTAMP END, {', '.join(stored)} FROM {delivered} AND _change <> 2"
-    )
+    for low in range(0, max((segment.high for segment in plan.segments), default=0), _AT_ONCE):
+        view.engine.execute(
+            f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {_ACKNOWLEDGED}, "
+            f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
+            f"CASE WHEN _again = {code(Stage.RETRY)} THEN now()::TIMESTAMP END, {', '.join(stored)} "
+            f"FROM {_source(plan, everything, low, low + _AT_ONCE)} WHERE status = {_ACKNOWLEDGED} AND _change <> 2"
+        )
 
 
 def _doubt(view: LedgerView, mapping: Mapping, source: str) -> None:
@@ -228,10 +243,10 @@ def resettle(
     keys = [key.column for key in mapping.keys]
     same = " AND ".join(f"acked.{key} = s.{key}" for key in keys)
     unknown = f"acked._state = {_UNKNOWN} AND acked._at IS NULL AND {same}"
-    _fill_settled(engine, found)
     settled = "JOIN temp.settled AS d ON p.file_row_number = d.row"
     source = f"(SELECT p.*, d.status, d.new_id FROM {plan.rows_sql} AS p {settled}) AS s"
     with ledger.writing(engine) as view:
+        _write_settled(engine, found)
         view.touch(f"SELECT {', '.join(keys)} FROM {source}")
         kept = [field for field in mapping.fields if field.name in view.shape["fields"]]
         values = [
@@ -250,7 +265,6 @@ def resettle(
         refused = number(engine, f"{gone}{code(Stage.REJECTED)}")
         if number(engine, f"{gone}{code(Stage.RETRY)}"):
             view.set("watermark", None)  # they are creates again, and may lie before it
-    engine.execute("DROP TABLE IF EXISTS temp.settled")
     return acknowledged, refused
 
 
