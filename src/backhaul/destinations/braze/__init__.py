@@ -40,7 +40,9 @@ from backhaul.destinations.kit import (
     Spec,
     Unsupported,
     Wire,
+    listed,
     no_such_object,
+    paged,
 )
 from backhaul.errors import BackhaulError, Halt, Unsettled
 from backhaul.types import (
@@ -160,22 +162,17 @@ class Braze(Destination[BrazeConfig]):
         known = standard_fields()
         if self.config.create_attributes:
             return ObjectSchema(object, known, open=True)
-        custom = [custom_field(item) for item in await self._attributes() if item.get("name")]
+        custom = [custom_field(item) async for item in paged(self._attributes) if item.get("name")]
         return ObjectSchema(object, known | {field.name: field for field in custom}, open=False)
 
-    async def _attributes(self) -> list[Mapping[str, Any]]:
-        """All custom attributes; a page has 50, and the Link header the way to the next."""
-        found: list[Mapping[str, Any]] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            params = {"cursor": cursor} if cursor else {}
-            answer = await self.http.request("GET", "/custom_attributes", params=params)
-            listed = body_of(answer).get("attributes")
-            if not isinstance(listed, list):
-                raise Unsettled("Braze's answer has no list of attributes")
-            found += [item for item in listed if isinstance(item, dict)]
-            cursor = _next_cursor(answer)
-        return found
+    async def _attributes(self, cursor: str) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of 50 custom attributes; the Link header has the way to the next."""
+        params = {"cursor": cursor} if cursor else {}
+        answer = await self.http.request("GET", "/custom_attributes", params=params)
+        said = body_of(answer)
+        if not isinstance(said.get("attributes"), list):
+            raise Unsettled("Braze's answer has no list of attributes")
+        return listed(said, "attributes"), _next_cursor(answer)
 
     async def write(self, batch: Batch) -> Outcomes:
         if batch.object.startswith(catalogs.PREFIX):

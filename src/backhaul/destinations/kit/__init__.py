@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from backhaul.destinations.kit.answers import Answer, classify_status, inner, listed, said_by
 from backhaul.destinations.kit.comparing import moment, plain, plain_number, same_moment
+from backhaul.destinations.kit.paging import paged
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
 from backhaul.errors import BackhaulError, Halt
 from backhaul.types import BatchLimits, Field, Frame, Left, ObjectSchema, Op, Outcomes, Rate
@@ -19,7 +20,7 @@ from backhaul.values import RateLimit
 
 __all__ = [
     "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec", "Token",
-    "Unsupported", "Wire", "classify_status", "inner", "listed", "moment", "no_such_object", "plain", "plain_number",
+    "Unsupported", "Wire", "classify_status", "inner", "listed", "moment", "no_such_object", "paged", "plain", "plain_number",
     "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0

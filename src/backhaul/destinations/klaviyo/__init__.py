@@ -24,7 +24,9 @@ from backhaul.destinations.kit import (
     Unsupported,
     classify_status,
     inner,
+    listed,
     no_such_object,
+    paged,
 )
 from backhaul.destinations.klaviyo import events, lists
 from backhaul.destinations.klaviyo.answers import errors_of, key_at, place_of, refused_by_place
@@ -219,21 +221,18 @@ class Klaviyo(Destination[KlaviyoConfig]):
         profiles = zip(batch.keys, batch.records(), strict=True)
         keys = {_named_by(profile["attributes"]): key for key, profile in profiles}
         refused: dict[str, Outcome] = {}
-        path: str | None = f"{_JOBS}/{job}/import-errors?page[size]=100"
-        while path is not None:
-            answer = await self.http.request("GET", path)
-            for error in inner(answer.json(), "data") or ():
-                about = error.get("attributes") or {}
-                key = keys.get(_named_by(_attributes(about.get("original_payload")))) or key_at(
-                    batch.keys, about
-                )
-                if key is not None:
-                    refused[key] = Rejected(
-                        key,
-                        str(about.get("code") or "invalid"),
-                        str(about.get("detail") or about.get("title")),
-                    )
-            path = inner(answer.json(), "links", "next")
+        first = f"{_JOBS}/{job}/import-errors?page[size]=100"
+
+        async def page(path: str) -> tuple[list[Any], str | None]:
+            said = (await self.http.request("GET", path or first)).json()
+            return listed(said, "data"), inner(said, "links", "next")
+
+        async for error in paged(page):
+            about = error.get("attributes") or {}
+            key = keys.get(_named_by(_attributes(about.get("original_payload")))) or key_at(batch.keys, about)
+            if key is not None:
+                said = str(about.get("detail") or about.get("title"))
+                refused[key] = Rejected(key, str(about.get("code") or "invalid"), said)
         return refused
 
     async def read(

@@ -26,6 +26,7 @@ from backhaul.destinations.kit import (
     Token,
     Wire,
     no_such_object,
+    paged,
 )
 from backhaul.destinations.marketo import bulk
 from backhaul.destinations.marketo.answers import (
@@ -305,17 +306,18 @@ class Marketo(Destination[MarketoConfig]):
             "filterValues": ",".join(keys),
             "fields": ",".join(dict.fromkeys((by, *names))),
         }
-        found: dict[str, list[Record]] = {}
-        token: str | None = None
-        while token != "":
+        path = f"{self._path(*parts)}?_method=GET"
+
+        async def ask(token: str) -> tuple[list[Record], str]:
             body = urlencode(form | ({"nextPageToken": token} if token else {})).encode()
-            path = f"{self._path(*parts)}?_method=GET"
-            items, token = page(await self.http.request("POST", path, body=body, headers=_FORM))
-            for item in items:
-                held = str(item.get(by))
-                key = held if held in exact else asked.get(fold(held))
-                if key is not None:
-                    found.setdefault(key, []).append(item)
+            return page(await self.http.request("POST", path, body=body, headers=_FORM))
+
+        found: dict[str, list[Record]] = {}
+        async for item in paged(ask):
+            held = str(item.get(by))
+            key = held if held in exact else asked.get(fold(held))
+            if key is not None:
+                found.setdefault(key, []).append(item)
         return found
 
     async def _find_compound(

@@ -24,7 +24,10 @@ from backhaul.destinations.kit import (
     JobsConfig,
     Secret,
     Spec,
+    inner,
+    listed,
     no_such_object,
+    paged,
 )
 from backhaul.destinations.zendesk.answers import (
     body_of,
@@ -155,20 +158,17 @@ class Zendesk(Destination[ZendeskConfig]):
         if object not in KINDS:
             raise no_such_object(object, KINDS, "Zendesk")
         kind = KINDS[object]
-        fields, more, after = standard_fields(kind), True, ""
-        while more:
+
+        async def page(after: str) -> tuple[list[Record], str | None]:
             params = {"page[size]": "100"} | ({"page[after]": after} if after else {})
             body = body_of(await self._ask("GET", kind.custom, params=params))
             if not isinstance(body.get(kind.custom), list):
                 raise Unsettled("Zendesk's answer has no list of fields")
-            listed = [
-                custom_field(kind, item) for item in body[kind.custom] if item.get("active") is not False
-            ]
-            fields |= {field.name: field for field in listed}
-            meta = body.get("meta") or {}
-            after = str(meta.get("after_cursor") or "")
-            more = bool(meta.get("has_more") and after)
-        return ObjectSchema(object, fields)
+            more = inner(body, "meta", "has_more")
+            return listed(body, kind.custom), inner(body, "meta", "after_cursor") if more else None
+
+        found = [custom_field(kind, item) async for item in paged(page) if item.get("active") is not False]
+        return ObjectSchema(object, standard_fields(kind) | {field.name: field for field in found})
 
     async def write(self, batch: Batch) -> Outcomes | Job:
         name = batch.identifiers[0]
@@ -233,15 +233,15 @@ class Zendesk(Destination[ZendeskConfig]):
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
         """Of a job that is not known any more (Zendesk keeps them for a day) nothing."""
         answer = await self._ask("GET", "job_statuses/show_many", params={"ids": job})
-        listed = [] if answer.status == 404 else body_of(answer).get("job_statuses") or []
-        if any(status.get("status") in _WORKING for status in listed):
+        jobs = [] if answer.status == 404 else listed(body_of(answer), "job_statuses")
+        if any(status.get("status") in _WORKING for status in jobs):
             return Job(job, float(self.config.poll_interval))
-        if len(listed) < len(job.split(",")):
+        if len(jobs) < len(job.split(",")):
             return Outcomes(())
         held = await self._held(batch.object, batch.keys)
         if batch.op is Op.DELETE:
-            return Outcomes(tuple(deleted(batch, listed, held)))
-        outcomes = attributed(batch, listed, held)
+            return Outcomes(tuple(deleted(batch, jobs, held)))
+        outcomes = attributed(batch, jobs, held)
         return Outcomes(tuple(await self._promoted(batch, outcomes, held)))
 
     async def _promoted(
@@ -263,10 +263,10 @@ class Zendesk(Destination[ZendeskConfig]):
 
     async def _make_primary(self, record: Record, email: str) -> None:
         path = f"users/{record['id']}/identities"
-        listed = body_of(await self._ask("GET", path)).get("identities") or []
+        identities = listed(body_of(await self._ask("GET", path)), "identities")
         chosen = [
             item
-            for item in listed
+            for item in identities
             if item.get("type") == "email"
             and fold(item.get("value")) == fold(email)
             and not item.get("primary")
@@ -331,11 +331,11 @@ class Zendesk(Destination[ZendeskConfig]):
         if not keys:
             return {}
         answer = await self._ask("GET", f"{object}/show_many", params={"external_ids": ",".join(keys)})
-        listed = [] if answer.status == 404 else body_of(answer).get(object) or []
+        found = [] if answer.status == 404 else listed(body_of(answer), object)
         asked = {fold(key): key for key in keys}
         return {
             asked[fold(item.get(KEY))]: item
-            for item in listed
+            for item in found
             if fold(item.get(KEY)) in asked and item.get("active") is not False
         }
 
