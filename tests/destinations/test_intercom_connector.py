@@ -239,6 +239,24 @@ async def test_a_200_that_names_no_contact_is_not_success(text: str) -> None:
                 await crm.write(batch)
 
 
+@pytest.mark.parametrize(
+    ("by", "text"),
+    [("external_id", "{}"), ("external_id", '{"type": "contact"}'), ("email", '{"type": "list"}'),
+     ("email", '{"type": "list", "data": {}}'), ("email", '{"type": "list", "data": [{}]}')],
+)  # fmt: skip
+async def test_a_look_up_that_names_no_contact_does_not_say_that_it_is_gone(by: str, text: str) -> None:
+    """I11."""
+
+    def handler(_: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="application/json")
+
+    async with answering(handler, make) as crm:
+        with pytest.raises(Unsettled):
+            await crm.write(RecordBatch(Op.DELETE, "contacts", (by,), (Field(by),), [{by: "7"}]))
+        with pytest.raises(Unsettled):
+            await crm.lookup("contacts", (by,), ["7"])
+
+
 def project(folder: Path, url: str, count: int) -> None:
     (folder / "syncs").mkdir()
     with duckdb.connect(str(folder / "w.duckdb")) as db:

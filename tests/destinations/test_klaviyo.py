@@ -96,7 +96,7 @@ async def test_a_job_that_is_refused_for_one_profile_names_it() -> None:
     ]
 
 
-def job(status: str, failed: int, errors: list[Any]) -> Callable[[web.Request], web.Response]:
+def job(status: str, failed: Any, errors: Any) -> Callable[[web.Request], web.Response]:
     def answer(request: web.Request) -> web.Response:
         if request.path.endswith("import-errors"):
             return web.json_response({"data": errors, "links": {"next": None}})
@@ -132,6 +132,15 @@ async def test_what_became_of_a_job(answer: Any, expected: Any) -> None:
         assert {item.key: type(item) for item in found.of(("0", "1"))} == expected
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("failed", "errors"), [(None, []), ("1", []), (1, None), (1, {"0": "refused"})], ids=repr
+)
+async def test_a_job_that_does_not_say_who_failed_delivers_nobody(failed: Any, errors: Any) -> None:
+    async with answering(job("complete", failed, errors), make) as klaviyo:
+        with pytest.raises(Unsettled):
+            await klaviyo.collect(batch(first_name="Ada"), "j")
 
 
 class Place:

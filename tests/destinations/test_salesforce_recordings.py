@@ -114,11 +114,8 @@ async def test_a_recorded_answer_to_a_write_is_understood(recording: dict[str, A
 async def test_a_recorded_answer_to_a_query_is_read(recording: dict[str, Any]) -> None:
     records = recording["response"]["body"]["records"]
     async with answering(replayed(recording)) as crm:
-        if not records or "Id" not in records[0]:
-            assert [record async for record in crm._query("SELECT count() FROM Account")] == records
-            return
-        keys = [record["Id"] for record in records]
-        assert set(await crm.read("Contact", ("Id",), keys, ())) == set(keys)
+        keys = [record["Id"] for record in records if "Id" in record]
+        assert set(await crm.read("Contact", ("Id",), keys or ["003000000000001"], ())) == set(keys)
 
 
 @pytest.mark.parametrize("recording", DESCRIBES, ids=lambda item: item["id"])

@@ -10,8 +10,9 @@ from typing import Any
 
 import duckdb
 import pytest
+from aiohttp import web
 from pydantic import ValidationError
-from vendor_recordings import at
+from vendor_recordings import answering, at
 
 from backhaul.destinations.kit import Answer, Http, Job
 from backhaul.destinations.zendesk import Zendesk, ZendeskConfig
@@ -21,7 +22,7 @@ from backhaul.sandbox.kit import Faults, serve
 from backhaul.sandbox.zendesk import ZendeskSandbox
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.serving import serving
-from backhaul.types import Delivered, FieldType, Gone, Op, Outcome, Rejected, Retry
+from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Rejected, Retry
 
 
 @asynccontextmanager
@@ -273,3 +274,25 @@ def test_a_sync_from_start_to_end_with_an_api_token(tmp_path: Path) -> None:
     assert not run.verified.mismatches
     posted = [item.records for item in sandbox.requests if item.method == "POST"]
     assert sorted(posted) == [50, 100, 100]
+
+
+@pytest.mark.parametrize("body", [{}, {"organizations": None}, {"organizations": {"id": 1}}], ids=repr)
+async def test_a_look_up_without_a_list_makes_no_organization(body: dict[str, Any]) -> None:
+    """What is not there is made: an answer of another form is not taken for that."""
+    asked = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response(body)
+
+    async with answering(answer, make) as desk:
+        sent = RecordBatch(
+            Op.UPSERT,
+            "organizations",
+            ("external_id",),
+            (Field("external_id"), Field("name")),
+            people("ada", "bob"),
+        )
+        with pytest.raises(Unsettled):
+            await desk.write(sent)
+    assert asked == ["/api/v2/organizations/show_many"]

@@ -40,11 +40,11 @@ from backhaul.destinations.kit import (
     Spec,
     Unsupported,
     Wire,
-    listed,
+    listing,
     no_such_object,
     paged,
 )
-from backhaul.errors import BackhaulError, Halt, Unsettled
+from backhaul.errors import BackhaulError, Halt
 from backhaul.types import (
     BatchLimits,
     Delivered,
@@ -169,10 +169,7 @@ class Braze(Destination[BrazeConfig]):
         """A page of 50 custom attributes; the Link header has the way to the next."""
         params = {"cursor": cursor} if cursor else {}
         answer = await self.http.request("GET", "/custom_attributes", params=params)
-        said = body_of(answer)
-        if not isinstance(said.get("attributes"), list):
-            raise Unsettled("Braze's answer has no list of attributes")
-        return listed(said, "attributes"), _next_cursor(answer)
+        return listing(body_of(answer), "attributes"), _next_cursor(answer)
 
     async def write(self, batch: Batch) -> Outcomes:
         if batch.object.startswith(catalogs.PREFIX):

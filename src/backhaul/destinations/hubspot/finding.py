@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of, context
 from backhaul.destinations.hubspot.fields import RECORD_ID, fold, is_email
-from backhaul.destinations.kit import Http, listed
+from backhaul.destinations.kit import Http, listed, listing
 from backhaul.errors import Unsettled
 from backhaul.types import ObjectSchema
 
@@ -57,7 +57,7 @@ async def find(
     said, asked = body_of(answer), {fold(object, name, key): key for key in keys}
     held = {
         asked[spelling]: record
-        for record in listed(said, "results")
+        for record in listing(said, "results")
         if record.get("id") is not None
         for spelling in (fold(object, name, value) for value in _identifiers(record, name, more))
         if spelling in asked

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from backhaul.destinations.intercom.answers import error_of, existing, record_of
 from backhaul.destinations.intercom.fields import OWN_ID, fold
-from backhaul.destinations.kit import Answer, Http
-from backhaul.errors import Halt
+from backhaul.destinations.kit import Answer, Http, listing
+from backhaul.errors import Halt, Unsettled
 from backhaul.types import Delivered, Gone, Outcome, Rejected
 
 NOT_THERE = "not_found"
@@ -17,7 +17,11 @@ Record = Mapping[str, Any]
 
 
 async def find(http: Http, object: str, name: str, key: str) -> list[Record]:
-    """Every record under a key. By e-mail it is search that answers, which is minutes behind (OpenAPI: search)."""
+    """Every record under a key. By e-mail it is search that answers, which is minutes behind (OpenAPI: search).
+
+    Raises:
+        Unsettled: the answer is of another form.
+    """
     place = quote(key, safe="")
     if name == "email":
         query = {"field": "email", "operator": "=", "value": key}
@@ -31,9 +35,10 @@ async def find(http: Http, object: str, name: str, key: str) -> list[Record]:
     if answer.status in (404, 410):
         return []
     record = record_of(answer)
-    listed = record.get("data") if record.get("type") == "list" else [record]
-    mine = [item for item in listed or () if item.get(OWN_ID) is not None]
-    return [item for item in mine if fold(name, item.get(name)) == fold(name, key)]
+    found = listing(record, "data") if record.get("type") == "list" else [record]
+    if any(item.get(OWN_ID) is None for item in found):
+        raise Unsettled("Intercom's answer has a record without an id")
+    return [item for item in found if fold(name, item.get(name)) == fold(name, key)]
 
 
 class One:

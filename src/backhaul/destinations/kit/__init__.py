@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from backhaul.destinations.kit.answers import Answer, classify_status, inner, listed, said_by
+from backhaul.destinations.kit.answers import Answer, classify_status, inner, listed, listing, said_by
 from backhaul.destinations.kit.comparing import moment, plain, plain_number, same_moment
 from backhaul.destinations.kit.paging import paged
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
@@ -20,8 +20,8 @@ from backhaul.values import RateLimit
 
 __all__ = [
     "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec", "Token",
-    "Unsupported", "Wire", "classify_status", "inner", "listed", "moment", "no_such_object", "paged", "plain", "plain_number",
-    "said_by", "same_moment",
+    "Unsupported", "Wire", "classify_status", "inner", "listed", "listing", "moment", "no_such_object", "paged", "plain",
+    "plain_number", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
 """Seconds. Windows as long as this, or longer, are quotas that a customer's other tools draw on too."""

@@ -97,6 +97,18 @@ def listed(members: Any, name: str) -> list[dict[str, Any]]:
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
+def listing(body: Any, name: str) -> list[dict[str, Any]]:
+    """The objects of a list that an answer has to have.
+
+    Raises:
+        Unsettled: there is no such list: that is no answer, and no empty one.
+    """
+    found = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(found, list):
+        raise Unsettled(f"the answer has no list of {name}")
+    return [item for item in found if isinstance(item, dict)]
+
+
 def inner(held: Any, *names: str) -> Any:
     """A member of a member; None where there is none."""
     for name in names:

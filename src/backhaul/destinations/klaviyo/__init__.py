@@ -24,7 +24,7 @@ from backhaul.destinations.kit import (
     Unsupported,
     classify_status,
     inner,
-    listed,
+    listing,
     no_such_object,
     paged,
 )
@@ -208,7 +208,9 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return Outcomes(())
         if about["status"] != "complete":
             return Job(job, float(self.config.poll_interval))
-        failed = about.get("failed_count") or 0
+        failed = about.get("failed_count")
+        if not isinstance(failed, int):
+            raise Unsettled("Klaviyo's answer does not say how many failed")
         refused = await self._failures(batch, job) if failed else {}
         if not failed:
             return Outcomes(everything=True)
@@ -225,7 +227,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
 
         async def page(path: str) -> tuple[list[Any], str | None]:
             said = (await self.http.request("GET", path or first)).json()
-            return listed(said, "data"), inner(said, "links", "next")
+            return listing(said, "data"), inner(said, "links", "next")
 
         async for error in paged(page):
             about = error.get("attributes") or {}
@@ -251,7 +253,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
             some = orjson.dumps(list(keys[low : low + _READ])).decode()
             asked = {"filter": f"any({identifiers[0]},{some})", "page[size]": str(_READ)}
             answer = await self.http.request("GET", "/api/profiles", params=asked)
-            for profile in inner(answer.json(), "data") or ():
+            for profile in listing(answer.json(), "data"):
                 held = profile.get("attributes") or {}
                 key = wanted.get(fold(str(held.get(identifiers[0]))))
                 if key is not None:

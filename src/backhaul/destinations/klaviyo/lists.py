@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import orjson
 
-from backhaul.destinations.kit import Batch, Http, inner, no_such_object
+from backhaul.destinations.kit import Batch, Http, inner, listed, listing, no_such_object
 from backhaul.errors import Halt, Unsettled
 from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
 
@@ -26,8 +26,8 @@ async def described(http: Http, object: str) -> ObjectSchema:
     own = object.removeprefix(PREFIX)
     answer = await http.request("GET", f"/api/lists/{quote(own, safe='')}", allow=(404,))
     if inner(answer.json(), "data", "id") is None:
-        listed = inner((await http.request("GET", "/api/lists")).json(), "data") or ()
-        raise no_such_object(object, [f"{PREFIX}{one.get('id')}" for one in listed], "Klaviyo")
+        known = listed((await http.request("GET", "/api/lists")).json(), "data")
+        raise no_such_object(object, [f"{PREFIX}{one.get('id')}" for one in known], "Klaviyo")
     kinds = {"phone_number": FieldType.PHONE}
     fields = {
         name: Field(name, kinds.get(name, FieldType.STRING), unique=True, case_insensitive=name == "email")
@@ -70,10 +70,8 @@ async def ids_of(http: Http, name: str, keys: Sequence[str]) -> dict[str, str]:
 
     async def found(part: Sequence[str]) -> dict[str, str]:
         asked = {"filter": f"any({name},{orjson.dumps(list(part)).decode()})", "page[size]": str(_AT_ONCE)}
-        listed = inner((await http.request("GET", "/api/profiles", params=asked)).json(), "data")
-        if not isinstance(listed, list):
-            raise Unsettled("Klaviyo's answer has no profiles")
-        own = {fold(str(inner(one, "attributes", name))): str(one.get("id")) for one in listed}
+        said = (await http.request("GET", "/api/profiles", params=asked)).json()
+        own = {fold(str(inner(one, "attributes", name))): str(one.get("id")) for one in listing(said, "data")}
         return {key: own[fold(key)] for key in part if fold(key) in own}
 
     return {key: one for part in await asyncio.gather(*map(found, parts)) for key, one in part.items()}
@@ -84,6 +82,7 @@ async def read(http: Http, object: str, name: str, keys: Sequence[str]) -> dict[
     own, held = object.removeprefix(PREFIX), dict[str, dict[str, Any]]()
     for key, one in (await ids_of(http, name, keys)).items():
         answer = await http.request("GET", f"/api/profiles/{quote(one, safe='')}/lists", allow=(404,))
-        if any(inner(item, "id") == own for item in inner(answer.json(), "data") or ()):
+        gone = answer.status == 404
+        if not gone and any(item.get("id") == own for item in listing(answer.json(), "data")):
             held[key] = {name: key}
     return held

@@ -7,10 +7,11 @@ threads of client libraries. A record is attributed by its place in the answer, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from backhaul.destinations.kit import Answer, Batch, Destination, Http, Job, Spec, Token, Wire
+from backhaul.destinations.kit import Answer, Batch, Destination, Http, Job, Spec, Token, Wire, listing, paged
 from backhaul.destinations.salesforce import atomic, bulk
 from backhaul.destinations.salesforce.answers import DAY, FIXES, classify, left, outcomes, refused
 from backhaul.destinations.salesforce.fields import (
@@ -228,24 +229,21 @@ class Salesforce(Destination[SalesforceConfig]):
         names = ", ".join(dict.fromkeys((RECORD_ID, by.name, *fields)))
         found: dict[str, list[dict[str, Any]]] = {}
         for values in _pieces([literal(by, key) for key in keys]):
-            async for record in self._query(f"SELECT {names} FROM {object} WHERE {by.name} IN ({values})"):
+            query = f"SELECT {names} FROM {object} WHERE {by.name} IN ({values})"
+            async for record in paged(partial(self._page, query)):
                 key = asked.get(fold(by, record.get(by.name)))
                 if key is not None:
                     found.setdefault(key, []).append(record)
         return found
 
-    async def _query(self, text: str) -> Any:
-        """Every record of a query, page by page."""
-        answer = await self.http.request("GET", self._path("query"), params={"q": text})
-        while True:
-            said = answer.json()
-            if answer.status == 404 or not isinstance(said, dict):
-                raise refused(answer)
-            for record in said["records"]:
-                yield record
-            if said.get("done", True):
-                return
-            answer = await self.http.request("GET", str(said["nextRecordsUrl"]))
+    async def _page(self, query: str, path: str) -> tuple[list[dict[str, Any]], str | None]:
+        """Records of a query, and where more of them are."""
+        place, asked = (path, None) if path else (self._path("query"), {"q": query})
+        answer = await self.http.request("GET", place, params=asked)
+        said = answer.json()
+        if answer.status == 404 or not isinstance(said, dict):
+            raise refused(answer)
+        return listing(said, "records"), None if said.get("done", True) else str(said["nextRecordsUrl"])
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         return same(field, sent, held)

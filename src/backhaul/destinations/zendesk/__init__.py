@@ -26,6 +26,7 @@ from backhaul.destinations.kit import (
     Spec,
     inner,
     listed,
+    listing,
     no_such_object,
     paged,
 )
@@ -162,10 +163,8 @@ class Zendesk(Destination[ZendeskConfig]):
         async def page(after: str) -> tuple[list[Record], str | None]:
             params = {"page[size]": "100"} | ({"page[after]": after} if after else {})
             body = body_of(await self._ask("GET", kind.custom, params=params))
-            if not isinstance(body.get(kind.custom), list):
-                raise Unsettled("Zendesk's answer has no list of fields")
             more = inner(body, "meta", "has_more")
-            return listed(body, kind.custom), inner(body, "meta", "after_cursor") if more else None
+            return listing(body, kind.custom), inner(body, "meta", "after_cursor") if more else None
 
         found = [custom_field(kind, item) async for item in paged(page) if item.get("active") is not False]
         return ObjectSchema(object, standard_fields(kind) | {field.name: field for field in found})
@@ -233,7 +232,7 @@ class Zendesk(Destination[ZendeskConfig]):
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
         """Of a job that is not known any more (Zendesk keeps them for a day) nothing."""
         answer = await self._ask("GET", "job_statuses/show_many", params={"ids": job})
-        jobs = [] if answer.status == 404 else listed(body_of(answer), "job_statuses")
+        jobs = [] if answer.status == 404 else listing(body_of(answer), "job_statuses")
         if any(status.get("status") in _WORKING for status in jobs):
             return Job(job, float(self.config.poll_interval))
         if len(jobs) < len(job.split(",")):
@@ -331,7 +330,7 @@ class Zendesk(Destination[ZendeskConfig]):
         if not keys:
             return {}
         answer = await self._ask("GET", f"{object}/show_many", params={"external_ids": ",".join(keys)})
-        found = [] if answer.status == 404 else listed(body_of(answer), object)
+        found = [] if answer.status == 404 else listing(body_of(answer), object)
         asked = {fold(key): key for key in keys}
         return {
             asked[fold(item.get(KEY))]: item
