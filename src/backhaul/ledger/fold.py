@@ -91,29 +91,23 @@ def _is_everything(plan: Plan, found: Sequence[Settlement]) -> bool:
     return plain and not plan.refused and not plan.forgotten and delivered == plan.total
 
 
-def _source(plan: Plan, everything: bool, low: int = 0, high: int | None = None) -> str:
-    """SQL of a plan's rows [low, high) with what became of them; of all of them where there is no `high`."""
-    rows = (
-        plan.rows_sql
-        if high is None
-        else f"(SELECT * FROM {plan.rows_sql} WHERE {_within('file_row_number', low, high)})"
-    )
+def _source(plan: Plan, everything: bool, part: range | None = None) -> str:
+    """SQL of a plan's rows with what became of them, or of some of them."""
+    rows = f"(FROM {plan.rows_sql} {_only('file_row_number', part)})"
     if everything:
         return f"(SELECT *, {_ACKNOWLEDGED} AS status, NULL::VARCHAR AS new_id FROM {rows})"
-    settled = (
-        "temp.main.settled" if high is None else f"(FROM temp.main.settled WHERE {_within('row', low, high)})"
-    )
+    settled = f"(FROM temp.main.settled {_only('row', part)})"
     return (
         f"(SELECT p.*, s.status, s.new_id FROM {rows} AS p JOIN {settled} AS s ON p.file_row_number = s.row)"
     )
 
 
-def _within(column: str, low: int, high: int) -> str:
-    return f"{column} >= {low} AND {column} < {high}"
+def _only(column: str, part: range | None) -> str:
+    return "" if part is None else f"WHERE {column} >= {part.start} AND {column} < {part.stop}"
 
 
 def _slices(found: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
-    """Settlements of some rows at a time, so that no more ids than theirs are Python's at once."""
+    """Settlements of some rows at a time, so that no more ids than theirs are read at once."""
     low = rows = 0
     for place, item in enumerate(found):
         rows += item.high - item.low if item.remote_ids else 0
@@ -165,7 +159,7 @@ def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: boo
             f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {_ACKNOWLEDGED}, "
             f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
             f"CASE WHEN _again = {code(Stage.RETRY)} THEN now()::TIMESTAMP END, {', '.join(stored)} "
-            f"FROM {_source(plan, everything, low, low + _AT_ONCE)} WHERE status = {_ACKNOWLEDGED} AND _change <> 2"
+            f"FROM {_source(plan, everything, range(low, low + _AT_ONCE))} WHERE status = {_ACKNOWLEDGED} AND _change <> 2"
         )
 
 

@@ -207,7 +207,10 @@ class Iterable(Destination[IterableConfig]):
             answer = await self.http.request("GET", _user_path(identifiers[0], key))
             user = inner(answer.json(), "user") if answer.status < 400 else None
             if user:
-                held = {**(inner(user, "dataFields") or {}), **{who: user[who] for who in WHO if user.get(who)}}
+                held = {
+                    **(inner(user, "dataFields") or {}),
+                    **{who: user[who] for who in WHO if user.get(who)},
+                }
                 found[key] = {name: inner(held, *name.split(".")) for name in fields}
         return found
 
