@@ -108,7 +108,8 @@ MUTANTS = (
     Mutant("a dead letter stays when its record is taken", _DELIVERY, "if key in self._dead_keys]", "if False]"),
     Mutant(
         "a delete is not noted", _FOLD,
-        "        _remove(view, mapping, delivered)\n", '        _remove(view, mapping, delivered + " AND _change <> 2")\n',
+        '_remove(view, mapping, f"{_source(plan, everything)} WHERE status = {_ACKNOWLEDGED}")',
+        '_remove(view, mapping, f"{_source(plan, everything)} WHERE status = {_ACKNOWLEDGED} AND _change <> 2")',
         lambda s: s.setup.mode == "mirror",
     ),
     Mutant("halving loses the right half", _DELIVERY, "            await self._send(right, tally, right.rows)\n", "            pass\n"),
