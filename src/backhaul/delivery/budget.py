@@ -125,6 +125,8 @@ class Budget:
 
     def of(self, endpoints: Iterable[str]) -> list[Budget]:
         """The budgets that a request counts against, each once."""
+        if not self._endpoints:
+            return [self]
         return list(dict.fromkeys(self._endpoints.get(endpoint, self) for endpoint in endpoints))
 
     async def acquire(self) -> Pass | None:

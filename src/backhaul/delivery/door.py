@@ -68,10 +68,10 @@ class Door:
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
         endpoints = self.owner.endpoints(method, path)
-        answer = await self._counted(endpoints, method, self._url(path), data, params, sent)
-        limited = [part for part in self.budget.of(endpoints) if part.rates]
-        if limited and (left := self.owner.left(answer)):
-            for part in limited:
+        parts = self.budget.of(endpoints)
+        answer = await self._counted(parts, method, self._url(path), data, params, sent)
+        if any(part.rates for part in parts) and (left := self.owner.left(answer)):
+            for part in parts:
                 part.report(left)
         error = self.owner.classify(answer) if answer.status not in allow else None
         if isinstance(error, Throttled):
@@ -113,7 +113,7 @@ class Door:
         url = self._url(path)
         posted = method == "POST"
         answer = await self._counted(
-            ("",), method, url, urlencode(form).encode() if posted else None, None if posted else form,
+            self.budget.of(("",)), method, url, urlencode(form).encode() if posted else None, None if posted else form,
             {**_FORM, **(headers or {})},
         )  # fmt: skip
         error = classify_status(answer)
@@ -128,9 +128,8 @@ class Door:
             raise NotApplied("the answer to the login has no access_token")
         return said
 
-    async def _counted(self, endpoints: tuple[str, ...], *request: Any) -> Answer:
+    async def _counted(self, parts: Sequence[Budget], *request: Any) -> Answer:
         """One request that has its place in each budget that it counts against when it leaves."""
-        parts = self.budget.of(endpoints)
         while True:
             with suppress(Stale):
                 return await self._once(parts, *request)
