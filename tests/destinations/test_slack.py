@@ -23,7 +23,7 @@ from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.slack import SlackSandbox
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.serving import serving
-from backhaul.types import Field, Op
+from backhaul.types import Delivered, Field, Op
 
 GENERAL = "C04KB5X4D"
 EVERY = recordings("slack")
@@ -80,6 +80,19 @@ async def test_what_an_answer_means(status: int, body: Any, expected: type[Excep
     assert type(raised.value) is expected
     if isinstance(body, dict):
         assert body["error"] in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "remote_id"),
+    [({"channel": "C1", "ts": "1.2"}, "C1/1.2"), ({"channel": "C1"}, None), ({}, None)],
+)
+async def test_a_message_goes_by_the_id_that_slack_gave_it(
+    named: dict[str, str], remote_id: str | None
+) -> None:
+    async with answering(lambda _: web.json_response({"ok": True, **named}), make) as slack:
+        (outcome,) = (await slack.write(batch(text="x"))).items
+    assert isinstance(outcome, Delivered)
+    assert outcome.remote_id == remote_id
 
 
 class Place:

@@ -103,8 +103,9 @@ class Slack(Destination[SlackConfig]):
         answer = await self.http.request(
             "POST", "/chat.postMessage", json=message | ({"channel": channel} if channel else {})
         )
-        said = answer.json()
-        return Outcomes((Delivered(key, f"{said.get('channel')}/{said.get('ts')}"),))
+        said = answer.members()
+        named = said.get("channel") and said.get("ts")
+        return Outcomes((Delivered(key, f"{said['channel']}/{said['ts']}" if named else None),))
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         """HTTP 200 may be a refusal: `ok` says what it is."""

@@ -50,6 +50,8 @@ class Faults:
     """The write is applied, then the connection is reset."""
     html: float = 0.0
     """200 with a page; nothing is applied."""
+    hollow: float = 0.0
+    """200 with an empty object; nothing is applied."""
     truncate: float = 0.0
     """The write is applied, and its answer is cut in half."""
     shuffle: bool = False
@@ -245,6 +247,8 @@ class Sandbox(ABC):
             return _reset(request)
         if self._strikes(faults.html):
             return web.Response(text="<html><body>Back soon</body></html>", content_type="text/html")
+        if self._strikes(faults.hollow):
+            return web.json_response({})
         return None
 
     def _after(self, request: web.Request, answer: web.Response) -> web.Response:

@@ -21,7 +21,7 @@ _OF_UPDATES = (
     "a_record_that_left_the_model_is_deleted",
 )  # fmt: skip
 """What destinations do that have the modes for it."""
-FAULTS = ("outage", "throttle", "reset_after", "silent", "refuse", "poison", "reject_all")
+FAULTS = ("outage", "throttle", "reset_after", "silent", "hollow", "refuse", "poison", "reject_all")
 
 
 class Remote(Protocol):
@@ -41,7 +41,8 @@ class Remote(Protocol):
     def fault(self, name: str | None, key: str = "") -> None:
         """Switches one fault of FAULTS on, for every write from now on; None: all off. `refuse` refuses the record with
         this key inside an answer, `poison` the whole request that holds it, `silent` leaves half the records out of the
-        answer, `reset_after` applies and then resets every other request, `throttle` answers every other one with 429."""
+        answer, `hollow` applies nothing and answers each request with 200 and an empty object, `reset_after` applies and then
+        resets every other request, `throttle` answers every other one with 429."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,16 @@ class DestinationSuite:
     @pytest.mark.parametrize("fault", ["reset_after", "silent"])
     def test_lost_and_incomplete_answers_are_made_good(self, site: Site, fault: str) -> None:
         self._converges(site, fault)
+
+    def test_an_answer_that_names_nobody_delivers_nobody(self, site: Site) -> None:
+        site.remote.fault("hollow")
+        site.model(dict.fromkeys(self.case.keys[:10], ("x", 1)))
+        run = site.run()
+        assert (run.delivered, run.rejected) == (0, 0), said_of(run)
+        site.remote.fault(None)
+        if set(self.case.modes) != {"insert"}:
+            assert (run := site.run()).status == "succeeded", said_of(run)
+            assert set(site.remote.records()) == set(self.case.keys[:10])
 
     def _converges(self, site: Site, fault: str) -> None:
         site.remote.fault(fault)

@@ -45,6 +45,8 @@ class Faults:
     """Answers whose results are in another order than the records."""
     html: float = 0.0
     """200 with a page instead of an answer; nothing is applied."""
+    hollow: float = 0.0
+    """200 with an empty object; nothing is applied."""
     latency: float = 0.0
     """Seconds before every answer."""
     silence: float = 0.0
@@ -166,8 +168,10 @@ class Sink:
             return web.json_response({"message": "oops"}, status=500)
         if (draw := draw - faults.reset_before) < 0:
             return self._reset(request, seen)
-        if draw - faults.html < 0:
+        if (draw := draw - faults.html) < 0:
             return web.Response(text="<html>hello</html>", content_type="text/html")
+        if draw - faults.hollow < 0:
+            return web.json_response({})
         if faults.poison and faults.poison in keys:
             return web.json_response({"message": "one of the records is bad"}, status=400)
         return None
