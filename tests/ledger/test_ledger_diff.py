@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from world import APPLIED, LOST, OK, REFUSED, WAITING, World, sync
 
+from backhaul.changes import Stage, code
 from backhaul.errors import RunError, SourceError, StateError
 from backhaul.ledger import ledger as rooms
 from backhaul.ledger.plan import Plan, plan_from
@@ -398,3 +399,16 @@ def test_a_ledger_is_nobody_elses(world: World) -> None:
     world.put((1, "x", 1, "")).run(sync())
     assert oct(world.ledger.path.stat().st_mode)[-3:] == "600"
     assert oct(world.ledger.path.parent.stat().st_mode)[-3:] == "700"
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "st*r", "it's", "{a,b}"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """Its name is no pattern for the files in it."""
+    (tmp_path / name).mkdir()
+    world = World(tmp_path / name)
+    world.put((1, "x", 1, "p"), (2, "y", 2, "q")).run(sync(), lambda row: OK if row["key"] == "1" else LOST)
+    assert {key: held["_state"] for key, held in world.held().items()} == {
+        "1": code(Stage.ACKNOWLEDGED),
+        "2": code(Stage.UNKNOWN),
+    }
+    world.close()

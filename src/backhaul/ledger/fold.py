@@ -121,6 +121,7 @@ def _slices(found: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
 def _write_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement]) -> None:
     """temp.settled: what became of each row, as a view of files: a table of so many ids would fill the memory."""
     folder = Path(tempfile.mkdtemp(prefix="settled-", dir=spill_folder(engine)))
+    files = []  # each by its name: a pattern would take the folder's name for one too
     for place, some in enumerate(_slices(found) if found else [()]):
         ranges = pa.table({
             "low": pa.array([item.low for item in some], pa.int64()),
@@ -134,14 +135,13 @@ def _write_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement
         ids = """unnest(from_json(ids, '["VARCHAR"]'))"""
         each = f"SELECT unnest(range(low, high)) AS row, status, {ids} AS new_id FROM ranges_now"
         kept = f"status <> {_ACKNOWLEDGED} OR row NOT IN (SELECT row FROM excepted_now)"
+        files.append(literal(str(folder / f"{place}.parquet")))
         engine.execute(
-            f"COPY (FROM ({each}) WHERE {kept}) TO {literal(str(folder / f'{place}.parquet'))} "
-            "(FORMAT parquet, COMPRESSION snappy)"
+            f"COPY (FROM ({each}) WHERE {kept}) TO {files[-1]} (FORMAT parquet, COMPRESSION snappy)"
         )
         engine.unregister("ranges_now")
         engine.unregister("excepted_now")
-    files = literal(str(folder / "*.parquet"))
-    engine.execute(f"CREATE OR REPLACE TEMP VIEW settled AS FROM read_parquet({files})")
+    engine.execute(f"CREATE OR REPLACE TEMP VIEW settled AS FROM read_parquet([{', '.join(files)}])")
 
 
 def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: bool, *, values: bool) -> None:

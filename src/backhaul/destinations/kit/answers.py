@@ -93,7 +93,7 @@ class Answer:
 
 def listed(members: Any, name: str) -> list[dict[str, Any]]:
     """The objects in a list of an object; none where there is no list."""
-    found = members.get(name) if isinstance(members, dict) else None
+    found = inner(members, name)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
@@ -103,10 +103,9 @@ def listing(body: Any, name: str) -> list[dict[str, Any]]:
     Raises:
         Unsettled: there is no such list: that is no answer, and no empty one.
     """
-    found = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(found, list):
+    if not isinstance(inner(body, name), list):
         raise Unsettled(f"the answer has no list of {name}")
-    return [item for item in found if isinstance(item, dict)]
+    return listed(body, name)
 
 
 def inner(held: Any, *names: str) -> Any:
