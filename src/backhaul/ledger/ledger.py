@@ -11,6 +11,7 @@ processes can read it while a run is going on.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Collection, Iterator
 from collections.abc import Mapping as Dict
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import duckdb
 import orjson
 
-from backhaul.engine import attached, number
+from backhaul.engine import attached, number, spill_folder
 from backhaul.errors import RunError, StateError
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
@@ -86,7 +87,8 @@ class Ledger:
     def writing(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView]:
         """The ledger, writable, in one transaction; the file is made where there is none."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        Ledger.exists(self, engine)
+        if not Ledger.exists(self, engine):
+            self._make(engine)
         with attached(engine, self.path, ALIAS, writable=True):
             view = self._view(engine)
             engine.execute("BEGIN")
@@ -101,6 +103,19 @@ class Ledger:
                 raise
         self.path.chmod(0o600)
         self._bear_witness()
+
+    def _make(self, engine: duckdb.DuckDBPyConnection) -> None:
+        """Makes an empty file elsewhere and names it when it is whole: the engine refuses one that a killed process began."""
+        with tempfile.TemporaryDirectory(dir=spill_folder(engine)) as made:
+            begun = Path(made) / self.path.name
+            with attached(engine, begun, ALIAS, writable=True):
+                pass
+            try:
+                self.path.hardlink_to(begun)
+            except FileExistsError:
+                pass  # another process, which makes the same copy of a shared ledger, was first
+            except OSError:
+                begun.replace(self.path)  # on a file system without hard links
 
 
 class LedgerView:
