@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
@@ -16,8 +17,10 @@ from sites import Site
 
 import backhaul
 from backhaul.delivery.credential import bucket_of
+from backhaul.delivery.transport import Internet
 from backhaul.destinations.http import HttpApi
 from backhaul.destinations.http.config import HttpConfig
+from backhaul.destinations.kit import Answer
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.surroundings import Surroundings
 from backhaul.testing.serving import serving
@@ -54,6 +57,23 @@ def test_i30_a_run_ends_at_its_quota_and_the_next_one_resumes_by_itself(site: Si
         rest = project.run("users").report
     assert (rest.status, rest.delivered) == ("succeeded", 400)
     assert site.sink.records == site.model()
+
+
+class Slow(Internet):
+    """A way on which every connection takes its time."""
+
+    async def exchange(self, *request: Any) -> Answer:
+        await asyncio.sleep(0.05)
+        return await super().exchange(*request)
+
+
+def test_i30_who_has_the_last_places_of_a_quota_uses_them(site: Site) -> None:
+    daily(site, ["60/1d"], share="100%")
+    with site.project as project:
+        project.workspace = Workspace(project.config, transport=Slow)
+        report = project.run("users").report
+    assert (report.status, report.delivered) == ("deferred", 600)
+    assert len(site.sink.seen) == 60
 
 
 @pytest.mark.parametrize("jump", [86_400, -86_400, 400 * 86_400, -400 * 86_400])

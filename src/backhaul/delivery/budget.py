@@ -84,6 +84,8 @@ class Budget:
         self.name, self.bucket, self.priority = name, bucket or name, priority
         self.rates = tuple(rate for rate in rates if not rate.endpoint)
         self.stop = asyncio.Event()
+        self.spent = False
+        """Set where it is a limit that stops the run: who has a place in it leaves all the same."""
         self.counts_writes = False
         """Set where a destination has no door that counts its requests: who calls it acquires."""
         self.permit: Callable[[], None] = lambda: None

@@ -451,7 +451,7 @@ class Delivery:
         """A batch leaves with rows that wait for the next run, or in doubt."""
         if isinstance(error, Exhausted):
             if error.after is not None:
-                self.exhausted = error
+                self.exhausted, self.budget.spent = error, True
             self.stop()
         if self.stopping or error is None or isinstance(error, Throttled):
             return

@@ -145,7 +145,7 @@ class Door:
         def departed() -> None:
             nonlocal left
             for part, place in given:
-                part.leaves(place, stopped=stopped)
+                part.leaves(place, stopped=stopped or self.budget.spent)
             left = self.budget.clock()
 
         try:
