@@ -146,3 +146,23 @@ def test_a_mirror_of_a_catalog(sandbox: BrazeSandbox, tmp_path: Path) -> None:
     held = sandbox.records()[NAME]
     assert set(held) == {f"r{number}" for number in range(110) if number != 77}
     assert held["r3"] == {"id": "r3", "Name": "name 3", "Rating": 4}
+
+
+def test_a_number_identifies_an_item_as_a_text(tmp_path: Path) -> None:
+    sandbox = BrazeSandbox()
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "backhaul.yml").write_text(json.dumps({
+        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
+        "destinations": {"d": {"type": "braze", "base_url": "${URL}", "api_key": "local-key"}},
+    }))  # fmt: skip
+    (tmp_path / "syncs" / "s.yml").write_text(json.dumps({
+        "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "d", "object": NAME,
+        "identify": {"id": "id"}, "fields": {"Name": "name"},
+    }))  # fmt: skip
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+        warehouse.execute("CREATE TABLE t AS SELECT i AS id, 'x' AS name FROM range(3) t(i)")
+    with serving(sandbox.app()) as url:
+        (tmp_path / ".env").write_text(f"URL={url}\n")
+        report = backhaul.load(tmp_path).run("s").report
+    assert (report.delivered, report.rejected) == (3, 0)
+    assert set(sandbox.records()[NAME]) == {"0", "1", "2"}

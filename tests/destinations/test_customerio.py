@@ -294,3 +294,52 @@ def test_what_is_no_object_is_said(place: Place, object: str, identify: dict[str
     run = place.run()
     assert said in f"{run.error} {[letter['error'] for letter in run.dead_letters()]}"
     assert not place.sandbox.objects
+
+
+def project(folder: Path, url: str, sync: dict[str, Any], table: str) -> Any:
+    (folder / "syncs").mkdir()
+    api = {
+        "type": "customerio",
+        "base_url": url,
+        "site_id": "local-site",
+        "api_key": "local-key",
+        "app_key": "local-app",
+    }
+    (folder / "backhaul.yml").write_text(json.dumps({
+        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}}, "destinations": {"d": api},
+    }))  # fmt: skip
+    model = {"table": "t", "primary_key": "id"}
+    (folder / "syncs" / "s.yml").write_text(
+        json.dumps({"name": "s", "model": model, "destination": "d", **sync})
+    )
+    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
+        warehouse.execute(f"CREATE TABLE t AS {table}")
+    return load(folder)
+
+
+def test_an_event_of_nobody_keeps_no_other_back(tmp_path: Path) -> None:
+    sync = {
+        "object": "events/paid",
+        "mode": "insert",
+        "identify": {"id": "id"},
+        "fields": {"email": "email"},
+    }
+    table = "SELECT i::varchar AS id, if(i = 2, NULL, 'p' || i || '@example.com') AS email FROM range(5) t(i)"
+    with serving(CustomerIoSandbox().app()) as url, project(tmp_path, url, sync, table) as made:
+        report = made.run("s").report
+        (letter,) = made.dead_letters("s")
+    assert (report.status, report.delivered, report.rejected) == ("partial", 4, 1)
+    assert "one of `person`, `email` and `cio_id` has a value" in letter["error"]["message"]
+
+
+def test_a_nested_attribute_is_read_back(tmp_path: Path) -> None:
+    sync = {
+        "object": "people",
+        "identify": {"id": "id"},
+        "fields": {"address.city": "city", "address.geo.lat": "lat"},
+    }
+    table = "SELECT i::varchar AS id, 'Bern' AS city, 46.9 AS lat FROM range(3) t(i)"
+    with serving(CustomerIoSandbox().app()) as url, project(tmp_path, url, sync, table) as made:
+        report = made.run("s").report
+    assert (report.status, report.delivered) == ("succeeded", 3)
+    assert (report.verified.checked, report.verified.mismatches) == (3, ())

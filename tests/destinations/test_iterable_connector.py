@@ -9,16 +9,22 @@ from typing import Any
 
 import duckdb
 import pytest
-from vendor_recordings import at
+from aiohttp import web
+from vendor_recordings import answering, at, recordings
 
 import backhaul
 from backhaul.destinations.iterable import Iterable, IterableConfig
+from backhaul.destinations.kit import Http
 from backhaul.errors import Halt, Refused, Throttled, Unsettled
 from backhaul.sandbox.iterable import IterableSandbox
 from backhaul.sandbox.kit import Faults
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.serving import serving
-from backhaul.types import Delivered, Field, Gone, Op, Outcome, Rejected
+from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Rejected
+
+
+def make(url: str, http: Http) -> Iterable:
+    return Iterable(IterableConfig(api_key="k", base_url=url), http)
 
 
 @pytest.fixture
@@ -29,9 +35,7 @@ def sandbox() -> IterableSandbox:
 @pytest.fixture
 async def iterable(sandbox: IterableSandbox) -> AsyncIterator[Iterable]:
     with serving(sandbox.app()) as url:
-        async with at(
-            url, lambda url, http: Iterable(IterableConfig(api_key="k", base_url=url), http)
-        ) as made:
+        async with at(url, make) as made:
             yield made
 
 
@@ -240,3 +244,79 @@ def test_a_sync_in_its_limits(tmp_path: Path) -> None:
     assert report.verified is not None
     assert (report.verified.checked, report.verified.mismatches) == (10, ())
     assert not [path for path in sandbox.counts if path.endswith("429")]
+
+
+def project(folder: Path, url: str, sync: dict[str, Any], table: str) -> Any:
+    (folder / "syncs").mkdir()
+    (folder / "backhaul.yml").write_text(json.dumps({
+        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
+        "destinations": {"d": {"type": "iterable", "base_url": url, "api_key": "local-key"}},
+    }))  # fmt: skip
+    model = {"table": "t", "primary_key": "id"}
+    (folder / "syncs" / "s.yml").write_text(
+        json.dumps({"name": "s", "model": model, "destination": "d", **sync})
+    )
+    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
+        warehouse.execute(f"CREATE TABLE t AS {table}")
+    return backhaul.load(folder)
+
+
+def test_moments_are_written_as_iterable_knows_them_and_are_the_same_when_read_back(
+    tmp_path: Path, sandbox: IterableSandbox
+) -> None:
+    """Without three digits of a second Iterable takes one for a text (block/iterable-go, types/data_types_test.go)."""
+    rows = (
+        "SELECT 'a' AS id, TIMESTAMPTZ '2026-11-28 09:30:00+00' AS stamp UNION ALL "
+        "SELECT 'b', '2026-11-28 09:30:00.123456+00' UNION ALL SELECT 'c', NULL"
+    )
+    sync = {
+        "object": "users",
+        "identify": {"email": "id || '@example.com'"},
+        "fields": {"signupDate": "stamp"},
+    }
+    with serving(sandbox.app()) as url, project(tmp_path, url, sync, rows) as made:
+        report = made.run("s").report
+    held = {user.email: user.data.get("signupDate") for user in sandbox.project.users}
+    assert held == {
+        "a@example.com": "2026-11-28T09:30:00.000Z", "b@example.com": "2026-11-28T09:30:00.123Z", "c@example.com": None,
+    }  # fmt: skip
+    assert (report.status, report.verified.mismatches) == ("succeeded", ())
+
+
+@pytest.mark.skipif(not recordings("iterable"), reason="no recorded answers of Iterable are there")
+async def test_a_recorded_moment_is_the_one_that_was_sent(iterable: Iterable) -> None:
+    (recorded,) = [item for item in recordings("iterable") if item["id"] == "iterable-grouparoo-eeb66899"]
+    held = recorded["response"]["body"]["user"]["dataFields"]["signupDate"]
+    field = Field("signupDate", FieldType.DATETIME)
+    assert held == "2021-07-01 18:01:15 +00:00"
+    assert iterable.same(field, "2021-07-01T18:01:15Z", held)
+    assert iterable.same(field, "2021-07-01T18:01:15.6Z", held)
+    assert not iterable.same(field, "2021-07-02T18:01:15Z", held)
+    assert not iterable.same(field, None, held)
+    assert iterable.same(field, None, None)
+
+
+async def test_of_several_events_of_one_person_the_one_that_failed_is_found() -> None:
+    """Iterable names the person as often as events of theirs failed (block/iterable-go, batch/utils.go)."""
+    body = {"successCount": 2, "failCount": 1, "failedUpdates": {"invalidDataEmails": ["a@example.com"]}}
+    rows = [{"id": f"e{number}", "email": "a@example.com", "createdAt": 1} for number in range(3)]
+    sent = batch(*rows, by="id", object="events/paid")
+    async with answering(lambda _: web.json_response(body), make) as iterable:
+        with pytest.raises(Refused, match="1 of 3 records of one person failed"):
+            await iterable.write(sent)
+        body |= {
+            "successCount": 0,
+            "failCount": 3,
+            "failedUpdates": {"invalidDataEmails": ["a@example.com"] * 3},
+        }
+        assert {type(item) for item in (await iterable.write(sent)).items} == {Rejected}
+
+
+async def test_who_is_not_there_is_out_of_the_list() -> None:
+    """block/iterable-go, batch/list_unsubscribe.go: they are named in notFoundEmails."""
+    body = {"successCount": 1, "failCount": 1, "failedUpdates": {"notFoundEmails": ["b@example.com"]}}
+    rows = [{"email": "a@example.com"}, {"email": "b@example.com"}]
+    async with answering(lambda _: web.json_response(body), make) as iterable:
+        found = await written(iterable, batch(*rows, op=Op.DELETE, object="lists/101"))
+    assert found["a@example.com"] == Delivered("a@example.com")
+    assert isinstance(found["b@example.com"], Gone)

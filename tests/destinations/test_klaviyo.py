@@ -101,7 +101,7 @@ def job(status: str, failed: Any, errors: Any) -> Callable[[web.Request], web.Re
         if request.path.endswith("import-errors"):
             return web.json_response({"data": errors, "links": {"next": None}})
         return web.json_response(
-            {"data": {"id": "j", "attributes": {"status": status, "failed_count": failed}}}
+            {"data": {"id": "j", "attributes": {"status": status, "total_count": 2, "failed_count": failed}}}
         )
 
     return answer
@@ -194,3 +194,62 @@ def test_an_attribute_that_profiles_do_not_have_ends_the_run_before_anything_is_
     assert run.status == "failed"
     assert "properties.NAME" in str(run.hint)
     assert not place.sandbox.profiles
+
+
+def project(folder: Path, url: str, fields: dict[str, str], table: str, **more: Any) -> Any:
+    (folder / "syncs").mkdir()
+    api = {"type": "klaviyo", "base_url": url, "api_key": "local-key", **more}
+    (folder / "backhaul.yml").write_text(json.dumps({
+        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}}, "destinations": {"d": api},
+    }))  # fmt: skip
+    (folder / "syncs" / "s.yml").write_text(json.dumps({
+        "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "d", "object": "profiles",
+        "identify": {"external_id": "id::varchar"}, "fields": fields,
+    }))  # fmt: skip
+    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
+        warehouse.execute(f"CREATE TABLE t AS {table}")
+    return load(folder)
+
+
+def test_a_nested_property_is_read_back(tmp_path: Path) -> None:
+    sandbox = KlaviyoSandbox()
+    sandbox.job_seconds = 0.0
+    fields = {"properties.address.city": "city", "properties.plan": "city"}
+    table = "SELECT i AS id, 'Bern' AS city FROM range(3) t(i)"
+    with serving(sandbox.app()) as url, project(tmp_path, url, fields, table) as made:
+        report = made.run("s").report
+    assert {json.dumps(profile["properties"]) for profile in sandbox.profiles.values()} == {
+        '{"address": {"city": "Bern"}, "plan": "Bern"}'
+    }
+    assert (report.delivered, report.verified.checked, report.verified.mismatches) == (3, 3, ())
+
+
+def test_the_next_page_of_a_jobs_errors_counts_as_errors() -> None:
+    klaviyo = make("https://a.klaviyo.com", None)  # type: ignore[arg-type]
+    first = "/api/profile-bulk-import-jobs/j/import-errors?page[size]=100"
+    assert klaviyo.endpoints("GET", first) == ("errors",)
+    assert klaviyo.endpoints("GET", f"https://a.klaviyo.com{first}&page%5Bcursor%5D=x") == ("errors",)
+
+
+def test_a_record_that_was_too_large_for_a_job_is_not_delivered_with_it_by_a_later_run(
+    tmp_path: Path,
+) -> None:
+    sandbox = KlaviyoSandbox()
+    sandbox.job_seconds = 3600.0
+    table = "SELECT i AS id, if(i = 5, repeat('x', 120000), 'pro') AS plan FROM range(20) t(i)"
+    waits = {"poll_interval": "0.05s", "job_timeout": "0.2s"}
+    with (
+        serving(sandbox.app()) as url,
+        project(tmp_path, url, {"properties.plan": "plan"}, table, **waits) as made,
+    ):
+        first = made.run("s").report
+        assert (len(sandbox.jobs), first.delivered) == (1, 0)
+        sandbox.job_seconds = 0.0
+        for job in sandbox.jobs.values():
+            job.due = 0.0
+        second = made.run("s").report
+        held = {profile["external_id"] for profile in sandbox.profiles.values()}
+        stages = {str(record["key"]): record["status"] for record in made.records("s")}
+    assert held == {str(number) for number in range(20) if number != 5}
+    assert (second.rejected, second.delivered) == (1, 19)
+    assert stages["5"] == "rejected"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from backhaul.destinations.kit import (
     Secret,
     Spec,
     Unsupported,
+    inner,
     no_such_object,
     plain,
 )
@@ -147,12 +149,30 @@ class CustomerIo(Destination[CustomerIoConfig]):
         kind, _, name = batch.object.partition("/")
         text = batch.text()
         if kind == "events":
-            text = b",".join(orjson.dumps(_event(name, record)) for record in batch.records())
-        elif kind == "relationships":
+            return await self._events(batch, name)
+        if kind == "relationships":
             does = "delete_relationships" if batch.op is Op.DELETE else "add_relationships"
             text = b",".join(orjson.dumps(_related(name, does, record)) for record in batch.records())
         answer = await self.http.request("POST", "/api/v2/batch", body=b'{"batch":[' + text + b"]}")
         return _outcomes(batch.keys, answer)
+
+    async def _events(self, batch: Batch, name: str) -> Outcomes:
+        """Raises: Halt: nothing says whose they are."""
+        if not {field.name for field in batch.fields} & {"person", "email", "cio_id"}:
+            raise Halt(
+                "an event is of one person", hint="map one of `person` (their id), `email` and `cio_id`"
+            )
+        events = {key: _event(name, record) for key, record in zip(batch.keys, batch.records(), strict=True)}
+        said = "an event is of one person: one of `person`, `email` and `cio_id` has a value"
+        refused = [Rejected(key, "required", said) for key, event in events.items() if event is None]
+        sent = {key: orjson.dumps(event) for key, event in events.items() if event is not None}
+        if not sent:
+            return Outcomes(tuple(refused))
+        answer = await self.http.request(
+            "POST", "/api/v2/batch", body=b'{"batch":[' + b",".join(sent.values()) + b"]}"
+        )
+        found = _outcomes(list(sent), answer)
+        return Outcomes((*refused, *found.of(sent))) if refused else found
 
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
@@ -166,7 +186,7 @@ class CustomerIo(Destination[CustomerIoConfig]):
             url = f"{self._app.rstrip('/')}/v1/customers/{quote(key, safe='')}/attributes?id_type={identifiers[0]}"
             answer = await self.http.request("GET", url, headers=headers, allow=(404,))
             if (held := _held(answer)) is not None:
-                found[key] = {name: held.get(name) for name in fields}
+                found[key] = {name: _value(held, name) for name in fields}
         return found
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
@@ -174,12 +194,13 @@ class CustomerIo(Destination[CustomerIoConfig]):
         return plain(field, sent) == plain(field, held) or str(sent).lower() == str(held).lower()
 
 
-def _event(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    who = {"id": record.pop("person")} if "person" in record else {
+def _event(name: str, record: dict[str, Any]) -> dict[str, Any] | None:
+    """None: it is not of one person."""
+    who = {"id": record.pop("person")} if record.get("person") else {
         kind: record.pop(kind) for kind in ("email", "cio_id") if record.get(kind)
     }  # fmt: skip
     if len(who) != 1:
-        raise Halt("an event is of one person", hint="map one of `person` (their id), `email` and `cio_id`")
+        return None
     when = {"timestamp": record["timestamp"]} if record.get("timestamp") is not None else {}
     attributes = {key: value for key, value in record.items() if key not in _OWN and value is not None}
     return {
@@ -229,6 +250,16 @@ def _outcomes(keys: Sequence[str], answer: Answer) -> Outcomes:
         said = ": ".join(str(error[name]) for name in ("field", "message") if error.get(name))
         refused[keys[place]] = Rejected(keys[place], str(error.get("reason") or "refused"), said)
     return Outcomes(tuple(refused.get(key) or Delivered(key) for key in keys))
+
+
+def _value(held: dict[str, Any], name: str) -> Any:
+    """An attribute, or a member of one: what nests is given as text as well."""
+    head, *path = name.split(".")
+    value = held.get(head)
+    if path and isinstance(value, str):
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(value)
+    return inner(value, *path)
 
 
 def _held(answer: Answer) -> dict[str, Any] | None:

@@ -39,7 +39,9 @@ async def described(http: Http, name: str) -> ObjectSchema:
     if name not in found:
         raise no_such_object(f"{PREFIX}{name}", [f"{PREFIX}{known}" for known in found], "Braze")
     fields = {str(item["name"]): _field(item) for item in found[name]}
-    return ObjectSchema(f"{PREFIX}{name}", fields | {"id": Field("id", unique=True, max_length=250)})
+    return ObjectSchema(
+        f"{PREFIX}{name}", fields | {"id": Field("id", FieldType.STRING, unique=True, max_length=250)}
+    )
 
 
 def _field(item: dict[str, Any]) -> Field:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ from backhaul.destinations.kit import (
     inner,
     no_such_object,
     said_by,
+    same_moment,
 )
 from backhaul.errors import BackhaulError, Halt, Refused, Unsettled
 from backhaul.types import (
@@ -50,6 +52,8 @@ _BULK = BatchLimits(records=1000, bytes=3_800_000)
 """1,000 records and 4 MB a body for every bulk call, less what is put around the records."""
 _NOBODY = frozenset({"UnknownEmailError", "UnknownUserIdError", "NotFound", "error.users.noUserWithIdExists",
                      "error.users.noUserWithEmailExists"})  # fmt: skip
+_MOMENTS = (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP)
+_SECOND = timedelta(seconds=1)
 _BUSY = frozenset({"DatabaseError", "GenericError", "QueueEmailError"})
 
 
@@ -168,6 +172,7 @@ class Iterable(Destination[IterableConfig]):
 
     def _request(self, batch: Batch, kind: str, name: str) -> tuple[str, bytes]:
         records = batch.records()
+        _with_milliseconds(records, batch.fields)
         if kind == "events":
             events = [
                 {**_split(record, ("id", self.config.created_at)), "eventName": name} for record in records
@@ -214,6 +219,12 @@ class Iterable(Destination[IterableConfig]):
                 found[key] = {name: inner(held, *name.split(".")) for name in fields}
         return found
 
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        """Iterable gives moments back in a spelling of its own, `2021-07-01 18:01:15 +00:00` (recorded answers)."""
+        if field.type in _MOMENTS and sent and isinstance(held, str):
+            return same_moment(sent, held.replace(" +", "+").replace(" -", "-"), _SECOND)
+        return super().same(field, sent, held)
+
     def classify(self, answer: Answer) -> BackhaulError | None:
         """By the code in the body where the status leaves it open; a body's `Success` says nothing of the status."""
         error, said = classify_status(answer), code(answer)
@@ -236,6 +247,17 @@ def _split(record: dict[str, Any], own: Sequence[str] = ()) -> dict[str, Any]:
     """A record as Iterable wants it: who it is of (and `own`) beside the fields."""
     top = {name: record[name] for name in (*WHO, *own) if record.get(name) is not None}
     return {**top, "dataFields": {name: value for name, value in record.items() if name not in (*WHO, *own)}}
+
+
+def _with_milliseconds(records: list[dict[str, Any]], fields: Sequence[Field]) -> None:
+    """Writes moments with three digits of a second: without them Iterable takes one for a text."""
+    for field in fields:
+        *path, last = field.name.split(".")
+        for record in records if field.type in _MOMENTS[1:] else ():
+            held = inner(record, *path)
+            if isinstance(held, dict) and isinstance(held.get(last), str):
+                whole, _, fraction = held[last].removesuffix("Z").partition(".")
+                held[last] = f"{whole}.{fraction[:3]:0<3}Z"
 
 
 def _user_path(identifier: str, key: str) -> str:

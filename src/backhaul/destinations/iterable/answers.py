@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from backhaul.destinations.kit import Answer, Batch, inner
-from backhaul.errors import Halt, Unsettled
-from backhaul.types import Delivered, Outcome, Rejected
+from backhaul.errors import Halt, Refused, Unsettled
+from backhaul.types import Delivered, Gone, Op, Outcome, Rejected
 
 WHO = ("email", "userId")
 """What a person goes by."""
@@ -40,6 +41,7 @@ def outcomes(batch: Batch, answer: Answer) -> Iterator[Outcome]:
     Raises:
         Unsettled: the answer is of another form.
         Halt: the project does not take events of this name.
+        Refused: of several records of one person some failed, and nobody knows which.
     """
     counted = member(answer, "successCount", int)
     body = answer.json()
@@ -47,7 +49,8 @@ def outcomes(batch: Batch, answer: Answer) -> Iterator[Outcome]:
         raise Halt(f"the project does not take events named {disallowed[0]!r}", hint="allow it in Iterable")
     failed = dict(_failed(batch, body))
     for key, reason in failed.items():
-        yield Rejected(key, reason, _SAID.get(reason, f"Iterable says {reason}"))
+        gone = batch.op is Op.DELETE and reason == "notFound"
+        yield (Gone if gone else Rejected)(key, reason, _SAID.get(reason, f"Iterable says {reason}"))
     if counted + len(failed) != len(batch):
         return
     dropped = list(body.get("filteredOutFields") or ())
@@ -77,8 +80,11 @@ def _failed(batch: Batch, body: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for who, ending in (("email", "Emails"), ("userId", "UserIds")):
             reason = name.removesuffix(ending)
             if reason != name and reason != "noOp" and isinstance(values, list):
-                for value in values:
-                    yield from ((key, reason) for key in sent.get((who, _fold(who, value)), ()))
+                for value, count in Counter(_fold(who, value) for value in values).items():
+                    keys = sent.get((who, value), ())
+                    if count < len(keys):
+                        raise Refused(f"{count} of {len(keys)} records of one person failed", code=reason)
+                    yield from ((key, reason) for key in keys)
 
 
 def _fold(who: str, value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import Field as Setting
@@ -135,6 +136,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
         )
 
     def endpoints(self, method: str, path: str) -> tuple[str, ...]:
+        """The next page of a listing is a whole address."""
+        path = urlsplit(path).path
         if path == _JOBS:
             return ("",)
         if path.startswith(f"{_JOBS}/"):
@@ -192,7 +195,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
         return Outcomes((Delivered(key, own, created=answer.status == 201),))
 
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
-        """Of a job that was cancelled, or that is not known any more, nothing."""
+        """Of a job that was cancelled, or that is not known any more, nothing. One that holds fewer profiles than its batch, of
+        which some were refused before it was made, does not say which: only those that its errors repeat are settled."""
         answer = await self.http.request("GET", f"{_JOBS}/{job}", allow=(404,))
         about = inner(answer.json(), "data", "attributes")
         if answer.status == 404 and errors_of(answer):
@@ -211,15 +215,16 @@ class Klaviyo(Destination[KlaviyoConfig]):
         failed = about.get("failed_count")
         if not isinstance(failed, int):
             raise Unsettled("Klaviyo's answer does not say how many failed")
-        refused = await self._failures(batch, job) if failed else {}
-        if not failed:
+        whole = about.get("total_count") == len(batch)
+        refused = await self._failures(batch, job, whole=whole) if failed else {}
+        if whole and not failed:
             return Outcomes(everything=True)
-        if len(refused) < failed:  # somebody is refused, and nobody says who
+        if not whole or len(refused) < failed:  # somebody is refused, and nobody says who
             return Outcomes(tuple(refused.values()))
         return Outcomes(tuple(refused.get(key) or Delivered(key) for key in batch.keys))
 
-    async def _failures(self, batch: Batch, job: str) -> dict[str, Outcome]:
-        """By key; of a job that is asked about again its batch may hold less."""
+    async def _failures(self, batch: Batch, job: str, *, whole: bool) -> dict[str, Outcome]:
+        """By key; places are those of the batch where the job is `whole`."""
         profiles = zip(batch.keys, batch.records(), strict=True)
         keys = {_named_by(profile["attributes"]): key for key, profile in profiles}
         refused: dict[str, Outcome] = {}
@@ -231,7 +236,9 @@ class Klaviyo(Destination[KlaviyoConfig]):
 
         async for error in paged(page):
             about = error.get("attributes") or {}
-            key = keys.get(_named_by(_attributes(about.get("original_payload")))) or key_at(batch.keys, about)
+            key = keys.get(_named_by(_attributes(about.get("original_payload"))))
+            if key is None and whole:
+                key = key_at(batch.keys, about)
             if key is not None:
                 said = str(about.get("detail") or about.get("title"))
                 refused[key] = Rejected(key, str(about.get("code") or "invalid"), said)
@@ -257,7 +264,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
                 held = profile.get("attributes") or {}
                 key = wanted.get(fold(str(held.get(identifiers[0]))))
                 if key is not None:
-                    found[key] = {name: inner(held, *name.split(".", 1)) for name in fields}
+                    found[key] = {name: inner(held, *name.split(".")) for name in fields}
         return found
 
     def classify(self, answer: Answer) -> BackhaulError | None:
