@@ -18,7 +18,13 @@ class SalesforceRemote(SandboxRemote[SalesforceSandbox]):
 
     def __init__(self, sandbox: SalesforceSandbox, url: str, **more: Any) -> None:
         super().__init__(
-            sandbox, type="salesforce", base_url=url, client_id="app", client_secret="sandbox", **more
+            sandbox,
+            type="salesforce",
+            base_url=url,
+            client_id="app",
+            client_secret="sandbox",
+            works_on="1ms",
+            **more,
         )
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:

@@ -68,7 +68,7 @@ async def account() -> AsyncIterator[Account]:
     ("name", "sent", "stored"),
     [
         ("score", "12.50", "12.50"),
-        ("score", "-1e3", "-1e3"),
+        ("score", "-1000", "-1000"),
         ("score", 7, "7"),
         ("born", "2026-02-28", "2026-02-28"),
         ("born", "1772236800000", "2026-02-28"),

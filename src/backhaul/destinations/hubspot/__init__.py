@@ -24,9 +24,11 @@ from backhaul.destinations.hubspot.answers import (
 from backhaul.destinations.hubspot.associations import Associations
 from backhaul.destinations.hubspot.config import ASSOCIATIONS, HubSpotConfig
 from backhaul.destinations.hubspot.fields import (
+    NUMBERS,
     RECORD_ID,
     SEVERAL,
     choices,
+    digits,
     field_of,
     fold,
     is_email,
@@ -34,6 +36,7 @@ from backhaul.destinations.hubspot.fields import (
 )
 from backhaul.destinations.hubspot.finding import Found, find, properties_of
 from backhaul.destinations.hubspot.lists import Members
+from backhaul.destinations.hubspot.moving import Moves
 from backhaul.destinations.kit import (
     Answer,
     Batch,
@@ -96,6 +99,7 @@ class HubSpot(Destination[HubSpotConfig]):
     def __init__(self, config: HubSpotConfig, http: Http) -> None:
         super().__init__(config, http)
         self.base_url = config.base_url
+        self._moves: dict[str, Moves[Any]] = {}
 
     @property
     def own_limits(self) -> tuple[Rate, ...]:
@@ -131,7 +135,7 @@ class HubSpot(Destination[HubSpotConfig]):
         """What is kept between records: `associations/contacts/companies`, `lists/42`; None: records."""
         kind, *rest = object.split("/")
         if kind == "lists" and rest:
-            return Members(self, "/".join(rest))
+            return Members(self, "/".join(rest), self._moves.setdefault(object, Moves()))
         if kind != "associations":
             return None
         if len(rest) < 2 or not all(rest[:2]):
@@ -139,7 +143,9 @@ class HubSpot(Destination[HubSpotConfig]):
                 f"{object!r} names no two kinds of records",
                 hint="write it as associations/contacts/companies",
             )
-        return Associations(self, rest[0], rest[1], "/".join(rest[2:]))
+        return Associations(
+            self, rest[0], rest[1], "/".join(rest[2:]), self._moves.setdefault(object, Moves())
+        )
 
     def path(self, room: str, *more: str) -> str:
         """`room` is objects, properties, associations or lists; dated versions come behind it."""
@@ -199,8 +205,9 @@ class HubSpot(Destination[HubSpotConfig]):
             if given is not None
         ]
         several = frozenset(field.name for field in batch.fields if field.native_type == SEVERAL)
+        numbers = frozenset(field.name for field in batch.fields if field.type in NUMBERS)
         inputs = [
-            {**given, "objectWriteTraceId": str(place), "properties": _properties(record, several)}
+            {**given, "objectWriteTraceId": str(place), "properties": _properties(record, several, numbers)}
             for place, (_, given, record) in enumerate(chosen)
         ]
         answer = await self._post(batch.object, action, {"inputs": inputs})
@@ -256,7 +263,7 @@ class HubSpot(Destination[HubSpotConfig]):
     async def lookup(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
     ) -> Mapping[str, Sequence[str | None]]:
-        found = await find(self, object, identifiers[0], keys)
+        found = (await find(self, object, identifiers[0], keys)).whole(keys)
         return {key: (str(record["id"]),) for key, record in found.held.items()}
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
@@ -271,10 +278,10 @@ class HubSpot(Destination[HubSpotConfig]):
         return classify(answer)
 
 
-def _properties(record: dict[str, Any], several: frozenset[str]) -> dict[str, Any]:
+def _properties(record: dict[str, Any], several: frozenset[str], numbers: frozenset[str]) -> dict[str, Any]:
     """What is written: everything but the record id, which only finds a record. `several`: properties of several choices."""
     return {
-        name: choices(value) if name in several else value
+        name: choices(value) if name in several else digits(value) if name in numbers else value
         for name, value in record.items()
         if name != RECORD_ID
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import orjson
@@ -16,6 +16,7 @@ import orjson
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of, context, refused
 from backhaul.destinations.hubspot.fields import RECORD_ID
 from backhaul.destinations.hubspot.finding import Account, ids_of
+from backhaul.destinations.hubspot.moving import Moves
 from backhaul.destinations.kit import Answer, Batch, inner, listed, no_such_object
 from backhaul.errors import Halt, Refused
 from backhaul.types import (
@@ -44,6 +45,7 @@ class Associations:
     one: str
     other: str
     label: str
+    moves: Moves[Pair] = field(default_factory=Moves)
     batch: ClassVar[BatchLimits] = BatchLimits(records=2_000)
     """Workato's guide to this endpoint says 2,000."""
 
@@ -94,11 +96,11 @@ class Associations:
             gone = [known[key] or pairs.get(key) for key in batch.keys]
             await self._archive([pair for pair in gone if pair], types)
             return Outcomes(tuple(map(Delivered, batch.keys)))
-        wanted = set(pairs.values())
-        await self._archive([pair for pair in known.values() if pair and pair not in wanted], types)
         said = f"HubSpot has no record at one end of this association from {self.one} to {self.other}"
         missing = [Rejected(key, NOT_THERE, said) for key in batch.keys if key not in pairs]
-        return Outcomes((*missing, *await self._associate(pairs, types)))
+        async with self.moves.giving(pairs.values(), known.values()) as left:
+            await self._archive(left, types)
+            return Outcomes((*missing, *await self._associate(pairs, types)))
 
     async def _associate(self, pairs: Mapping[str, Pair], types: Sequence[Any]) -> list[Outcome]:
         if not pairs:
@@ -198,7 +200,7 @@ def _pair(remote_id: str | None) -> Pair | None:
 
 def _outcomes(body: Mapping[str, Any], pairs: Mapping[str, Pair]) -> list[Outcome]:
     """One outcome for each association that the answer names: by its ends, or, refused, by the end that is wrong. Errors
-    that name nobody are those of the associations that are left, where they are as many."""
+    that name nobody are those of the associations that are left, where they are as many and of one kind."""
     made = {_ends_of(result) for result in listed(body, "results")}
     outcomes: list[Outcome] = [Delivered(key, ":".join(pair)) for key, pair in pairs.items() if pair in made]
     left = {key: pair for key, pair in pairs.items() if pair not in made}
@@ -210,8 +212,9 @@ def _outcomes(body: Mapping[str, Any], pairs: Mapping[str, Pair]) -> list[Outcom
         outcomes += [outcome for key in named for outcome in refused(key, error)]
         left = {key: pair for key, pair in left.items() if key not in named}
         nameless += [] if named else [error]
-    if len(nameless) == len(left):
-        outcomes += [it for key, error in zip(left, nameless, strict=True) for it in refused(key, error)]
+    if len(nameless) == len(left) and len({str(error.get("category")) for error in nameless}) == 1:
+        said = "; ".join(dict.fromkeys(str(error.get("message") or "") for error in nameless))
+        outcomes += [it for key in left for it in refused(key, {**nameless[0], "message": said})]
     return outcomes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ _TYPES = {
     "number": FieldType.NUMBER, "bool": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME,
     "json": FieldType.JSON,
 }  # fmt: skip
+NUMBERS = (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL)
 SEVERAL = "enumeration/checkbox"
 """A property of several choices; takes a list of them as well as a text."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
@@ -64,7 +66,18 @@ def choices(value: Any) -> Any:
         found = orjson.loads(value)
     except orjson.JSONDecodeError:
         return value
-    return ";".join(str(one) for one in found if one is not None)
+    # a semicolon in front would add to what is chosen
+    return ";".join(str(one) for one in found if one not in (None, ""))
+
+
+def digits(value: Any) -> Any:
+    """A number without an exponent, which HubSpot takes for no number (Atlas-Authority/marketing-automation#206)."""
+    if not isinstance(value, str) or "e" not in value.lower():
+        return value
+    try:
+        return f"{Decimal(value):f}"
+    except InvalidOperation:
+        return value
 
 
 def same(field: Field, sent: Any, held: Any) -> bool:

@@ -34,6 +34,19 @@ class Found:
     held: Mapping[str, Mapping[str, Any]]
     gone: tuple[str, ...]
 
+    def whole(self, keys: Sequence[str]) -> Found:
+        """Itself, where it says of every key whether it is there.
+
+        Raises:
+            Unsettled: it is silent about some, which may be there or not.
+        """
+        silent = set(keys) - set(self.held) - set(self.gone)
+        if silent:
+            raise Unsettled(
+                f"HubSpot's answer leaves out {len(silent)} of {len(keys)} records it was asked for"
+            )
+        return self
+
 
 async def find(
     account: Account, object: str, name: str, keys: Sequence[str], fields: Sequence[str] = ()
@@ -76,12 +89,17 @@ async def find(
 
 async def ids_of(account: Account, object: str, name: str, values: Iterable[str]) -> Mapping[str, str]:
     """Record ids by the values of a unique property; a value that nobody has is left out. Record ids stand for
-    themselves."""
+    themselves.
+
+    Raises:
+        Unsettled: HubSpot does not say of each whether it is there.
+    """
     folded = {value: fold(object, name, value) for value in values}
     asked = list(dict.fromkeys(folded.values()))
     found = dict(zip(asked, asked, strict=True)) if name == RECORD_ID else {}
     for start in range(0, 0 if found else len(asked), _AT_ONCE):
-        some = await find(account, object, name, asked[start : start + _AT_ONCE])
+        part = asked[start : start + _AT_ONCE]
+        some = (await find(account, object, name, part)).whole(part)
         found |= {key: str(record["id"]) for key, record in some.held.items()}
     return {value: found[spelling] for value, spelling in folded.items() if spelling in found}
 

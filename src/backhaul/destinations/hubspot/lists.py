@@ -7,13 +7,15 @@ unique property is looked up first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of
 from backhaul.destinations.hubspot.fields import RECORD_ID
 from backhaul.destinations.hubspot.finding import Account, ids_of
-from backhaul.destinations.kit import Batch, inner, listed
+from backhaul.destinations.hubspot.moving import Moves
+from backhaul.destinations.kit import Batch, inner, listed, paged
 from backhaul.errors import Halt
 from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
 
@@ -24,6 +26,7 @@ class Members:
 
     account: Account
     list: str
+    moves: Moves[str] = field(default_factory=Moves)
     batch: ClassVar[BatchLimits] = BatchLimits(records=10_000)
     """A request takes 100,000, from memory; this many are answered in seconds."""
 
@@ -56,7 +59,8 @@ class Members:
             await self._change((), [one for key in ids if (one := known[key] or ids[key])])
             return Outcomes(tuple(map(Delivered, batch.keys)))
         add = [one for one in ids.values() if one]
-        lost = await self._change(add, [one for one in known.values() if one and one not in add])
+        async with self.moves.giving(add, known.values()) as left:
+            lost = await self._change(add, left)
         return Outcomes(
             tuple(
                 Rejected(key, NOT_THERE, f"HubSpot has no record with this {name}")
@@ -84,9 +88,17 @@ class Members:
         held = {}
         for key, one in found.items():
             path = self.account.path("lists", "records", kind, one, "memberships")
-            answer = await self.account.http.request("GET", path)
-            if answer.status != 404 and self.list in {
-                str(it.get("listId")) for it in listed(body_of(answer), "results")
-            }:
-                held[key] = {identifiers[0]: key}
+            async for found_in in paged(partial(self._lists, path)):
+                if str(found_in.get("listId")) == self.list:
+                    held[key] = {identifiers[0]: key}
+                    break
         return held
+
+    async def _lists(self, path: str, after: str) -> tuple[Sequence[dict[str, Any]], str | None]:
+        """One page of the lists that a record is in, and where the next one is."""
+        answer = await self.account.http.request("GET", path, params={"after": after} if after else None)
+        if answer.status == 404:
+            return [], None
+        said = body_of(answer)
+        following = inner(said, "paging", "next", "after")
+        return listed(said, "results"), None if following is None else str(following)

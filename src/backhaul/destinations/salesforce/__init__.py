@@ -6,19 +6,21 @@ threads of client libraries. A record is attributed by its place in the answer, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from backhaul.destinations.kit import Answer, Batch, Destination, Http, Job, Spec, Token, Wire, listing, paged
 from backhaul.destinations.salesforce import atomic, bulk
-from backhaul.destinations.salesforce.answers import DAY, FIXES, classify, left, outcomes, refused
+from backhaul.destinations.salesforce.answers import DAY, FIXES, classify, left, missed, outcomes, refused
 from backhaul.destinations.salesforce.fields import (
     RECORD_ID,
+    SEVERAL,
     field_of,
     fold,
     held,
+    joined,
     literal,
     parent_fields,
     same,
@@ -72,6 +74,10 @@ class Salesforce(Destination[SalesforceConfig]):
 
     def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.token}", **self._wishes()}
+
+    def index_lag(self, object: str) -> float | None:
+        """SOQL is up to date, but a request whose answer was lost may not be over."""
+        return float(self.config.works_on)
 
     def _wishes(self) -> Mapping[str, str]:
         """Headers that say how records are to be saved."""
@@ -146,17 +152,18 @@ class Salesforce(Destination[SalesforceConfig]):
             return await self._by_record_id(batch, by)
         path = ("composite", "sobjects", *((batch.object, by.name) if batch.op is Op.UPSERT else ()))
         method = "PATCH" if batch.op is Op.UPSERT else "POST"
-        return await self._send(method, path, batch.keys, self._typed(batch))
+        return missed(batch.parts, await self._send(method, path, batch.keys, self._typed(batch)))
 
     async def _hand_over(self, batch: Batch) -> Job:
         """Nothing of a job is applied before it is closed."""
+        file = bulk.file(batch)
         created = await self.http.request("POST", self._path("jobs", "ingest"), json=bulk.order(batch))
         said = created.json()
         if created.status == 404 or not isinstance(said, dict):
             raise refused(created)
         job, kind = str(said["id"]), {"Content-Type": "text/csv; charset=UTF-8"}
         path = self._path("jobs", "ingest", job, "batches")
-        await self.http.request("PUT", path, body=bulk.file(batch), headers=kind)
+        await self.http.request("PUT", path, body=file, headers=kind)
         return Job(job, 0.0)
 
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
@@ -170,7 +177,7 @@ class Salesforce(Destination[SalesforceConfig]):
         if said["state"] in ("Open", *bulk.WORKING):
             return Job(job, bulk.wait(batch))
         files = [await self.http.request("GET", self._path(*path, name)) for name in bulk.RESULTS]
-        return Outcomes(tuple(bulk.outcomes(batch, said, *files)))
+        return missed(batch.parts, Outcomes(tuple(bulk.outcomes(batch, said, *files))))
 
     async def _send(
         self, method: str, path: Sequence[str], keys: Sequence[str], records: Sequence[Mapping[str, Any]]
@@ -184,7 +191,12 @@ class Salesforce(Destination[SalesforceConfig]):
     def _typed(self, batch: Batch) -> list[dict[str, Any]]:
         """The records as a collection wants them, each with its object."""
         attributes, parents = {"type": batch.object}, self._references.get(batch.object, {})
-        return [{"attributes": attributes, **unparented(record, parents)} for record in batch.records()]
+        records = batch.records()
+        for name in (field.name for field in batch.fields if field.native_type == SEVERAL):
+            for record in records:
+                if name in record:
+                    record[name] = joined(record[name])
+        return [{"attributes": attributes, **unparented(record, parents)} for record in records]
 
     async def _by_record_id(self, batch: Batch, by: Field) -> Outcomes:
         """A collection of updates or deletes takes ids alone; those that no earlier answer gave are asked for."""
@@ -204,7 +216,8 @@ class Salesforce(Destination[SalesforceConfig]):
             answer = await self.http.request("DELETE", self._path("composite", "sobjects"), params=params)
             return Outcomes((*outcomes(answer, list(sent)).items, *failed))
         records = dict(zip(batch.keys, self._typed(batch), strict=True))
-        chosen = [{**_without_id(records[key]), "id": record_id} for key, record_id in sent.items()]
+        fixed = {RECORD_ID} if by.writable else {RECORD_ID, by.name}
+        chosen = [{**_without(records[key], fixed), "id": record_id} for key, record_id in sent.items()]
         written = await self._send("PATCH", ("composite", "sobjects"), list(sent), chosen)
         return Outcomes((*written.items, *failed))
 
@@ -255,8 +268,9 @@ class Salesforce(Destination[SalesforceConfig]):
         return classify(answer)
 
 
-def _without_id(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != RECORD_ID}
+def _without(record: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A record without what finds it and cannot be written: its own id, an auto number."""
+    return {name: value for name, value in record.items() if name not in names}
 
 
 def _not_one(key: str, name: str, ids: Sequence[str]) -> Outcome:

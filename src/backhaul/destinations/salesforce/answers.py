@@ -23,6 +23,7 @@ _USED_UP = 5400.0
 than a run waits, so that a run ends and leaves the rest to a later one."""
 _USAGE = re.compile(r"(per-app-)?api-usage=(\d+)/(\d+)")
 _GONE = ("ENTITY_IS_DELETED", "NOT_FOUND")
+_LACKS = "REQUIRED_FIELD_MISSING"
 BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE",
          "REQUEST_LIMIT_EXCEEDED", "QUERY_TIMEOUT", "UNKNOWN_EXCEPTION")  # fmt: skip
 """Codes of a record that was not applied, and may be later."""
@@ -39,6 +40,7 @@ FIXES = {
     "FIELD_CUSTOM_VALIDATION_EXCEPTION": "a validation rule of your org says no: mend the value, or leave the row out",
     "DUPLICATES_DETECTED": "a duplicate rule says no: merge the records, or set save_duplicates: true where it only warns",
     "DUPLICATE_VALUE": "another record has this value of a unique field: make it unique in the model, or merge the two",
+    "CLEARING_TEXT": "write another text in the model, or set bulk_above higher than a plan has rows",
     "DUPLICATE_EXTERNAL_ID": "make the external id field unique in Salesforce, and merge the records that share it",
     "INVALID_FIELD_FOR_INSERT_UPDATE": "give the app's user the right to edit the field, or take it out of the mapping",
     "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST": "send a value of the picklist (its API name), or add it in Salesforce",
@@ -136,6 +138,23 @@ def refusal(key: str, code: str, said: str, fields: Sequence[str] = ()) -> Outco
         return Gone(key, code, said)
     named = [name for name in fields if name not in said]
     return Rejected(key, code, f"{said} ({', '.join(named)})" if named else said)
+
+
+def missed(parts: Sequence[str], said: Outcomes) -> Outcomes:
+    """The outcomes, where a record of which only some fields were sent lacks others: it is not there any more, and was to be
+    made of those fields alone."""
+    changed = frozenset(parts)
+    if not changed:
+        return said
+    return Outcomes(
+        tuple(
+            Gone(item.key, item.code, item.message)
+            if isinstance(item, Rejected) and item.code == _LACKS and item.key in changed
+            else item
+            for item in said.items
+        ),
+        said.everything,
+    )
 
 
 def left(answer: Answer, ours: Callable[[int, int], int]) -> Mapping[float, Left]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backhaul.destinations.kit import Answer, Batch
 from backhaul.destinations.salesforce.answers import refusal
-from backhaul.errors import Unsettled
+from backhaul.destinations.salesforce.fields import SEVERAL, joined
+from backhaul.errors import Refused, Unsettled
 from backhaul.types import BatchLimits, Delivered, Op, Outcome, Rejected, Retry
 
 NULL = "#N/A"
@@ -21,6 +23,9 @@ OPS = {Op.UPSERT: "upsert", Op.INSERT: "insert"}
 """What goes as a job. Updates and deletes would need the records' own ids in the file."""
 WORKING = ("UploadComplete", "InProgress")
 RESULTS = ("successfulResults", "failedResults", "unprocessedrecords")
+_CLEARING = f'"{NULL}"'.encode()
+_CLEARS = re.compile(rb'(?m)(?:^|,)"#N/A"(?=,|$)')
+"""A cell whose text is what clears a field; NULL is written without quotes, and quotes within a text are doubled."""
 _EACH = 5000.0
 """Records that it works through in a second, at most, and so when to look again."""
 _UNREADABLE = "InvalidBatch"
@@ -35,8 +40,28 @@ def order(batch: Batch) -> dict[str, str]:
 
 
 def file(batch: Batch) -> bytes:
-    """The batch with a line of field names before it."""
-    return ",".join(field.name for field in batch.fields).encode() + b"\n" + batch.text()
+    """The batch with a line of field names before it.
+
+    Raises:
+        Refused: it holds a text that would clear a field.
+    """
+    text = batch.text()
+    if _CLEARING in text and _CLEARS.search(text):
+        raise Refused(f"a text is {NULL}, which clears the field in a bulk job", code="CLEARING_TEXT")
+    several = [place for place, field in enumerate(batch.fields) if field.native_type == SEVERAL]
+    head = ",".join(field.name for field in batch.fields).encode() + b"\n"
+    return head + (_joined(text, several) if several else text)
+
+
+def _joined(text: bytes, several: Sequence[int]) -> bytes:
+    """Lines whose lists of choices are written as Salesforce wants them; an empty list clears."""
+    made = io.StringIO(newline="")
+    lines = csv.writer(made, lineterminator="\n")
+    for row in csv.reader(io.StringIO(text.decode(), newline="")):
+        for place in several:
+            row[place] = joined(row[place]) or (row[place] and NULL)
+        lines.writerow(row)
+    return made.getvalue().encode()
 
 
 def wait(batch: Batch) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import time, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
+
+import orjson
 
 from backhaul.destinations.kit import plain, same_moment
 from backhaul.types import Field, FieldType
@@ -15,7 +18,14 @@ RECORD_ID = "Id"
 _UNLOCKED = ("OwnerId", "RecordTypeId")
 """References of every object that no write locks by itself."""
 _NUMBERS = ("int", "long", "double", "currency", "percent")
-_TYPES = {"boolean": FieldType.BOOLEAN, "date": FieldType.DATE, "datetime": FieldType.DATETIME}
+SEVERAL = "multipicklist"
+"""A field of several choices, joined by semicolons; takes a list of them as well as a text."""
+_TYPES = {
+    "boolean": FieldType.BOOLEAN,
+    "date": FieldType.DATE,
+    "datetime": FieldType.DATETIME,
+    SEVERAL: FieldType.ANY,
+}
 _SECOND = timedelta(seconds=1)
 """Salesforce keeps no fractions of one."""
 _SHORT_ID = 15
@@ -28,7 +38,7 @@ def field_of(item: Mapping[str, Any]) -> Field:
     name, kind = str(item["name"]), str(item.get("type"))
     options = [option for option in item.get("picklistValues") or () if option.get("active")]
     closed = kind == "picklist" and item.get("restrictedPicklist") and options
-    textual = kind not in _NUMBERS and kind not in _TYPES
+    textual = kind not in _NUMBERS and (kind not in _TYPES or kind == SEVERAL)
     return Field(
         name,
         _number(item) if kind in _NUMBERS else _TYPES.get(kind, FieldType.STRING),
@@ -39,10 +49,16 @@ def field_of(item: Mapping[str, Any]) -> Field:
         unique=bool(item.get("externalId")) or name == RECORD_ID,
         max_length=int(item["length"]) if textual and item.get("length") else None,
         choices=tuple(str(option["value"]) for option in options) if closed else None,
-        case_insensitive=bool(textual and item.get("externalId") and not item.get("caseSensitive")),
+        case_insensitive=kind == "email" or bool(textual and _folds(item)),
         native_type=f"{kind}({item.get('scale')})" if kind in _NUMBERS else kind,
         parent=kind == "reference" and name not in _UNLOCKED,
     )
+
+
+def _folds(item: Mapping[str, Any]) -> bool:
+    """Whether Salesforce matches an external id without regard to case: only a unique one that says so (Apex developer guide:
+    Upserting Records). E-mails it stores in lower case, whatever they say (help: 000384328)."""
+    return bool(item.get("externalId") and item.get("unique") and not item.get("caseSensitive"))
 
 
 def parent_fields(reference: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> list[Field]:
@@ -64,9 +80,23 @@ def parent_fields(reference: Mapping[str, Any], items: Iterable[Mapping[str, Any
 
 def unparented(record: dict[str, Any], references: Mapping[str, str]) -> dict[str, Any]:
     """A record whose parent is cleared by the field that refers to it: nobody has no external id."""
-    none = [name for name in references if name in record and not any((record[name] or {}).values())]
+    none = [
+        name
+        for name in references
+        if name in record and all(value in (None, "") for value in (record[name] or {}).values())
+    ]
     kept = {name: value for name, value in record.items() if name not in none}
     return kept | {references[name]: None for name in none}
+
+
+def joined(value: Any) -> Any:
+    """Several choices as Salesforce writes them; `value` is a list, its JSON text, or a text that is joined already."""
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(value)
+    if not isinstance(value, list):
+        return value
+    return ";".join(str(one) for one in value if one not in (None, ""))
 
 
 def held(record: Mapping[str, Any], name: str) -> Any:
@@ -101,21 +131,35 @@ def literal(field: Field, key: str) -> str:
 
 
 def same(field: Field, sent: Any, held: Any) -> bool:
-    """Whether both are one value: numbers are rounded to the field's scale, blanks around a text are cut off, a moment comes
-    back in UTC, the choices of a multi-select in any order."""
+    """Whether both are one value: numbers are doubles, rounded to the field's scale, blanks around a text are cut off, a
+    moment comes back in UTC, the choices of a multi-select in any order."""
+    if field.native_type == SEVERAL:
+        first, second = (
+            set(filter(None, str(joined(value) or "").strip().split(";"))) for value in (sent, held)
+        )
+        return first == second
     one, other = plain(field, sent), plain(field, held)
     if one == other:
         return True
     if isinstance(one, Decimal) and isinstance(other, Decimal):
-        return _rounded(field, one) == _rounded(field, other)
+        return _rounded(field, one) == _rounded(field, other) or float(one) == float(other)
     if field.type is FieldType.DATETIME and one is not None and other is not None:
         return same_moment(one, other, _SECOND)
     first_text, second_text = str(one or "").strip(), str(other or "").strip()
-    if field.native_type == "multipicklist":
-        return set(first_text.split(";")) == set(second_text.split(";"))
+    if field.native_type == "time":
+        return None is not _time(first_text) == _time(second_text)
     if field.native_type in ("reference", "id"):
         return first_text[:_SHORT_ID] == second_text[:_SHORT_ID]
     return first_text == second_text
+
+
+def _time(text: str) -> time | None:
+    """A time of day, which has no zone and comes back as HH:mm:ss.SSSZ (Lightning component reference: formattedTime)."""
+    try:
+        found = time.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        return None
+    return found.replace(microsecond=found.microsecond // 1000 * 1000)
 
 
 def _rounded(field: Field, number: Decimal) -> Decimal:

@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from backhaul.destinations.kit import JobsConfig, Secret
 from backhaul.errors import Halt
+from backhaul.values import Duration
 
 _ASSERTION = 180.0
 """Seconds for which a signed assertion may be used."""
@@ -34,6 +35,9 @@ class SalesforceConfig(JobsConfig):
     api_version: str = Setting(default="67.0", pattern=r"^\d{2,3}\.0$")
     parents: tuple[str, ...] = ()
     """Relationships whose records are named by an external id of theirs, such as Account or Region__r."""
+    works_on: Duration = Duration(600.0)
+    """How long Salesforce may work on a request that nobody waits for any more (its limit is ten minutes); creates without an
+    answer are looked up after that."""
     bulk_above: int = Setting(default=2000, ge=0)
     """Records of a plan above which upserts and inserts go as jobs of the Bulk API."""
     atomic: bool = False

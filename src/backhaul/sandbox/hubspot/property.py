@@ -24,7 +24,7 @@ LONGEST = 65_536
 """Characters of a value."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _EMAIL = re.compile(r"[^@\s,;<>()\[\]\"]+@[^@\s.,;<>()\[\]\"]+(\.[^@\s.,;<>()\[\]\"]+)+")
-_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)")
 _MILLISECONDS = re.compile(r"-?\d+")
 _DAY = 86_400_000
 

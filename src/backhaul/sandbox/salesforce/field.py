@@ -62,7 +62,10 @@ class FieldDef:
         """A value in the form in which it is compared."""
         if self.type in NUMBERS:
             return f"{Decimal(str(value)).normalize():f}"
-        return str(value) if self.case_sensitive else str(value).casefold()
+        if self.type == "email":
+            return str(value).casefold()
+        exact = self.case_sensitive or (self.external_id and not self.unique)
+        return str(value) if exact else str(value).casefold()
 
     def accept(self, value: Any) -> Any:
         """The value as it is stored; an empty text is no value, and blanks around a text are cut off.
@@ -144,6 +147,8 @@ class FieldDef:
             raise Refusal("INVALID_EMAIL_ADDRESS", f"{label}: invalid email address: {value}", [self.name])
         if self.type == "reference" and not _ID.fullmatch(value):
             raise Refusal("MALFORMED_ID", f"{label}: id value of incorrect type: {value}", [self.name])
+        if self.type == "email":
+            value = value.lower()
         several = value.split(";") if self.type == "multipicklist" else [value]
         wrong = [one for one in several if one not in self.choices] if self.restricted else []
         if wrong:
