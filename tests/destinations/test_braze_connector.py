@@ -443,3 +443,22 @@ def test_events_of_unknown_end_are_not_sent_again(tmp_path: Path) -> None:
         site.run(select)
     assert [len(user.happened) for user in sandbox.store.users.values()] == [1] * 5
     assert sandbox.store.external["u0"].happened[0]["properties"] == {"film": "Solea"}
+
+
+@pytest.mark.parametrize(
+    ("object", "own"),
+    [("events", {"name": "paid"}), ("purchases", {"product_id": "film", "currency": "EUR", "price": 3})],
+)
+async def test_what_happened_to_an_alias_of_nobody_is_not_delivered(object: str, own: dict[str, Any]) -> None:
+    """Braze's event and purchase objects: of an alias they only ever update."""
+    known, nobody = (dict(zip(ALIAS, (name, "crm"), strict=True)) for name in ("a", "b"))
+    async with workspace(create_attributes=True) as (sandbox, braze):
+        await write(braze, Op.UPSERT, {**known, "first_name": "Ada"}, by=ALIAS)
+        rows = [
+            {"id": key, **alias, **own, "time": "2026-11-01T00:00:00Z"}
+            for key, alias in (("1", known), ("2", nobody))
+        ]
+        found = await write(braze, Op.INSERT, *rows, by=("id",), object=object)
+    assert found["1"] == Delivered("1")
+    assert isinstance(found["2"], Rejected)
+    assert len(sandbox.records()["events and purchases"]) == 1

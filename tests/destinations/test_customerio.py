@@ -21,7 +21,7 @@ from backhaul.sandbox.customerio import CustomerIoSandbox
 from backhaul.sandbox.kit import Faults
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.serving import serving
-from backhaul.types import Delivered, Field, Op, Rejected
+from backhaul.types import Delivered, Field, FieldType, Op, Rejected
 
 EVERY = recordings("customerio")
 CAMPAIGNS = [item for item in EVERY if item["expected_request"]["url"].endswith("/campaigns")]
@@ -343,3 +343,25 @@ def test_a_nested_attribute_is_read_back(tmp_path: Path) -> None:
         report = made.run("s").report
     assert (report.status, report.delivered) == ("succeeded", 3)
     assert (report.verified.checked, report.verified.mismatches) == (3, ())
+
+
+def test_batches_of_events_are_not_larger_than_customerio_takes(tmp_path: Path) -> None:
+    sandbox = CustomerIoSandbox(track=10_000)
+    sync = {
+        "object": "events/a_name_of_some_length",
+        "mode": "insert",
+        "identify": {"id": "id"},
+        "fields": {"email": "email", "note": "note"},
+    }
+    table = "SELECT i::varchar AS id, 'p' || i || '@example.com' AS email, repeat('x', 430) AS note FROM range(3000) t(i)"
+    with serving(sandbox.app()) as url, project(tmp_path, url, sync, table) as made:
+        assert made.run("s").report.delivered == 3000
+    assert not [one for one in sandbox.requests if one.status == 413]
+
+
+def test_a_text_in_another_case_is_another_text() -> None:
+    there = make("https://track.customer.io", None)  # type: ignore[arg-type]
+    assert not there.same(Field("name", FieldType.STRING), "ada", "ADA")
+    assert there.same(Field("ok", FieldType.BOOLEAN), "true", "True")
+    assert there.same(Field("n", FieldType.NUMBER), "3.0", "3")
+    assert there.same(Field("j", FieldType.JSON), '{"a": 1}', '{"a":1}')

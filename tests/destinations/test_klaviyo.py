@@ -253,3 +253,39 @@ def test_a_record_that_was_too_large_for_a_job_is_not_delivered_with_it_by_a_lat
     assert held == {str(number) for number in range(20) if number != 5}
     assert (second.rejected, second.delivered) == (1, 19)
     assert stages["5"] == "rejected"
+
+
+async def test_places_of_a_job_that_held_fewer_profiles_are_not_those_of_the_batch() -> None:
+    """`original_payload` may be null (OpenAPI document: import errors), and then only the place is left."""
+    pointer = {"pointer": "/data/attributes/profiles/data/1"}
+    about = {
+        "code": "invalid",
+        "title": "Invalid",
+        "detail": "no",
+        "source": pointer,
+        "original_payload": None,
+    }
+    done = {"status": "complete", "total_count": 3, "completed_count": 2, "failed_count": 1}
+
+    def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("import-errors"):
+            return web.json_response({"data": [{"attributes": about}], "links": {}})
+        return web.json_response({"data": {"id": "j", "attributes": done}})
+
+    sent = batch(4)
+    async with answering(answer, make) as klaviyo:
+        assert (await klaviyo.collect(sent, "j")).of(sent.keys) == ()
+
+
+def test_a_job_with_many_errors_is_read_in_one_go(tmp_path: Path) -> None:
+    sandbox = KlaviyoSandbox()
+    sandbox.job_seconds = 0.0
+    table = "SELECT i AS id, if(i % 6 = 0, '+1234567', NULL) AS phone FROM range(9000) t(i)"
+    waits = {"poll_interval": "0.05s", "job_timeout": "20s"}
+    with (
+        serving(sandbox.app()) as url,
+        project(tmp_path, url, {"phone_number": "phone"}, table, **waits) as made,
+    ):
+        report = made.run("s").report
+    assert (report.delivered, report.rejected) == (7500, 1500)
+    assert not [one for one in sandbox.requests if one.status == 429]

@@ -190,3 +190,33 @@ def test_a_lost_answer_to_a_file_loses_nobody(sandbox: MarketoSandbox, tmp_path:
         run = site.run()
         assert (run.status, run.delivered) == ("succeeded", 100), run.error
     assert len(sandbox.records()["leads"]) == 100
+
+
+async def test_a_row_with_a_warning_is_not_delivered() -> None:
+    """Adobe's guide to bulk lead import, Warnings: each row of warnings.json has its reason in a last column."""
+    state = {
+        "batchId": 1,
+        "status": "Complete",
+        "numOfLeadsProcessed": 2,
+        "numOfRowsFailed": 0,
+        "numOfRowsWithWarning": 1,
+    }
+
+    def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/oauth/token"):
+            return web.json_response({"access_token": "t", "expires_in": 3599})
+        if request.path.endswith("/warnings.json"):
+            return web.Response(
+                text="email,score,Import Warning Reason\nb@example.com,high,Invalid value for field 'score'\n"
+            )
+        return web.json_response({"success": True, "result": [state]})
+
+    sent = batch(*({"email": f"{name}@example.com", "score": "high"} for name in "ab"))
+    async with answering(answer, make) as marketo:
+        found = {item.key: item for item in (await marketo.collect(sent, "1")).items}
+        assert found["a@example.com"] == Delivered("a@example.com")
+        assert found["b@example.com"] == Rejected(
+            "b@example.com", "import", "Invalid value for field 'score'"
+        )
+        state["numOfRowsWithWarning"] = 2
+        assert list((await marketo.collect(sent, "1")).items) == [found["b@example.com"]]

@@ -46,6 +46,8 @@ _TRACK = {"us": "https://track.customer.io", "eu": "https://track-eu.customer.io
 _APP = {"us": "https://api.customer.io", "eu": "https://api-eu.customer.io"}
 _BATCH = BatchLimits(records=1_000, bytes=490_000, each=32_000)
 """A batch has 500 KB, less what is put around its operations; no number of them is said, so that it is ours."""
+_EVENTS = BatchLimits(records=1_000, bytes=340_000, each=32_000)
+"""What is put around an event comes on top of it: 150 bytes and more."""
 _WHO = ("id", "email", "cio_id")
 _THINGS = ("objects", "relationships")
 _OWN = ("id", "timestamp")
@@ -106,7 +108,9 @@ class CustomerIo(Destination[CustomerIoConfig]):
         kind = object.partition("/")[0]
         if op is Op.UPDATE and kind in _THINGS:
             return None
-        return _BATCH if (op is Op.INSERT) == (kind == "events") else None
+        if (op is Op.INSERT) != (kind == "events"):
+            return None
+        return _EVENTS if kind == "events" else _BATCH
 
     async def describe(self, object: str) -> ObjectSchema:
         kind, _, name = object.partition("/")
@@ -191,7 +195,8 @@ class CustomerIo(Destination[CustomerIoConfig]):
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         """The App API gives every value as text (recorded answers)."""
-        return plain(field, sent) == plain(field, held) or str(sent).lower() == str(held).lower()
+        folded = field.type is FieldType.BOOLEAN and str(sent).lower() == str(held).lower()
+        return folded or plain(field, sent) == plain(field, held)
 
 
 def _event(name: str, record: dict[str, Any]) -> dict[str, Any] | None:

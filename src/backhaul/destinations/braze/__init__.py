@@ -44,7 +44,7 @@ from backhaul.destinations.kit import (
     no_such_object,
     paged,
 )
-from backhaul.errors import BackhaulError, Halt
+from backhaul.errors import BackhaulError, Halt, NotApplied, Unsettled
 from backhaul.types import (
     BatchLimits,
     Delivered,
@@ -175,8 +175,7 @@ class Braze(Destination[BrazeConfig]):
         if batch.object.startswith(catalogs.PREFIX):
             return await catalogs.written(self.http, batch, batch.object.removeprefix(catalogs.PREFIX))
         if batch.object != "users":
-            happened = [happening(record, batch.object) for record in batch.records()]
-            return await self._track(_OBJECTS[batch.object], batch.keys, orjson.dumps(happened))
+            return await self._happened(batch)
         if set(batch.identifiers) not in ({"external_id"}, {"braze_id"}, set(ALIAS)):
             raise Halt(
                 f"Braze finds no user by {', '.join(batch.identifiers)}",
@@ -187,6 +186,33 @@ class Braze(Destination[BrazeConfig]):
         if batch.op is Op.UPSERT and batch.identifiers == ("braze_id",):
             raise Halt("Braze gives braze_ids itself", hint="upsert by external_id, or use mode: update")
         return await self._users(batch)
+
+    async def _happened(self, batch: Batch) -> Outcomes:
+        """Events and purchases. Those of an alias that nobody has Braze counts, and drops (pages: event and purchase object)."""
+        events = {
+            key: happening(record, batch.object)
+            for key, record in zip(batch.keys, batch.records(), strict=True)
+        }
+        aliases = {
+            key: orjson.dumps([str(alias.get(part)) for part in ("alias_name", "alias_label")]).decode()
+            for key, event in events.items()
+            if isinstance(alias := event.get("user_alias"), dict)
+        }
+        try:
+            held = (
+                await held_by(self.http, ALIAS, list(dict.fromkeys(aliases.values())), ()) if aliases else {}
+            )
+        except Unsettled as error:  # nothing has happened yet
+            raise NotApplied(str(error), code=error.code) from None
+        refused = [
+            Rejected(key, _NOT_THERE, "Braze has no user of this alias")
+            for key, alias in aliases.items()
+            if alias not in held
+        ]
+        for outcome in refused:
+            del events[outcome.key]
+        sent = await self._track(_OBJECTS[batch.object], list(events), orjson.dumps(list(events.values())))
+        return Outcomes((*refused, *sent.of(events))) if refused else sent
 
     async def _users(self, batch: Batch) -> Outcomes:
         """Attributes that Braze would cut or drop are refused here; an update finds out first who is there. Where nothing of a

@@ -210,7 +210,9 @@ class Marketo(Destination[MarketoConfig]):
             return Job(job, bulk.wait(batch, again=True))
         wrong = said[0].get("numOfRowsFailed")
         failures = await self.http.request("GET", f"{path}/failures.json") if wrong else None
-        return Outcomes(tuple(bulk.outcomes(batch, said[0], failures)))
+        warned = said[0].get("numOfRowsWithWarning")
+        warnings = await self.http.request("GET", f"{path}/warnings.json") if warned else None
+        return Outcomes(tuple(bulk.outcomes(batch, said[0], failures, warnings)))
 
     async def _write_leads(self, batch: Batch) -> Outcomes:
         """Upserts by the lookup field; updates and deletes by the leads' own ids, so that an identifier may change."""

@@ -79,25 +79,34 @@ def wait(batch: Batch, *, again: bool = False) -> float:
     return min(max(len(batch) / _EACH, _AGAIN if again else _FIRST), _LONGEST)
 
 
-def outcomes(batch: Batch, state: Mapping[str, Any], failures: Answer | None) -> Iterator[Outcome]:
-    """What became of each record. Those that failed are named; the others are delivered where the numbers say so."""
-    failed = dict(_failed(batch, failures)) if failures is not None else {}
-    yield from (Rejected(key, REFUSED, failed[key]) for key in batch.keys if key in failed)
+def outcomes(
+    batch: Batch, state: Mapping[str, Any], failures: Answer | None, warnings: Answer | None = None
+) -> Iterator[Outcome]:
+    """What became of each record. Those that failed are named, and those of which something was left out; the others are
+    delivered where the numbers say so."""
+    failed = dict(_failed(batch, failures, _REASON)) if failures is not None else {}
+    warned = dict(_failed(batch, warnings)) if warnings is not None else {}
+    bad = warned | failed
+    yield from (Rejected(key, REFUSED, bad[key]) for key in batch.keys if key in bad)
+    if len(warned) != (state.get("numOfRowsWithWarning") or 0):
+        return
     done, wrong = state.get("numOfLeadsProcessed"), state.get("numOfRowsFailed")
     whole = state.get("status") == "Complete" and isinstance(done, int) and isinstance(wrong, int)
     if whole and wrong == len(failed) and done + wrong >= len(batch):
-        yield from (Delivered(key) for key in batch.keys if key not in failed)
+        yield from (Delivered(key) for key in batch.keys if key not in bad)
 
 
-def _failed(batch: Batch, answer: Answer) -> Iterator[tuple[str, str]]:
-    """The keys of the rows that failed, and why.
+def _failed(batch: Batch, answer: Answer, reason: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of a file's rows, and why they are in it: a field that is appended to each, of this name where one is known.
 
     Raises:
         Unsettled: the answer is no file of failures.
     """
     by = batch.identifiers[0]
     rows = csv.DictReader(io.StringIO(answer.body.decode(), newline=""))
-    if not {by, _REASON} <= set(rows.fieldnames or ()):
+    names = list(rows.fieldnames or ())
+    why = reason or (names[-1] if names else "")
+    if by == why or not {by, why} <= set(names):
         raise Unsettled("Marketo's file of failed rows does not name them")
     for row in rows:
-        yield row[by], row[_REASON] or "failed without a reason"
+        yield row[by], row[why] or "failed without a reason"
