@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +28,7 @@ from backhaul.runs.report import RunOptions, RunReport
 from backhaul.schemas import Schemas
 from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial, check_keys
 from backhaul.types import BatchLimits, Mode, Op
-from backhaul.verification.verify import compare, mark_doubtful, sample_plan
+from backhaul.verification.verify import Verified, compare, mark_doubtful, sample_plan
 from backhaul.words import in_one_line
 from backhaul.workspace import Workspace
 
@@ -195,11 +196,7 @@ class Sending:
     ) -> None:
         """Reads a sample back; what differs is sent again by the next run. That it cannot be read undoes no delivery."""
         try:
-            verified = await insist(
-                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled),
-                connection.budget,
-                self.workspace.surroundings,
-            )
+            verified = await self._compared(connection, prepared, sampled)
         except Unsupported:
             return
         except BackhaulError as error:
@@ -210,6 +207,26 @@ class Sending:
             keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
             with self.workspace.ledger(self.sync).writing(engine) as view:
                 mark_doubtful(view, prepared.mapping, keys)
+
+    async def _compared(self, connection: Connection, prepared: Prepared, sampled: list[Any]) -> Verified:
+        """Reads the sample back, and again as long as what differs may only be shown later."""
+        around, lag = self.workspace.surroundings, connection.destination.spec.read_lag
+        until, pause = around.clock() + lag, 1.0
+        while True:
+            verified = await insist(
+                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled),
+                connection.budget,
+                around,
+            )
+            left = until - around.clock()
+            if not verified.mismatches or left <= 0 or self.stopping:
+                return verified
+            said = f"{len(verified.mismatches)} records are not shown as they were sent"
+            connection.budget.told(f"{said}; they may be for {lag:g} seconds")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(connection.budget.stop.wait(), min(pause, left))
+            connection.budget.told("")
+            pause *= 2
 
     def _judge(self, delivery: Delivery | None) -> None:
         report = self.report

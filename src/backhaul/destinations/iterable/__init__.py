@@ -91,6 +91,7 @@ class Iterable(Destination[IterableConfig]):
             Rate("delete", 3, 1, "delete"),
         ),
         concurrency=4,
+        read_lag=60.0,  # Iterable's own client waits so long in its tests (Iterable/api-client, waitForUserUpdate)
         nulls="null clears the field; an empty text is stored as one.",
         fixes={
             "RequestFieldsTypesMismatched": "a field's type never changes in Iterable: cast the expression, or use another field",

@@ -65,6 +65,8 @@ class Spec:
     """`describe` answers from the configuration and costs no request."""
     late: float = 0.25
     """Seconds for which a request that got no answer may still be applied; what repeats it is sent later than that."""
+    read_lag: float = 0.0
+    """Seconds, at most, until a read shows what was written; what differs before that is read again."""
     index_lag: float | None = None
     """Seconds until a record that was created is found by its identifier; None: it cannot be looked up."""
     nulls: str = ""
