@@ -14,6 +14,7 @@ from aiohttp import web
 from vendor_recordings import answering, at
 
 from backhaul.destinations.intercom import Intercom, IntercomConfig
+from backhaul.destinations.intercom.fields import standard_fields
 from backhaul.destinations.kit import Answer, Http
 from backhaul.errors import Halt, Throttled, Unsettled
 from backhaul.project import load
@@ -287,3 +288,43 @@ def test_a_workspace_with_a_tenth_of_the_usual_rate_is_never_overrun(tmp_path: P
     assert run.verified.checked > 0
     assert not run.verified.mismatches
     assert not [item for item in sandbox.requests if item.status == 429]
+
+
+CONTACT = {
+    "type": "contact", "id": "64aa", "external_id": "7", "role": "user", "email": "a@example.com", "custom_attributes": {},
+    "avatar": {"type": "avatar", "image_url": "https://example.org/128Wash.jpg"},
+}  # fmt: skip
+
+
+async def test_an_avatar_and_email_verified_are_read_back_as_the_document_has_them() -> None:
+    sent = {"avatar": "https://example.org/128Wash.jpg", "email_verified": "true"}
+    async with answering(lambda _: web.json_response(CONTACT), make) as crm:
+        fields = standard_fields("contacts")
+        held = (await crm.read("contacts", ("external_id",), ["7"], list(sent)))["7"]
+        assert [name for name, value in sent.items() if not crm.same(fields[name], value, held[name])] == []
+        assert not crm.same(fields["avatar"], "https://example.org/other.jpg", held["avatar"])
+
+
+async def test_a_lead_is_found_by_its_external_id() -> None:
+    """find_by_external_id "only supports users and not leads" (OpenAPI): leads are searched for."""
+    async with workspace() as (sandbox, crm):
+        assert isinstance(
+            await write(crm, Op.UPSERT, {"external_id": "7", "role": "lead", "name": "Ada"}), Delivered
+        )
+        assert set(await crm.read("contacts", ("external_id",), ["7"], ["name"])) == {"7"}
+        assert set(await crm.lookup("contacts", ("external_id",), ["7"])) == {"7"}
+        assert isinstance(await write(crm, Op.DELETE, {"external_id": "7"}), Delivered)
+        assert not sandbox.contacts.live
+
+
+async def test_a_lead_that_keeps_another_external_id_is_not_delivered() -> None:
+    """As recorded: 200, and the lead has the external_id that Intercom made."""
+    held = {**CONTACT, "role": "lead", "external_id": "e0e5636e-3b9a-43a4-81c7-72f2daca1acb"}
+    row = {"external_id": "7", "email": "a@example.com"}
+    sent = RecordBatch(
+        Op.UPSERT, "contacts", ("external_id",), tuple(map(Field, row)), [row], remote_ids=["64aa"]
+    )
+    async with answering(lambda _: web.json_response(held), make) as crm:
+        (said,) = (await crm.write(sent)).items
+    assert isinstance(said, Rejected)
+    assert "e0e5636e" in said.message

@@ -296,3 +296,126 @@ async def test_a_look_up_without_a_list_makes_no_organization(body: dict[str, An
         with pytest.raises(Unsettled):
             await desk.write(sent)
     assert asked == ["/api/v2/organizations/show_many"]
+
+
+async def test_a_failed_job_of_moves_says_of_nobody_that_it_is_gone() -> None:
+    async with account() as (sandbox, desk):
+        keys = ("ada", "bob", "cyd", "dan")
+        made = await write(desk, Op.UPSERT, *people(*keys))
+        sandbox.failing_jobs = 1
+        moved = people(*(f"{key}2" for key in keys))
+        assert await write(desk, Op.UPDATE, *moved, known=[made[key].remote_id for key in keys]) == {}  # type: ignore[union-attr]
+
+
+def test_a_failed_job_of_moves_makes_no_twins(tmp_path: Path) -> None:
+    sandbox = ZendeskSandbox(minute=10_000)
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "syncs" / "s.yml").write_text(json.dumps({
+        "name": "s", "model": {"table": "people", "primary_key": "id"}, "destination": "desk", "object": "users",
+        "mode": "upsert", "identify": {"external_id": "ext"}, "fields": {"name": "ext"},
+    }))  # fmt: skip
+
+    def model(suffix: str) -> None:
+        with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+            people = f"SELECT i AS id, concat('u', i, '{suffix}') AS ext FROM range(20) t(i)"
+            db.execute(f"CREATE OR REPLACE TABLE people AS {people}")
+
+    with serving(sandbox.app()) as url:
+        desk = {"type": "zendesk", "base_url": url, "access_token": "sandbox", "poll_interval": "0.1s"}
+        (tmp_path / "backhaul.yml").write_text(json.dumps({
+            "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}}, "destinations": {"desk": desk},
+        }))  # fmt: skip
+        model("")
+        assert load(tmp_path).run("s").delivered == 20
+        model("x")
+        sandbox.failing_jobs = 1
+        assert sum(load(tmp_path).run("s").delivered for _ in range(2)) == 20
+    keys = sorted(str(record.values["external_id"]) for record in sandbox.rooms["users"].live())
+    assert keys == sorted(f"u{number}x" for number in range(20))
+
+
+@pytest.mark.parametrize(("object", "op"), [("organizations", Op.UPSERT), ("users", Op.UPDATE)])
+async def test_one_that_was_deleted_there_is_gone_in_a_batch(object: str, op: Op) -> None:
+    async with account() as (sandbox, desk):
+        keys = ("a", "b", "c", "d")
+        made = await write(desk, Op.UPSERT, *people(*keys), object=object)
+        room = sandbox.rooms[object]
+        lost = room.held("external_id", "b")
+        assert lost is not None
+        room.remove(lost)
+        own = [made[key].remote_id for key in keys]  # type: ignore[union-attr]
+        said = await write(desk, op, *people(*keys, notes="n"), known=own, object=object)
+    assert {key: type(outcome) for key, outcome in said.items()} == {
+        "a": Delivered, "b": Gone, "c": Delivered, "d": Delivered,
+    }  # fmt: skip
+
+
+async def test_an_address_that_could_not_be_made_primary_is_not_delivered() -> None:
+    text = "You have exceeded the rate limit for updating a single unique user."
+    identities = [
+        {"id": 1, "type": "email", "value": "old@example.com", "primary": True},
+        {"id": 2, "type": "email", "value": "new@example.com", "primary": False},
+    ]
+
+    def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("create_or_update"):
+            return web.json_response({"user": {"id": 7, "external_id": "ada", "email": "old@example.com"}})
+        if request.path.endswith("identities"):
+            return web.json_response({"identities": identities})
+        return web.Response(status=429, text=text, headers={"Retry-After": "27"})
+
+    fields = (Field("external_id"), Field("name"), Field("email"))
+    sent = RecordBatch(Op.UPSERT, "users", ("external_id",), fields, people("ada", email="new@example.com"))
+    async with answering(answer, make) as desk:
+        assert (await desk.write(sent)).items == (Retry("ada", text, 27.0),)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+async def test_failed_rows_with_their_place_as_id_are_believed_where_the_others_are_named(shift: int) -> None:
+    """support.zendesk.com, create_or_update_many: results of a real job."""
+    rows = people("ada", "bob", "cyd", "dan", "eve")
+    rows[1]["email"] = rows[3]["email"] = "not an address"
+    async with account() as (sandbox, desk):
+        sent = await batch(desk, Op.UPSERT, *rows)
+        job = await desk.write(sent)
+        assert isinstance(job, Job)
+        ((_, status),) = sandbox.jobs.values()
+        for row in status["results"]:
+            if "index" in row:
+                row["id"] = row.pop("index") + shift
+        found = await desk.collect(sent, job.id)
+        assert not isinstance(found, Job)
+        said = {item.key: type(item) for item in found.items}
+    refused = {} if shift else {"bob": Rejected, "dan": Rejected}
+    assert said == {"ada": Delivered, "cyd": Delivered, "eve": Delivered, **refused}
+
+
+async def test_rows_of_a_bulk_create_have_an_id_and_a_place_alone() -> None:
+    """developer.zendesk.com, job statuses, Bulk create."""
+    async with account() as (sandbox, desk):
+        sent = await batch(desk, Op.UPSERT, *people("ada", "bob", "cyd", "dan"), object="organizations")
+        job = await desk.write(sent)
+        assert isinstance(job, Job)
+        ((_, status),) = sandbox.jobs.values()
+        status["results"] = [{"id": row["id"], "index": place} for place, row in enumerate(status["results"])]
+        said = await desk.collect(sent, job.id)
+        assert not isinstance(said, Job)
+    assert [type(item) for item in said.items] == [Delivered] * 4
+
+
+async def test_a_record_that_a_failed_delete_does_not_name_has_no_reason_of_another() -> None:
+    async with account() as (sandbox, desk):
+        await write(desk, Op.UPSERT, *people("ada", "bob", "cyd"))
+        rows = [{"external_id": key} for key in ("ada", "bob", "cyd", "nobody")]
+        sent = await batch(desk, Op.DELETE, *rows)
+        sandbox.failing_jobs = 1
+        job = await desk.write(sent)
+        assert isinstance(job, Job)
+        _, status = sandbox.jobs[job.id]
+        status |= {
+            "status": "completed",
+            "results": [{"error": "RecordNotFound", "details": "not there", "index": 3}],
+        }
+        said = await desk.collect(sent, job.id)
+        assert not isinstance(said, Job)
+    assert [item.key for item in said.items] == ["nobody"]

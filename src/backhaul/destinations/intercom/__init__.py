@@ -53,6 +53,7 @@ _FIXES = {
     NOT_THERE: "it was deleted or merged in Intercom: use mode upsert to have it made again, or leave the row out",
     "parameter_invalid": "mend the value in the model, or the type of the attribute in Intercom",
     "lead_by_email": "leads may share an e-mail: identify them by id and use mode: update",
+    "external_id": "Intercom keeps the external_id that it gave a lead: identify leads by id",
     "company_id": "Intercom never changes a company_id: delete the old company there, then forget or reset the row",
 }
 

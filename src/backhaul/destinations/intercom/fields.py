@@ -33,6 +33,10 @@ STANDARD: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 KEYS = {"contacts": ("external_id", "email"), "companies": ("company_id",)}
 """What a record can be found by, beside Intercom's own id."""
+_INSIDE = {"avatar": "image_url"}
+"""What of an object is the value that was sent (OpenAPI: contact)."""
+_NEVER_SHOWN = ("email_verified",)
+"""What may be written and is no part of a contact that is read (OpenAPI: contact)."""
 _CHOICES = {"role": ("user", "lead")}
 
 
@@ -100,7 +104,7 @@ def values_of(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
         head, dot, inner = name.partition(".")
         held = record.get(head)
         if isinstance(held, dict):
-            held = held.get(inner if dot else "name")
+            held = held.get(inner if dot else _INSIDE.get(name, "name"))
         found[name] = held
     return found
 
@@ -112,6 +116,8 @@ def fold(name: str, value: Any) -> str:
 
 def same(field: Field, sent: Any, held: Any) -> bool:
     """Whether both are one value: moments are given back as Unix seconds."""
+    if field.name in _NEVER_SHOWN and held is None:
+        return True
     if field.type is FieldType.DATETIME:
         sent, held = seconds(sent), seconds(held)
     return bool(plain(field, sent) == plain(field, held))

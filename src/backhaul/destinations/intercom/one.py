@@ -24,14 +24,16 @@ async def find(http: Http, object: str, name: str, key: str) -> list[Record]:
     """
     place = quote(key, safe="")
     if name == "email":
-        query = {"field": "email", "operator": "=", "value": key}
-        answer = await http.request("POST", "/contacts/search", json={"query": query})
+        answer = await _search(http, _is(name, key))
     elif name == "company_id":
         answer = await http.request("GET", "/companies", params={"company_id": key})
     elif name == OWN_ID:
         answer = await http.request("GET", f"/{object}/{place}")
     else:
         answer = await http.request("GET", f"/contacts/find_by_external_id/{place}")
+        if answer.status == 404:  # it "only supports users and not leads" (OpenAPI)
+            leads = {"operator": "AND", "value": [_is(name, key), _is("role", "lead")]}
+            answer = await _search(http, leads)
     if answer.status in (404, 410):
         return []
     record = record_of(answer)
@@ -39,6 +41,14 @@ async def find(http: Http, object: str, name: str, key: str) -> list[Record]:
     if any(item.get(OWN_ID) is None for item in found):
         raise Unsettled("Intercom's answer has a record without an id")
     return [item for item in found if fold(name, item.get(name)) == fold(name, key)]
+
+
+def _is(field: str, value: str) -> Record:
+    return {"field": field, "operator": "=", "value": value}
+
+
+async def _search(http: Http, query: Record) -> Answer:
+    return await http.request("POST", "/contacts/search", json={"query": query})
 
 
 class One:
@@ -95,9 +105,10 @@ class One:
     async def _put(self, known: str) -> Outcome | None:
         path = f"/{self.object}/{quote(known, safe='')}"
         answer = await self._http.request("PUT", path, json=self.record)
-        moved = self.name == "company_id" and answer.status < 300 and record_of(answer).get(self.name)
-        if moved and moved != self.key:
-            return Rejected(self.key, "company_id", f"Intercom keeps the company under {moved}")
+        fixed = self.name in ("company_id", "external_id")
+        kept = record_of(answer).get(self.name) if fixed and answer.status < 300 else None
+        if kept and str(kept) != self.key:  # a lead keeps the external_id that Intercom gave it (recorded)
+            return Rejected(self.key, self.name, f"Intercom keeps the record under {kept}")
         return self._taken(answer)
 
     async def _adopt(self, said: str) -> Outcome | None:

@@ -257,10 +257,17 @@ class Zendesk(Destination[ZendeskConfig]):
             and item.key in held
             if fold(held[item.key].get("email") or "") != fold(sent[item.key])
         ]
-        await asyncio.gather(*(self._make_primary(record, email) for record, email in late))
-        return outcomes
+        refused = await asyncio.gather(*(self._make_primary(record, email) for record, email in late))
+        own = {str(record["id"]): answer for (record, _), answer in zip(late, refused, strict=True) if answer}
+        return [
+            not_now(item.key, own[item.remote_id])
+            if isinstance(item, Delivered) and item.remote_id in own
+            else item
+            for item in outcomes
+        ]
 
-    async def _make_primary(self, record: Record, email: str) -> None:
+    async def _make_primary(self, record: Record, email: str) -> Answer | None:
+        """The answer that says that it is not done."""
         path = f"users/{record['id']}/identities"
         identities = listed(body_of(await self._ask("GET", path)), "identities")
         chosen = [
@@ -270,8 +277,10 @@ class Zendesk(Destination[ZendeskConfig]):
             and fold(item.get("value")) == fold(email)
             and not item.get("primary")
         ]
-        if chosen:
-            await self._ask("PUT", f"{path}/{chosen[0]['id']}/make_primary", json={})
+        if not chosen:
+            return None
+        answer = await self._ask("PUT", f"{path}/{chosen[0]['id']}/make_primary", json={})
+        return None if 200 <= answer.status < 300 else answer
 
     async def _each(self, batch: Batch, records: list[Record]) -> Outcomes:
         """One request a record. What became of one says nothing of another: those without an answer are left open.

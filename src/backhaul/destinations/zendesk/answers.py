@@ -7,7 +7,7 @@ from typing import Any
 
 from backhaul.destinations.kit import Answer, classify_status, said_by
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
-from backhaul.types import Delivered, Left, Outcome, Rejected, Retry
+from backhaul.types import Delivered, Gone, Left, Outcome, Rejected, Retry
 
 MINUTE = 60.0
 _ONE_RECORD = "updating a single unique"
@@ -99,6 +99,9 @@ def left_in_minute(answer: Answer) -> Mapping[float, Left]:
 def of_row(key: str, row: Mapping[str, Any]) -> Outcome | None:
     """What a row of a job's results says of the record it is about; None where it says nothing that is known."""
     if row.get("error") or str(row.get("status")).lower() == "failed" or row.get("success") is False:
-        return Rejected(key, str(row.get("error") or "Failed"), _words(row) or "refused without a message")
+        code, words = str(row.get("error") or "Failed"), _words(row) or "refused without a message"
+        return (Gone if code == "RecordNotFound" else Rejected)(key, code, words)
     done = str(row.get("status")).lower() in ("created", "updated", "deleted") or row.get("success") is True
+    # what was created in bulk has its id and its place alone (reference: job statuses, "Bulk create")
+    done = done or ("index" in row and not {"status", "success", "errors"} & row.keys())
     return Delivered(key, str(row["id"])) if done and row.get("id") is not None else None

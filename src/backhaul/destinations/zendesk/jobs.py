@@ -32,13 +32,26 @@ def attributed(batch: Batch, listed: Sequence[Status], held: Held) -> list[Outco
         elif key is None:
             nameless.append(row)
     silent = [key for key in batch.keys if key not in outcomes]
+    placed = _placed(batch, nameless)
     if len(silent) == len(nameless) == 1:
-        outcome = of_row(silent[0], nameless[0])
-        outcomes |= {silent[0]: outcome} if isinstance(outcome, Rejected) else {}
-    if batch.op is Op.UPDATE:
-        missing = (key for key in silent if key not in held and key not in outcomes)
+        placed = {silent[0]: nameless[0]}
+    if set(placed) == set(silent):
+        found = {key: of_row(key, row) for key, row in placed.items()}
+        outcomes |= {key: outcome for key, outcome in found.items() if isinstance(outcome, Rejected)}
+    if (
+        batch.op is Op.UPDATE
+    ):  # whose id is known was not asked for: not to be under a new key yet says nothing
+        sought = zip(batch.keys, batch.remote_ids, strict=True)
+        missing = (key for key, known in sought if known is None and key not in held and key not in outcomes)
         outcomes |= {key: Gone(key, "RecordNotFound", "not in Zendesk") for key in missing}
     return list(outcomes.values())
+
+
+def _placed(batch: Batch, nameless: Sequence[Status]) -> dict[str, Status]:
+    """Failed rows by the place that some have as their `id` (support.zendesk.com, create_or_update_many: results): to be believed
+    only where they are about the very records that no other row names."""
+    places = {row.get("id"): row for row in nameless if row.get("error")}
+    return {key: places[place] for place, key in enumerate(batch.keys) if place in places}
 
 
 def _named(batch: Batch, listed: Sequence[Status], row: Status, keys: Mapping[str, str]) -> str | None:
@@ -53,14 +66,15 @@ def _named(batch: Batch, listed: Sequence[Status], row: Status, keys: Mapping[st
 
 
 def deleted(batch: Batch, listed: Sequence[Status], held: Held) -> Iterator[Outcome]:
-    """What is not there any more is deleted, whoever did it; what is still there was refused, if the job says that
-    anything was."""
-    errors = [row for row in _rows(listed) if row.get("error")]
+    """What is not there any more is deleted, whoever did it; what is still there was refused, if the job says so
+    of as many."""
+    errors = [row for row in _rows(listed) if row.get("error") and row["error"] != "RecordNotFound"]
+    nameless = errors if len(errors) >= len(held) else []
     for key, known in zip(batch.keys, batch.remote_ids, strict=True):
         if key not in held:
             yield Delivered(key, known)
             continue
-        own = [row for row in errors if str(row.get("id")) == str(held[key]["id"])] or errors
+        own = [row for row in errors if str(row.get("id")) == str(held[key]["id"])] or nameless
         outcome = of_row(key, own[0]) if own else None
         if outcome is not None:
             yield outcome

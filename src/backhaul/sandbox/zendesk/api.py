@@ -40,6 +40,8 @@ class ZendeskSandbox(Sandbox):
     """Jobs that are queued or working; one more is refused. From memory."""
     job_seconds = 0.0
     """How long a job is worked on; its records are written when it begins."""
+    failing_jobs = 0
+    """So many jobs to come fail as a whole, and nothing of them is applied."""
     per_user = 0
     """Updates of one user in a minute; 0: as many as one likes. From memory 5, and for single updates alone."""
 
@@ -319,7 +321,9 @@ class ZendeskSandbox(Sandbox):
         if sum(time.monotonic() < done for done, _ in self.jobs.values()) >= self.jobs_at_once:
             raise Refusal(429, "TooManyJobs", "too many jobs are queued or running")
         results: list[Body] = []
-        for place, item in enumerate(items):
+        fails = self.failing_jobs > 0
+        self.failing_jobs -= fails
+        for place, item in enumerate([] if fails else items):
             try:
                 results.append(row(item))
             except Refusal as refusal:
@@ -331,6 +335,8 @@ class ZendeskSandbox(Sandbox):
             "progress": len(items), "status": "completed", "message": f"Completed at {stamp()}",
             "results": self.spoil(results),
         }  # fmt: skip
+        if fails:
+            status |= {"progress": 0, "status": "failed", "message": "The job failed", "results": None}
         self.jobs[job] = (time.monotonic() + self.job_seconds, status)
         waiting = {"progress": None, "status": "queued", "message": None, "results": None}
         return 200, {"job_status": {**status, **waiting}}
