@@ -303,3 +303,63 @@ async def test_more_than_a_packet_goes_in_several_statements(app: Mysql, sql: Sq
         await small.close()
     assert refused.value.code == "1153"
     assert sql("select count(*), min(char_length(a)) from t") == [(30, 60_000)]
+
+
+@pytest.mark.parametrize(
+    ("column", "sent", "other"),
+    [
+        ("json", '"[draft] hello"', '"[draft] bye"'),
+        ("json", "true", "false"),
+        ("json", "5", "6"),
+        ("json", "null", '"null"'),
+        ("set('a','b')", "b,a", "b"),
+        ("set('a','b')", "a,a", "a,b"),
+        ("float(7,2)", "1.239", "1.249"),
+        ("double(8,2)", "1.239", "1.249"),
+    ],
+)
+async def test_a_value_reads_back_the_same_in_the_form_its_type_keeps(
+    app: Mysql, sql: Sql, column: str, sent: str, other: str
+) -> None:
+    """A SET is kept in the order of its definition and each member once, FLOAT(M,D) and DOUBLE(M,D) are rounded (MySQL
+    manual, The SET Type and Floating-Point Types)."""
+    sql(f"create table t (id int primary key, v {column})")
+    await app.write(batch("t", "id v", (1, sent)))
+    field = (await app.describe("t")).fields["v"]
+    held = (await app.read("t", ("id",), ["1"], ["v"]))["1"]["v"]
+    assert app.same(field, sent, held)
+    assert not app.same(field, other, held)
+    assert not app.same(field, None, held)
+
+
+async def test_a_null_in_a_timestamp_that_is_not_null_is_refused(app: Mysql, sql: Sql) -> None:
+    """The server would take the current time for it (MySQL manual, explicit_defaults_for_timestamp)."""
+    sql("create table t (id int primary key, v timestamp not null)")
+    with pytest.raises(Refused, match="'v' cannot be null") as refused:
+        await app.write(batch("t", "id v", (1, None), (2, "2026-01-01T00:00:00Z")))
+    assert refused.value.code == "1048"
+    assert not sql("select * from t")
+
+
+async def test_a_null_that_is_skipped_leaves_a_timestamp_that_is_not_null(app: Mysql, sql: Sql) -> None:
+    sql("create table t (id int primary key, v timestamp not null)")
+    sql("insert into t values (1, '2026-01-01 00:00:00')")
+    await app.write(Lines("t", (Field("id"), Field("v", skip_null=True)), [(1, None)]))
+    assert sql("select v from t") == [(datetime.fromisoformat("2026-01-01T00:00:00"),)]
+
+
+@pytest.mark.parametrize("name", ["sent", "held", "values", "position"])
+async def test_a_table_may_be_named_as_our_own_statements_name_things(
+    app: Mysql, sql: Sql, name: str
+) -> None:
+    sql(f"create table `{name}` (id int primary key, held text, sent text)")
+    for last in ("y", "z"):
+        assert (await app.write(batch(name, "id held sent", (1, "x", last), (2, "x", "y")))).everything
+        assert sql(f"select * from `{name}` order by id") == [(1, "x", last), (2, "x", "y")]
+
+
+async def test_tables_whose_names_differ_in_case_are_told_apart(app: Mysql, sql: Sql) -> None:
+    """As the server does where lower_case_table_names is 0 (MySQL manual, Identifier Case Sensitivity)."""
+    sql("create table T (id int primary key, big text)", "create table t (id int primary key, small text)")
+    assert set((await app.describe("T")).fields) == {"id", "big"}
+    assert set((await app.describe("t")).fields) == {"id", "small"}

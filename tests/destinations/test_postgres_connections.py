@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from backhaul.destinations.postgres import Postgres, PostgresConfig
 from backhaul.destinations.postgres.catalog import quoted
-from backhaul.errors import Halt, NotApplied, Unsettled
+from backhaul.errors import Halt, NotApplied, Refused, Unsettled
 from backhaul.types import Field, FieldType, Op
 
 ROLE = "backhaul_test_role"
@@ -208,6 +208,22 @@ async def test_a_role_that_may_only_touch_that_table(restricted, sql):
     sql(f"grant delete on t to {ROLE}")
     assert (await app.write(delete)).everything
     await app.close()
+    assert sql("select * from t") == []
+
+
+async def test_a_row_against_a_policy_of_row_security_is_refused(
+    restricted: str, sql: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    """Its SQLSTATE is the one of a missing permission (PostgreSQL: src/backend/executor/execMain.c)."""
+    sql("create table t (id int primary key, a text)")
+    sql(f"grant select, insert, update on t to {ROLE}")
+    sql("alter table t enable row level security")
+    sql("create policy p on t using (true) with check (a = 'y')")
+    app = to(restricted)
+    with pytest.raises(Refused, match="row-level security policy") as refused:
+        await app.write(One())
+    await app.close()
+    assert refused.value.code == "42501"
     assert sql("select * from t") == []
 
 

@@ -9,14 +9,19 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import pytest
 
 from backhaul.destinations.postgres import Postgres, PostgresConfig
 from backhaul.errors import Halt, Refused
+from backhaul.project import load
 from backhaul.types import Delivered, Field, Gone, Op, Outcomes, Rejected
+
+Sql = Callable[[str], list[tuple[Any, ...]]]
 
 
 @dataclass
@@ -72,7 +77,7 @@ async def app(postgres_db: str) -> AsyncIterator[Postgres]:
 
 
 @pytest.fixture
-def sql(postgres_db: str) -> Callable[..., list[tuple[Any, ...]]]:
+def sql(postgres_db: str) -> Sql:
     def run(text: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(postgres_db, autocommit=True) as connection:
             cursor = connection.execute(text)
@@ -306,3 +311,114 @@ async def test_unknown_columns_and_read_of_unknown_columns_halt(app, sql):
         await app.write(batch("t", "id nope", (1, "x")))
     with pytest.raises(Halt, match="no column 'nope'"):
         await app.read("t", ("id",), ["1"], ["nope"])
+
+
+@pytest.mark.parametrize(
+    ("column", "sent", "other"),
+    [
+        ("jsonb", '"[draft] hello"', '"[draft] bye"'),
+        ("jsonb", "true", '"true"'),
+        ("jsonb", "5", '"5"'),
+        ("jsonb", "null", '"null"'),
+        ("jsonb[]", '["1","true","x"]', '[1,true,"x"]'),
+        ("uuid[]", '["0b5a6f1c-5f6c-4d3a-8a33-3c9ad1a0c001"]', "[]"),
+        ("inet[]", '["10.0.0.1"]', '["10.0.0.2"]'),
+        ("bytea[]", r'["\\xdead"]', r'["\\xdeae"]'),
+        ("timestamp[]", '["2026-01-01 00:00:00"]', '["2026-01-01 00:00:01"]'),
+        ("timestamptz[]", '["2026-01-01 00:00:00+00"]', '["2026-01-01 00:00:00+01"]'),
+        ("bytea", r"\xdead", r"\xdeae"),
+        ("interval", "1 day", "2 days"),
+        ("int4range", "[1,5)", "[1,6)"),
+        ("timestamp(0)", "2026-01-01T00:00:00.6", "2026-01-01T00:00:02.6"),
+        ("timestamptz(3)", "2026-01-01T00:00:00.123456Z", "2026-01-01T00:00:00.125Z"),
+        ("numeric", "NaN", "0"),
+        ("mood[]", '["sad"]', '["ok"]'),
+        ("price", "12.345", "12.34"),
+        ("code", "ab", "ac"),
+    ],
+)
+async def test_a_value_reads_back_the_same_in_the_form_its_type_keeps(
+    app: Postgres, sql: Sql, column: str, sent: str, other: str
+) -> None:
+    sql(
+        "create type mood as enum ('sad', 'ok'); create domain price as numeric(10,2); "
+        "create domain code as char(4)"
+    )
+    sql(f"create table t (id int primary key, v {column})")
+    await app.write(batch("t", "id v", (1, sent)))
+    field = (await app.describe("t")).fields["v"]
+    held = (await app.read("t", ("id",), ["1"], ["v"]))["1"]["v"]
+    assert app.same(field, sent, held)
+    assert not app.same(field, other, held)
+    assert not app.same(field, None, held)
+
+
+@pytest.fixture
+def any_case(sql: Sql) -> str:
+    """A collation that takes 'a' and 'A' for the same (PostgreSQL documentation, Nondeterministic Collations)."""
+    try:
+        sql("create collation any_case (provider=icu, locale='und-u-ks-level2', deterministic=false)")
+    except psycopg.Error:
+        pytest.skip("this PostgreSQL has no such collations")
+    return "any_case"
+
+
+async def test_a_change_of_case_is_written_whatever_the_collation(
+    app: Postgres, sql: Sql, any_case: str
+) -> None:
+    sql(f"create table t (id int primary key, v text collate {any_case})")
+    for name in ("ada", "Ada"):
+        await app.write(batch("t", "id v", (1, name)))
+        assert sql("select v from t") == [(name,)]
+
+
+async def test_a_key_is_case_insensitive_where_its_collation_is(
+    app: Postgres, sql: Sql, any_case: str
+) -> None:
+    sql(f"create table t (id text collate {any_case} primary key, v text)")
+    fields = (await app.describe("t")).fields
+    assert fields["id"].case_insensitive
+    assert not fields["v"].case_insensitive
+
+
+async def test_a_row_that_a_trigger_leaves_out_is_rejected(app: Postgres, sql: Sql) -> None:
+    """A BEFORE trigger that returns NULL leaves its row out without an error (PostgreSQL documentation, Overview of Trigger
+    Behavior)."""
+    sql("create table t (id int primary key, v text)")
+    sql(
+        "create function f() returns trigger language plpgsql as "
+        "$$begin if new.v = 'no' then return null; end if; return new; end$$"
+    )
+    sql("create trigger f before insert or update on t for each row execute function f()")
+    found = await app.write(batch("t", "id v", (1, "yes"), (2, "no")))
+    said = "a trigger of the table left this row out, or gave it another key"
+    assert set(found.items) == {Delivered("1"), Rejected("2", "skipped", said)}
+    assert sql("select * from t") == [(1, "yes")]
+    assert (await app.write(batch("t", "id v", (1, "yes"), (3, "yes")))).everything
+
+
+def test_a_number_that_a_trigger_changes_is_a_mismatch_in_the_report(
+    postgres_db: str, sql: Sql, tmp_path: Path
+) -> None:
+    sql("create table t (id int primary key, v numeric)")
+    sql(
+        "create function f() returns trigger language plpgsql as $$begin new.v = new.v + 1; return new; end$$"
+    )
+    sql("create trigger f before insert or update on t for each row execute function f()")
+    duckdb.connect(str(tmp_path / "w.duckdb")).close()
+    (tmp_path / "backhaul.yml").write_text(json.dumps({
+        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
+        "destinations": {"app": {"type": "postgres", "dsn": postgres_db}},
+    }))  # fmt: skip
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "syncs" / "s.yml").write_text(json.dumps({
+        "name": "s", "model": {"sql": "select 1 as id, 12.34::decimal(10,2) as v", "primary_key": "id"},
+        "destination": "app", "object": "t", "mode": "upsert", "identify": {"id": "id"}, "fields": {"v": "v"},
+    }))  # fmt: skip
+    project = load(tmp_path)
+    run = project.run("s")
+    assert (run.status, run.delivered) == ("partial", 1)
+    assert run.verified.mismatches[0].fields["v"][1] == Decimal("13.34")
+    kept = project.runs("s")[0]
+    assert kept["status"] == "partial"
+    assert kept["verified"]["mismatches"][0]["fields"]["v"][1] == "13.34"

@@ -18,6 +18,7 @@ from backhaul.destinations.sqlite import Sqlite, SqliteConfig
 from backhaul.errors import Halt, NotApplied, Refused
 from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcomes, Rejected
 
+Sql = Callable[[str], list[tuple[Any, ...]]]
 EXISTS = "a row with this key exists, with other values"
 
 
@@ -63,7 +64,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sql(file: Path) -> Callable[..., list[tuple[Any, ...]]]:
+def sql(file: Path) -> Sql:
     def run(text: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(file, isolation_level=None)) as connection:
             return connection.execute(text).fetchall()
@@ -277,3 +278,72 @@ async def test_a_cancelled_write_ends_before_the_next_begins(app, sql):
         await task
     assert (await app.write(batch("t", {"id": 1, "a": "y"}))).everything
     assert sql("select count(*), max(a) from t") in ([(20_000, "y")], [(1, "y")])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sent", "other"),
+    [
+        ("JSON", "[draft", '"[draft"', '"[draft]"'),
+        ("JSON", 5, "5", "6"),
+        ("JSON", True, "true", "false"),
+        ("DATETIME", "2026", "2026", "2027"),
+        ("TIMESTAMP", "20260101", "20260101", "20260102"),
+    ],
+)
+async def test_a_value_reads_back_the_same_in_the_form_its_type_keeps(
+    app: Sqlite, sql: Sql, column: str, value: Any, sent: str, other: str
+) -> None:
+    """A column of these types makes a number of a text that looks like one (sqlite.org/datatype3.html, 3)."""
+    sql(f"create table t (id integer primary key, v {column})")
+    await app.write(batch("t", {"id": 1, "v": value}))
+    field = (await app.describe("t")).fields["v"]
+    held = (await app.read("t", ("id",), ["1"], ["v"]))["1"]["v"]
+    assert app.same(field, sent, held)
+    assert not app.same(field, other, held)
+    assert not app.same(field, None, held)
+
+
+@pytest.mark.parametrize("zip_code", ["00701", "+1", "1e3", "1.50"])
+async def test_a_text_of_which_the_column_would_make_another_one_is_refused(
+    app: Sqlite, sql: Sql, zip_code: str
+) -> None:
+    """STRING is no name of a text type: its affinity is NUMERIC (sqlite.org/datatype3.html, 3.1)."""
+    sql("create table t (id integer primary key, zip STRING)")
+    with pytest.raises(Refused, match="zip") as refused:
+        await app.write(batch("t", {"id": 1, "zip": "fine"}, {"id": 2, "zip": zip_code}))
+    assert refused.value.code == "SQLITE_MISMATCH"
+    assert sql("select * from t") == []
+
+
+async def test_a_text_that_stays_what_it_is_goes_into_a_column_of_numbers(app: Sqlite, sql: Sql) -> None:
+    sql("create table t (id integer primary key, zip STRING)")
+    for zip_code in ("10701", "AB1 2CD"):
+        assert (await app.write(batch("t", {"id": 1, "zip": zip_code}))).everything
+        assert sql("select cast(zip as text) from t") == [(zip_code,)]
+
+
+async def test_a_row_is_found_by_a_key_without_a_type(app: Sqlite, sql: Sql) -> None:
+    """It holds a number as a number, which equals no text (sqlite.org/datatype3.html, 4.2)."""
+    sql("create table t (id primary key, v)")
+    await app.write(batch("t", {"id": 1, "v": "x"}, {"id": "01", "v": "y"}))
+    assert await app.read("t", ("id",), ["1", "01", "001"], ["v"]) == {"1": {"v": "x"}, "01": {"v": "y"}}
+
+
+async def test_a_key_is_case_insensitive_where_its_collation_is(app: Sqlite, sql: Sql) -> None:
+    sql("create table t (id text collate nocase primary key, v text unique)")
+    fields = (await app.describe("t")).fields
+    assert fields["id"].case_insensitive
+    assert not fields["v"].case_insensitive
+
+
+async def test_a_row_that_a_trigger_leaves_out_is_rejected(app: Sqlite, sql: Sql) -> None:
+    """RAISE(IGNORE) leaves a row out without an error (sqlite.org/lang_createtrigger.html)."""
+    sql("create table t (id integer primary key, v text)")
+    sql("create trigger s before insert on t when new.v = 'no' begin select raise(ignore); end")
+    found = await app.write(batch("t", {"id": 1, "v": "yes"}, {"id": 2, "v": "no"}))
+    assert set(found.items) == {
+        Delivered("1"),
+        Rejected("2", "skipped", "a trigger of the table left this row out"),
+    }
+    assert sql("select * from t") == [(1, "yes")]
+    assert (await app.write(batch("t", {"id": 1, "v": "yes"}, {"id": 3, "v": "yes"}))).everything

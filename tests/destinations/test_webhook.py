@@ -159,3 +159,25 @@ def test_a_secret_that_is_none(
     assert "24 to 64 bytes" in run.error
     assert secret not in run.error
     assert not receiver.events
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (("(1, 'a', 3)", "(1, 'b', 3)", "(1, 'a', 3)"), ["upserted"] * 3),
+        (
+            ("(1, 'a', 3), (2, 'x', 1)", "(1, 'a', 3)") * 2,
+            ["upserted"] * 2 + ["deleted", "upserted", "deleted"],
+        ),
+    ],
+    ids=["a value", "a delete"],
+)
+def test_what_happens_to_a_record_again_is_another_event(
+    project: Path, receiver: Receiver, states: tuple[str, ...], said: list[str]
+) -> None:
+    """A receiver leaves out an event whose webhook-id it has seen (Standard Webhooks specification, webhook-id)."""
+    for values in states:
+        rows(project, values)
+        load(project).run("s")
+    assert [event["type"] for _, event in receiver.events] == [f"contact.{what}" for what in said]
+    assert len({event for event, _ in receiver.events}) == len(receiver.events)

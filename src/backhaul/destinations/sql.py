@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 
@@ -18,6 +18,7 @@ from backhaul.errors import Halt
 from backhaul.types import Delivered, Field, FieldType, Gone, ObjectSchema, Outcomes, Rejected
 
 _SCALE = re.compile(r"numeric\(\d+,(-?\d+)\)")
+_PLACES = re.compile(r"timestamp\((\d)\)")
 _EXACT = Context(prec=2000)
 _NUMBERS = (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL)
 
@@ -31,6 +32,8 @@ class Table:
     unique: frozenset[frozenset[str]]
     oid: int = 0
     """What the database itself calls it, where it has numbers."""
+    may_skip: bool = False
+    """It has triggers that may leave a row out without an error."""
 
     def fields(self, wanted: Sequence[Field]) -> list[Field]:
         """The table's own columns for a batch's fields.
@@ -91,20 +94,39 @@ def position(fields: Sequence[Field]) -> str:
 
 def same_value(field: Field, sent: Any, held: Any) -> bool:
     """Whether a column holds what was sent, after the rounding and padding of its type. '' is not NULL."""
-    return bool(canonical(field, sent) == canonical(field, held))
+    if sent is None or held is None:
+        return sent is None and held is None
+    one, other = canonical(field, sent), canonical(field, held)
+    places = _PLACES.match(field.native_type or "")
+    if places and isinstance(one, datetime) and isinstance(other, datetime):
+        return abs(one - other) < timedelta(microseconds=10 ** (6 - int(places[1])))
+    return bool(one == other)
+
+
+def parsed(field: Field, value: Any) -> Any:
+    """A JSON text as its value; a text that is none is the value itself."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    inner = (field.native_type or "").removesuffix("[]")
+    if isinstance(value, list) and inner.startswith("timestamp") and inner != field.native_type:
+        return [moment(field, item) if isinstance(item, str) else item for item in value]
+    return plain_json(value)
 
 
 def canonical(field: Field, value: Any) -> Any:
     if value is None:
         return None
+    if field.type in (FieldType.JSON, FieldType.ARRAY):
+        return parsed(field, value)
     if field.type in _NUMBERS or (isinstance(value, int | float | Decimal) and not isinstance(value, bool)):
         return number(field, value)
     if field.type is FieldType.BOOLEAN or isinstance(value, bool):
         return value in (True, 1, "true", "t", "1")
     if field.type in (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP) or isinstance(value, date):
         return moment(field, value)
-    if field.type in (FieldType.JSON, FieldType.ARRAY):
-        return plain_json(json.loads(value) if isinstance(value, str) and value[:1] in '[{"' else value)
     text = str(value).lower() if field.native_type == "uuid" else str(value)
     return text.rstrip(" ") if (field.native_type or "").startswith("character(") else text
 
@@ -114,6 +136,8 @@ def number(field: Field, value: Any) -> Any:
         exact = Decimal(str(value))
     except InvalidOperation:
         return str(value)
+    if exact.is_nan():
+        return "nan"
     native = field.native_type or ""
     if found := _SCALE.fullmatch(native):
         return exact.quantize(Decimal(1).scaleb(-int(found[1])), ROUND_HALF_UP, _EXACT)

@@ -96,7 +96,7 @@ class Run:
         self.workspace.state.do("finish_run", {
             "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,
             "plan": report.plan, "rows": report.rows, "incremental": int(report.incremental),
-            "report": orjson.dumps(report.json()).decode(),
+            "report": orjson.dumps(report.json(), default=str).decode(),
         })  # fmt: skip
 
     async def _work(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -132,6 +131,10 @@ class Mysql(Destination[MysqlConfig]):
         from backhaul.destinations.mysql.catalog import standard
 
         native = field.native_type or ""
+        if sent is None or held is None:
+            return sent is None and held is None
+        if native.startswith("set("):
+            return set(str(sent).split(",")) == set(str(held).split(","))
         named = replace(field, native_type=standard(native))
         one, other = canonical(named, sent), canonical(named, held)
         if isinstance(one, datetime) and isinstance(other, datetime) and native:
@@ -157,8 +160,6 @@ def precision(native: str) -> int:
 def as_read(field: Field, value: Any) -> Any:
     if value is None:
         return None
-    if field.type is FieldType.JSON and isinstance(value, str):
-        return json.loads(value)
     if field.type is FieldType.BOOLEAN:
         return value if value not in (0, 1) else bool(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -31,6 +31,7 @@ _TYPES = {
 }  # fmt: skip
 _STANDARD = (
     (re.compile(r"decimal(\(\d+,\d+\)).*"), r"numeric\1"),
+    (re.compile(r"(?:float|double)(\(\d+,\d+\)).*"), r"numeric\1"),
     (re.compile(r"float\b.*"), "real"),
     (re.compile(r"double\b.*"), "double precision"),
     (re.compile(r"char(\(\d+\))"), r"character\1"),
@@ -74,6 +75,9 @@ class Held(Table):
     """Every column's type, character set and collation, as CREATE TABLE has them."""
     texts: frozenset[str] = frozenset()
     """Columns with a collation: what it takes for equal may still differ."""
+    stamps: frozenset[str] = frozenset()
+    """TIMESTAMP columns that are NOT NULL: a NULL in them becomes the current time without an error (MariaDB always, MySQL
+    where explicit_defaults_for_timestamp is off)."""
 
 
 async def table(session: Session, name: str) -> Held:
@@ -102,6 +106,7 @@ async def table(session: Session, name: str) -> Held:
         f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique,
         stage=f"{ident(schema)}.backhaul_batch", columns={row[0]: definition(row) for row in rows},
         texts=frozenset(row[0] for row in rows if row[9]),
+        stamps=frozenset(row[0] for row in rows if row[1] == "timestamp" and row[3] == "NO"),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from backhaul.destinations.mysql import literals
 from backhaul.destinations.mysql.catalog import Held
 from backhaul.destinations.mysql.sessions import Session
 from backhaul.destinations.sql import position
+from backhaul.errors import Refused
 from backhaul.sql import ident
 from backhaul.types import Field, FieldType, Op
 
@@ -47,6 +48,15 @@ class Writing:
         )
         for statement in literals.statements(f"INSERT INTO {self.table.stage}", rows, session.packet):
             await session.run(statement)
+        await self._refuse_nulls(session)
+
+    async def _refuse_nulls(self, session: Session) -> None:
+        """Raises: Refused."""
+        for field in self.fields:
+            if field.name in self.table.stamps and not field.skip_null:
+                null = f"SELECT 1 FROM {self.table.stage} WHERE {ident(field.name)} IS NULL LIMIT 1"
+                if await session.rows(null):
+                    raise Refused(f"Column '{field.name}' cannot be null", code="1048")
 
     async def run(self, session: Session, op: Op) -> Refusals:
         """Writes the staged rows; the records that the table did not take."""

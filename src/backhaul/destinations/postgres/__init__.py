@@ -26,6 +26,8 @@ _FIXES = {
     "22021": "remove what the database's encoding has not (such as NUL characters) in the model",
     "22P02": "cast the value to the column's type in the model, or map it to a column of its own type",
     "22P05": "the database's encoding has no such character: replace it in the model, or use a UTF8 database",
+    "42501": "the row is against a policy of row security: mend it in the model, or grant the role BYPASSRLS",
+    "skipped": "a BEFORE INSERT trigger left the row out, or gave it another key: mend the trigger, or leave the row out",
     "23502": "give the column a value in the model (coalesce) or `default:` in the mapping, or drop its NOT NULL",
     "23503": "deliver the row it refers to first (its sync before this one), or mend the reference in the model",
     "23505": "another row of the table has this unique value: make it unique in the model, or mend the table",
@@ -133,7 +135,7 @@ async def run(cursor: AsyncCursor[Any], plan: Statements, batch: Batch) -> list[
     await cursor.execute(plan.apply)
     if plan.missed is None:
         return []
-    if batch.op is Op.UPDATE:
+    if batch.op is not Op.INSERT:
         await cursor.execute(plan.missed)
     else:
         passed_over = [row[0] for row in await cursor.fetchall()]

@@ -34,12 +34,13 @@ WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p', 'v', 'f')
 """
 
 _COLUMNS = """
-SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), base.typname::text, base.typcategory = 'A',
+SELECT a.attname::text, format_type(base.oid, greatest(a.atttypmod, t.typtypmod)), base.typname::text, base.typcategory = 'A',
     a.attnotnull OR t.typnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
     a.attgenerated = '' AND a.attidentity <> 'a'
         AND has_column_privilege(a.attrelid, a.attnum, 'INSERT, UPDATE'),
     CASE WHEN base.typname IN ('varchar', 'bpchar') THEN greatest(a.atttypmod, t.typtypmod) - 4 END,
-    (SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = base.oid)
+    (SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = base.oid),
+    (SELECT to_jsonb(c)->>'collisdeterministic' = 'false' FROM pg_collation c WHERE c.oid = a.attcollation)
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_type base ON base.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
@@ -54,6 +55,9 @@ WHERE i.indrelid = %s AND k.place <= i.indnkeyatts AND i.indisunique AND i.indis
     AND i.indpred IS NULL AND i.indexprs IS NULL
 GROUP BY i.indexrelid
 """
+
+_MAY_SKIP = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 7 = 7)"
+"""BEFORE INSERT FOR EACH ROW: one that returns NULL leaves the row out (PostgreSQL documentation, 37.1)."""
 
 _NAMES = """
 SELECT CASE WHEN n.nspname = ANY(current_schemas(false)) THEN '' ELSE n.nspname || '.' END || c.relname
@@ -95,16 +99,18 @@ async def table(cursor: AsyncCursor[Any], name: str) -> Table:
     unique = frozenset(frozenset(row[0]) for row in await (await cursor.execute(_UNIQUE, [oid])).fetchall())
     rows = await (await cursor.execute(_COLUMNS, [oid])).fetchall()
     fields = {row[0]: field(row, unique) for row in rows}
-    return Table(f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique, oid)
+    skips = await (await cursor.execute(_MAY_SKIP, [oid])).fetchone()
+    may_skip = bool(skips and skips[0])
+    return Table(f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique, oid, may_skip)
 
 
 def field(row: Sequence[Any], unique: frozenset[frozenset[str]]) -> Field:
-    name, native, base, array, not_null, default, writable, length, labels = row
+    name, native, base, array, not_null, default, writable, length, labels, lenient = row
     kind = FieldType.ARRAY if array else FieldType.STRING if labels else _TYPES.get(base, FieldType.ANY)
     return Field(
         name, kind, writable=writable, required=not_null and not default, unique=frozenset((name,)) in unique,
         max_length=length if length and length > 0 else None, choices=tuple(labels) if labels else None,
-        case_insensitive=base == "citext", native_type=native,
+        case_insensitive=base == "citext" or bool(lenient), native_type=native,
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ _HALT = ("0A", "25006", "28", "2F", "3D", "3F", "42")
 """Classes that speak of us: unsupported, read-only, authorisation, no such database, schema or table."""
 _DEFAULTS = {"connect_timeout": "10", "fallback_application_name": "backhaul", "client_encoding": "utf8"}
 _LOST = ("08", "57P")
+_POLICY = "ExecWithCheckOptions"
+"""What says that a row is against a policy of row security (PostgreSQL: src/backend/executor/execMain.c)."""
 _NOT_NOW = re.compile(
     r"starting up|shutting down|recovery|too many|slots are reserved|remaining connection", re.IGNORECASE
 )
@@ -119,7 +121,7 @@ def meaning(error: psycopg.Error, *, committing: bool) -> BackhaulError:
         return Refused(text, code="22000")
     if not state or state.startswith(_LOST):
         return lost(text, committing, state)
-    if state.startswith(_REFUSED):
+    if state.startswith(_REFUSED) or (state == "42501" and error.diag.source_function == _POLICY):
         return Refused(text, code=state)
     if state.startswith(_HALT):
         hint = "grant TEMPORARY on the database to this role" if "temporary tables" in text else None

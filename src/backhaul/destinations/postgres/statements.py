@@ -31,10 +31,12 @@ class Statements:
 
 def statements(op: Op, table: Table, identifiers: Sequence[str], fields: Sequence[Field]) -> Statements:
     """The statements that write a batch of these fields, in this order."""
-    stage, copy = staging(table, fields, numbered=op in (Op.INSERT, Op.UPDATE))
+    stage, copy = staging(table, fields, numbered=op in (Op.INSERT, Op.UPDATE) or table.may_skip)
     write = Writing(table, identifiers, fields)
     if op is Op.UPSERT:
-        return Statements(stage, copy, write.upsert())
+        missed = write.absent() if table.may_skip else None
+        said = "a trigger of the table left this row out, or gave it another key"
+        return Statements(stage, copy, write.upsert(), missed, "skipped", said)
     if op is Op.DELETE:
         return Statements(stage, copy, write.delete())
     if op is Op.INSERT:
@@ -143,7 +145,10 @@ def new_value(field: Field, source: str) -> str:
 
 
 def as_compared(field: Field) -> str:
-    """Types without an equality of their own (json, xml), or with a lenient one (citext), compare as text."""
+    """Types without an equality of their own (json, xml), or with a lenient one (citext, a
+    collation that is not deterministic), compare as text."""
+    if field.case_insensitive:
+        return '::text COLLATE "C"'
     native = re.sub(r"\(\d+(,-?\d+)?\)", "", field.native_type or "")
     return "" if native in _COMPARABLE else "::text"
 
@@ -152,8 +157,18 @@ def converted(field: Field) -> str:
     name = ident(field.name)
     if field.type is not FieldType.ARRAY:
         return name
-    elements = f"ARRAY(SELECT jsonb_array_elements_text({name}::jsonb))"
+    kept = "" if field.native_type in ("json[]", "jsonb[]") else "_text"
+    elements = f"ARRAY(SELECT jsonb_array_elements{kept}({name}::jsonb))"
     return f"CASE WHEN {name} IS NOT NULL THEN {elements}::{field.native_type} END"
+
+
+def shown(field: Field) -> str:
+    """A column as it is read: what the driver makes no comparable value of (arrays of enums, JSON that is a text, bytea,
+    intervals, ranges) goes as JSON or as text."""
+    name = f"held.{ident(field.name)}"
+    if field.type is FieldType.ARRAY:
+        return f"to_jsonb({name})"
+    return f"{name}::text" if field.type in (FieldType.JSON, FieldType.ANY) else name
 
 
 def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> str:
@@ -164,7 +179,7 @@ def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> s
         f"held.{ident(name)} = given.{k}::{table.schema.fields[name].native_type}"
         for name, k in zip(identifiers, names, strict=True)
     )
-    columns = "".join(f", held.{ident(name)}" for name in fields)
+    columns = "".join(f", {shown(table.schema.fields[name])}" for name in fields)
     given = f"unnest({arrays}) WITH ORDINALITY AS given({', '.join(names)}, place)"
     joined = escaped(f"{table.sql} AS held ON {on}")
     return f"SELECT given.place{escaped(columns)} FROM {given} JOIN {joined}"

@@ -15,12 +15,15 @@ from backhaul.destinations.sql import Table, all_but, key_columns, same_value
 from backhaul.destinations.sqlite import catalog, rows
 from backhaul.destinations.sqlite.statements import Writing, lookup
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Unsettled
-from backhaul.types import BatchLimits, Field, ObjectSchema, Op, Outcomes
+from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
 
 __all__ = ["Sqlite", "SqliteConfig"]
 
 T = TypeVar("T")
-_REASONS = {Op.INSERT: ("exists", "a row with this key exists, with other values")}
+_REASONS = {
+    Op.INSERT: ("exists", "a row with this key exists, with other values"),
+    Op.UPSERT: ("skipped", "a trigger of the table left this row out"),
+}
 _TWICE = "another row of the table has this unique value: make it unique in the model, or mend the table"
 _FIXES = {
     "SQLITE_CONSTRAINT_NOTNULL": "give the column a value in the model (coalesce) or `default:` in the mapping",
@@ -30,7 +33,8 @@ _FIXES = {
     "SQLITE_CONSTRAINT_CHECK": "bring the value within the column's CHECK in the model, or alter the table",
     "SQLITE_CONSTRAINT_DATATYPE": "cast the value to the column's type in the model: the table is STRICT",
     "SQLITE_CONSTRAINT_TRIGGER": "a trigger of the table refuses this row: see its message, then mend the model or the trigger",
-    "SQLITE_MISMATCH": "the key is no integer: cast it in the model, or give the table a key of another type",
+    "SQLITE_MISMATCH": "cast it in the model to what the column's type makes of it, or give the column the type TEXT",
+    "skipped": "a trigger of the table left the row out (RAISE(IGNORE)): mend the trigger, or leave the row out",
     "SQLITE_TOOBIG": "send the number as text into a TEXT column: SQLite would round it; or shorten the value",
     "exists": "the table has this row from elsewhere: use mode upsert to take it over, or leave the row out",
     "not_found": "the table has no such row: use mode upsert to have it made, or leave the row out",
@@ -111,7 +115,9 @@ class Sqlite(Destination[SqliteConfig]):
         return {key: dict(zip(fields, row, strict=True)) for key, row in zip(keys, held, strict=True) if row}
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
-        return same_value(field, sent, held)
+        number = isinstance(sent, str) and isinstance(held, int | float)
+        number = number and field.type in (FieldType.STRING, FieldType.ANY)
+        return same_value(field, sent, str(held) if number else held)
 
     async def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
@@ -159,7 +165,9 @@ def meaning(error: Exception, path: Path) -> BackhaulError:
 
 def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[int]:
     """Writes a batch in one transaction; the positions of the records that the table did not take."""
-    groups = rows.grouped(batch)
+    groups = rows.grouped(
+        batch, {name for name, field in table.schema.fields.items() if catalog.is_numeric(field)}
+    )
     connection.execute("BEGIN IMMEDIATE")
     try:
         missed = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 from backhaul.destinations.kit import no_such_object
 from backhaul.destinations.sql import Table
@@ -10,6 +11,11 @@ from backhaul.sql import ident
 from backhaul.types import Field, FieldType, ObjectSchema
 
 _NAMES = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
+_LENIENT = """
+SELECT k.name FROM pragma_index_list(?) i, pragma_index_xinfo(i.name) k
+WHERE i."unique" AND k.key AND k.coll <> 'BINARY' AND k.name IS NOT NULL
+"""
+"""Columns of unique indexes that take two spellings for one (sqlite.org/datatype3.html, 7)."""
 _WORDS = (
     ("BOOL", FieldType.BOOLEAN), ("JSON", FieldType.JSON), ("DATETIME", FieldType.ANY),
     ("TIMESTAMP", FieldType.ANY), ("DATE", FieldType.DATE), ("INT", FieldType.INTEGER),
@@ -32,11 +38,16 @@ def table(connection: sqlite3.Connection, name: str) -> Table:
     if not rows:
         raise no_such_object(name, [row[0] for row in connection.execute(_NAMES)], "the database")
     unique = unique_columns(connection, name)
+    lenient = {row[0] for row in connection.execute(_LENIENT, [name])}
     alone = [row[0] for row in rows if row[4]]
     if alone:
         unique |= {frozenset(alone)}
     fields = {
-        row[0]: field(*row, alone=len(alone) == 1, unique=frozenset((row[0],)) in unique) for row in rows
+        row[0]: replace(
+            field(*row, alone=len(alone) == 1, unique=frozenset((row[0],)) in unique),
+            case_insensitive=row[0] in lenient,
+        )
+        for row in rows
     }
     return Table(ident(name), ObjectSchema(name, fields), unique)
 
@@ -75,3 +86,10 @@ def field(
         unique=unique,
         native_type=native or None,
     )
+
+
+def is_numeric(field: Field) -> bool:
+    """Whether a text that looks like a number becomes one: affinity NUMERIC (sqlite.org/datatype3.html, 3.1), as of STRING."""
+    native = (field.native_type or "BLOB").upper()
+    other = ("INT", "CHAR", "CLOB", "TEXT", "BLOB", "REAL", "FLOA", "DOUB")
+    return field.type is FieldType.ANY and native != "ANY" and not any(word in native for word in other)

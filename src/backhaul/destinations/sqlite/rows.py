@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +13,17 @@ from backhaul.destinations.sqlite.statements import Row
 from backhaul.errors import Refused
 
 _LONG_NUMBER = re.compile(rb"[0-9][0-9.]{15,}")
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+_ROUND = re.compile(r"0|-?[1-9]\d{0,14}")
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
-def grouped(batch: Batch) -> dict[tuple[str, ...], list[Row]]:
-    """The rows of a batch by the fields they have: a field that a record leaves out keeps its value.
+def grouped(batch: Batch, numeric: AbstractSet[str] = frozenset()) -> dict[tuple[str, ...], list[Row]]:
+    """The rows of a batch by the fields they have: a field that a record leaves out keeps its value. `numeric`: columns that
+    make numbers of texts.
 
     Raises:
-        Refused: a number that SQLite would round.
+        Refused: a number that SQLite would round, or a text that it would make another one of.
     """
     names = [field.name for field in batch.fields]
     nested = any("." in name for name in names)
@@ -27,6 +31,13 @@ def grouped(batch: Batch) -> dict[tuple[str, ...], list[Row]]:
     for position, record in enumerate(records(batch)):
         row = flat(record, names) if nested else record
         values = tuple(text(value) if isinstance(value, dict | list) else value for value in row.values())
+        for name in numeric & row.keys():
+            if (
+                isinstance(row[name], str)
+                and _NUMBER.fullmatch(row[name])
+                and not _ROUND.fullmatch(row[name])
+            ):
+                raise Refused(f"{name}: its type makes a number of this text", code="SQLITE_MISMATCH")
         found.setdefault(tuple(row), []).append((position, values))
     return found
 

@@ -8,17 +8,19 @@ from typing import Any
 
 from backhaul.destinations.sql import Table
 from backhaul.sql import ident
-from backhaul.types import Op
+from backhaul.types import FieldType, Op
 
 Row = tuple[int, tuple[Any, ...]]
 """A record's position in the batch, and its values."""
+_TRIGGERED = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
+"""RAISE(IGNORE) in a trigger leaves a row out without an error (sqlite.org/lang_createtrigger.html)."""
 
 
 class Writing:
     """Writes rows of some columns, in this order, into a table."""
 
     def __init__(self, table: Table, identifiers: Sequence[str], names: Sequence[str]) -> None:
-        self.table = table.sql
+        self.table, self.name = table.sql, table.schema.name
         self.keys = ", ".join(map(ident, identifiers))
         self.columns = ", ".join(map(ident, names))
         self.slots = {name: f"?{number}" for number, name in enumerate(names, 1)}
@@ -30,6 +32,10 @@ class Writing:
         """Writes the rows; yields the positions of those that the table did not take."""
         if op is Op.UPSERT:
             connection.executemany(self.upsert(), [values for _, values in rows])
+            if connection.execute(_TRIGGERED, [self.name]).fetchone():
+                for position, values in rows:
+                    if not connection.execute(self.found(), values).fetchone():
+                        yield position
         elif op is Op.DELETE:
             connection.executemany(self.delete(), [values for _, values in rows])
         else:
@@ -82,5 +88,13 @@ class Writing:
 
 
 def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> str:
-    on = " AND ".join(f"{ident(name)} = ?" for name in identifiers)
+    on = " AND ".join(_named(table, name, number) for number, name in enumerate(identifiers, 1))
     return f"SELECT {', '.join(map(ident, fields))} FROM {table.sql} WHERE {on}"
+
+
+def _named(table: Table, name: str, number: int) -> str:
+    """A column without an affinity holds numbers as numbers, which no text equals (sqlite.org/datatype3.html, 4.2)."""
+    if table.schema.fields[name].type is not FieldType.ANY:
+        return f"{ident(name)} = ?{number}"
+    as_number = f"CAST(?{number} AS NUMERIC)"
+    return f"{ident(name)} IN (?{number}, iif(CAST({as_number} AS TEXT) = ?{number}, {as_number}, ?{number}))"
