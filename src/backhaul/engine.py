@@ -111,12 +111,16 @@ def attached(
             raise StateError(_why(path, error), hint=_HELP) from None
     try:
         yield
-    except duckdb.Error as error:
-        if not (is_damaged(error) or is_full(error)):
+    except BaseException as error:
+        with contextlib.suppress(duckdb.Error):  # what went wrong first is what is to be told
+            engine.execute(f"DETACH {ident(alias)}")
+        if not isinstance(error, duckdb.Error) or not (is_damaged(error) or is_full(error)):
             raise
         raise StateError(_why(path, error), hint=_HELP) from None
-    finally:
+    try:
         engine.execute(f"DETACH {ident(alias)}")
+    except duckdb.Error as error:
+        raise StateError(_why(path, error), hint=_HELP) from None
 
 
 _HELP = "see docs/troubleshooting.md, Damaged or locked state"
@@ -149,7 +153,7 @@ def _why(path: Path, error: duckdb.Error) -> str:
         return f"{path.name} is not a backhaul ledger, or it is damaged"
     if "newer version" in text or "version number" in text:
         return f"{path.name} was written by a newer version"
-    return f"{path.name} cannot be opened: {text.splitlines()[0]}"
+    return f"{path.name} cannot be used: {text.splitlines()[0]}"
 
 
 def number(engine: duckdb.DuckDBPyConnection, query: str) -> int:

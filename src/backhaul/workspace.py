@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -113,12 +113,22 @@ class Workspace:
         from backhaul.engine import open_engine
 
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix=_SPILL, dir=self.folder) as spill, owned(Path(spill)):
-            engine = open_engine(self.project.memory_limit, Path(spill))
+        with ExitStack() as stack:
+            spill = self._spill(stack)
+            engine = open_engine(self.project.memory_limit, spill)
             try:
                 yield engine
             finally:
                 engine.close()
+
+    def _spill(self, stack: ExitStack) -> Path:
+        """A folder that is ours; one that `clear` took for a dead process's before it was marked is made again."""
+        while True:
+            spill = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_SPILL, dir=self.folder)))
+            with suppress(FileNotFoundError, BlockingIOError):
+                stack.enter_context(owned(spill))
+                if spill.exists():
+                    return spill
 
     def tidy(self) -> None:
         """Removes what killed processes left: spilled files, plan files nobody recorded, and reviews nobody wants any more."""
@@ -131,15 +141,41 @@ class Workspace:
         for row in self.state.do("old_plans", {"before": before}):
             self.state.drop_plan(row["id"], self.plan_path(row["id"]))
         kept = self._tidy_history()
-        for file in (self.folder / "plans").glob("p-*"):
+        for file in self._unrecorded(self._plan_files(), kept):
             with suppress(OSError):
-                known = file.stem in kept
-                if (
-                    not known
-                    and self.surroundings.age(file) > _ORPHAN_AGE
-                    and not self.state.do("plan", {"id": file.stem})
-                ):
+                if self.surroundings.age(file) > _ORPHAN_AGE:
                     file.unlink()
+
+    def _plan_files(self) -> list[Path]:
+        return list((self.folder / "plans").glob("p-*"))
+
+    def _unrecorded(self, files: list[Path], kept: set[str]) -> list[Path]:
+        """Those plan files that are of neither these plans of the history nor any in the state."""
+        return [
+            file for file in files if file.stem not in kept and not self.state.do("plan", {"id": file.stem})
+        ]
+
+    def clear(self) -> bool:
+        """Removes at once what killed processes left; an engine of this process is open. False where plan files stay that no
+        one recorded, because another process lives that may be about to."""
+        files, living = (
+            self._plan_files(),
+            0,
+        )  # in this order: who made one of them lives, or has recorded it by now
+        for spill in self.folder.glob(f"{_SPILL}*"):
+            try:
+                with owned(spill):
+                    shutil.rmtree(spill)
+            except BlockingIOError:
+                living += 1
+            except FileNotFoundError:
+                pass
+        files = self._unrecorded(files, {row["plan"] for row in self.state.do("history")})
+        if files and living > 1:
+            return False
+        for file in files:
+            file.unlink(missing_ok=True)
+        return True
 
     def _tidy_history(self) -> set[str]:
         """Forgets delivered plans that are too old, and the oldest of what is too much. Gives those that stay."""

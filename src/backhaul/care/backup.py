@@ -11,7 +11,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from backhaul.errors import UsageError
 from backhaul.ledger.plan import make_durable
 from backhaul.state.lease import hold
 from backhaul.state.sqlite_connection import opened, storing
+from backhaul.workspace import owned
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -52,6 +53,16 @@ def quiet(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def beside(folder: Path, prefix: str) -> Iterator[Path]:
+    """A folder for what is not whole yet: it holds people's values, and so those that killed processes left go first."""
+    for left in folder.glob(f"{prefix}*"):
+        with suppress(OSError), owned(left):
+            shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as made, owned(Path(made)):
+        yield Path(made)
+
+
 def back_up(folder: Path, file: Path, now: str) -> Backup:
     """Writes the state into one file that only its owner can read; a file that is there is never overwritten.
 
@@ -64,13 +75,13 @@ def back_up(folder: Path, file: Path, now: str) -> Backup:
         raise UsageError(f"{file} exists; it was left as it is", hint="name another file")
     if not (folder / "state.db").exists():
         raise UsageError(f"there is no state in {folder}", hint="the first run makes one")
-    with storing(file), quiet(folder), tempfile.TemporaryDirectory(dir=file.parent) as made:
-        copy = Path(made) / "state.db"
+    with storing(file), quiet(folder), beside(file.parent, ".backing-up-") as made:
+        copy = made / "state.db"
         with closing(opened(folder / "state.db")) as state, closing(sqlite3.connect(copy)) as target:
             state.backup(target)
         parts = {"state.db": copy} | _files(folder, copy)
-        size = _write(Path(made) / "backup", parts, now)
-        os.link(Path(made) / "backup", file)  # fails where somebody else has made it meanwhile
+        size = _write(made / "backup", parts, now)
+        os.link(made / "backup", file)  # fails where somebody else has made it meanwhile
         make_durable(file)
     return Backup(now, len(parts), size)
 

@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backhaul.care.backup import Backup, extract, no_backup, quiet
+from backhaul.care.backup import Backup, beside, extract, no_backup, quiet
 from backhaul.care.check import check_folder
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import make_durable
 from backhaul.ledger.rewrite import rewrite
 from backhaul.sql import literal
+from backhaul.state.sqlite import moved_aside
 from backhaul.state.sqlite_connection import opened, storing
 from backhaul.workspace import Workspace
 
 _CARRIED = ("buckets", "salts", "boots", "forgotten")
 """What is true whatever is restored: what was sent counts in its limits, and whoever was forgotten stays so."""
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""What SQLite says of a file that is no state of ours; the last where a table is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ def restore(
         StateError: the disk is full, or the backup is of a newer schema; nothing was changed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with storing(file), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".restoring-") as made:
-        fresh = Path(made) / folder.name
+    with storing(file), beside(folder.parent, ".restoring-") as made:
+        fresh = made / folder.name
         fresh.mkdir(mode=0o700)
         found = extract(file, fresh)
         workspace = open_at(fresh)
@@ -55,8 +59,8 @@ def restore(
             raise no_backup(file, f"{wrong[0].file} in it {wrong[0].message}")
         with quiet(folder):
             was = {row["hash"] for sync in workspace.project.syncs for row in _forgotten(workspace, sync)}
-            there = (folder / "state.db").exists()
-            carried = _carry(folder / "state.db", fresh / "state.db") if there else None
+            replaced = _replaced(folder)
+            carried = _carry(replaced, fresh / "state.db") if replaced else None
             for sync in workspace.project.syncs:
                 _erase(workspace, sync, was)
             prepare(workspace)
@@ -65,7 +69,12 @@ def restore(
             if folder.exists():
                 old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-before-")) / folder.name
                 folder.rename(old)
-            fresh.rename(folder)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                if old is not None:
+                    old.rename(folder)
+                raise
         make_durable(folder)
     return Restored(found, old, carried)
 
@@ -74,8 +83,19 @@ def _forgotten(workspace: Workspace, sync: str) -> Sequence[Any]:
     return workspace.state.do("forgotten", {"sync": sync})
 
 
+def _replaced(folder: Path) -> Path | None:
+    """The database that is replaced; where a restore was killed between its two moves it is the one that was moved aside."""
+    aside = None if (folder / "state.db").exists() else moved_aside(folder)
+    found = (folder if aside is None else aside / folder.name) / "state.db"
+    return found if found.exists() else None
+
+
 def _carry(old: Path, fresh: Path) -> bool:
-    """Whether it could be read: the state that is replaced may be damaged."""
+    """Whether it could be read: the state that is replaced may be damaged.
+
+    Raises:
+        sqlite3.Error: it is not, but there is no room, or another process has it.
+    """
     try:
         with closing(opened(fresh)) as database:
             database.execute("ATTACH ? AS old", [str(old)])
@@ -85,7 +105,9 @@ def _carry(old: Path, fresh: Path) -> bool:
                     database.execute(f"DELETE FROM main.{table}")
                 database.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM old.{table}")
             database.execute("COMMIT")
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+            raise
         return False
     return True
 

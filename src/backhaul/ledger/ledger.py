@@ -11,6 +11,8 @@ processes can read it while a run is going on.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import tempfile
 from collections.abc import Collection, Iterator
 from collections.abc import Mapping as Dict
@@ -99,7 +101,9 @@ class Ledger:
                 yield view
                 engine.execute("COMMIT")
             except BaseException:
-                engine.execute("ROLLBACK")
+                # a commit that failed has ended the transaction itself
+                with contextlib.suppress(duckdb.Error):
+                    engine.execute("ROLLBACK")
                 raise
         self.path.chmod(0o600)
         self._bear_witness()
@@ -110,12 +114,37 @@ class Ledger:
             begun = Path(made) / self.path.name
             with attached(engine, begun, ALIAS, writable=True):
                 pass
-            try:
-                self.path.hardlink_to(begun)
-            except FileExistsError:
-                pass  # another process, which makes the same copy of a shared ledger, was first
-            except OSError:
-                begun.replace(self.path)  # on a file system without hard links
+            with _alone(self.path.parent):
+                if self.path.exists():
+                    return  # another process, which makes the same copy of a shared ledger, was first
+                # the log of one that was removed: the engine refuses another file with it
+                log_of(self.path).unlink(missing_ok=True)
+                try:
+                    self.path.hardlink_to(begun)
+                except OSError:
+                    begun.replace(self.path)  # on a file system without hard links
+
+    def _remove(self) -> None:
+        """Removes the file, and then its log: without it the file would be an older ledger."""
+        with _alone(self.path.parent):
+            self.path.unlink(missing_ok=True)
+            log_of(self.path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time: whoever removes a log must know that nobody has begun it meanwhile."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def log_of(path: Path) -> Path:
+    """Where the engine keeps what was committed to a file and is not in it yet; a process that was killed leaves one."""
+    return path.with_name(path.name + ".wal")
 
 
 class LedgerView:

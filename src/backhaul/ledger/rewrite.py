@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from backhaul.engine import attached, in_order
-from backhaul.ledger.ledger import ALIAS
+from backhaul.ledger.ledger import ALIAS, log_of
 from backhaul.ledger.plan import make_durable
 
 _FRESH = "_backhaul_fresh"
@@ -24,6 +24,10 @@ def rewrite(engine: duckdb.DuckDBPyConnection, path: Path) -> None:
     mark = f".{path.stem}.fresh-"
     for left in path.parent.glob(f"{mark}*"):  # by a process that was killed; whoever rewrites holds the sync
         shutil.rmtree(left)
+    # a run that was killed left its log; the engine refuses another file with it
+    if log_of(path).exists():
+        with attached(engine, path, ALIAS, writable=True):
+            engine.execute(f"CHECKPOINT {ALIAS}")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=mark) as made:
         fresh = Path(made) / path.name
         with attached(engine, path, ALIAS), attached(engine, fresh, _FRESH, writable=True), in_order(engine):

@@ -87,7 +87,7 @@ class SharedLedger(Ledger):
             if folds and known == (folds[-1].lineage, folds[-1].fold):
                 return
             if known and (not folds or known[0] != folds[-1].lineage or known[1] > folds[-1].fold):
-                self._forget()
+                self._remove()
                 known = None
             ahead = [fold for fold in folds if known is None or fold.fold > known[1]]
             bases = [number for number, fold in enumerate(ahead) if fold.base]
@@ -96,10 +96,6 @@ class SharedLedger(Ledger):
                 return
         raise StateError(f"the ledger of {self.sync} in the state changes faster than it can be read",
                          hint="run again in a moment")  # fmt: skip
-
-    def _forget(self) -> None:
-        for name in (self.path, self.path.with_name(self.path.name + ".wal")):
-            name.unlink(missing_ok=True)
 
     def _known(self, engine: duckdb.DuckDBPyConnection) -> tuple[str, int] | None:
         """(lineage, fold) of this worker's copy."""

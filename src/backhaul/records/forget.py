@@ -12,7 +12,7 @@ import duckdb
 import orjson
 
 from backhaul.engine import number
-from backhaul.errors import BackhaulError, RunError, UsageError
+from backhaul.errors import BackhaulError, RunError, StateError, UsageError
 from backhaul.ledger.diff import DELETE
 from backhaul.ledger.duplicates import key_json, mask
 from backhaul.ledger.ledger import ALIAS, LedgerView
@@ -182,6 +182,11 @@ class Forget:
             if self._holds(engine, plan_from(row["header"], path)):
                 state.drop_plan(row["id"], path)
                 dropped += 1
+        if not self.workspace.clear():
+            raise StateError(
+                "another process is planning, so that what a killed one left could not be told from its files",
+                hint="do it again when nothing else runs: a plan that no run knows may hold the record",
+            )
         state.do_all("raise", [(name, key) for key in self.keys])
         self._erase_runs(texts)
         self._erase_ledger(engine)

@@ -41,11 +41,20 @@ def check_owner(path: Path, database: sqlite3.Connection, fresh: bool) -> None:
         )
 
 
+def moved_aside(folder: Path) -> Path | None:
+    """Where `state restore` put the state that it replaced last; the names are random, so the folders' times tell."""
+
+    def age(aside: Path) -> tuple[bool, float]:
+        return (aside / folder.name / "state.db").exists(), aside.stat().st_mtime
+
+    return max(folder.parent.glob(f"{folder.name}-before-*"), key=age, default=None)
+
+
 def _not_half_restored(folder: Path) -> None:
     """`state restore` moves the old state aside before the new one takes its place: killed in between, it leaves no state."""
-    if aside := sorted(folder.parent.glob(f"{folder.name}-before-*")):
+    if aside := moved_aside(folder):
         raise StateError(
-            f"there is no state in {folder.name}, and {aside[-1].name} holds one that was moved aside",
+            f"there is no state in {folder.name}, and {aside.name} holds one that was moved aside",
             hint="restore the backup again, or move that state back; to begin without any, move it elsewhere",
         )
 
