@@ -21,7 +21,7 @@ from backhaul.errors import Expired, Halt, NotApplied, Refused, Throttled, Unset
 from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.marketo import MarketoSandbox
 from backhaul.testing.batches import RecordBatch
-from backhaul.testing.serving import serving
+from backhaul.testing.serving import dated, serving
 from backhaul.types import Delivered, Field, FieldType, Gone, Left, Op, Outcome, Rejected, Retry
 
 EMAILS = ("ada@example.com", "bob@example.com", "cy@example.com")
@@ -454,7 +454,7 @@ def test_a_sync_in_its_limits(tmp_path: Path) -> None:
 def test_a_used_up_day_ends_the_run_until_midnight(tmp_path: Path) -> None:
     """I30: 607 is no failure; the rest waits for the next day."""
     sandbox = MarketoSandbox(daily=4)
-    with serving(sandbox.app()) as url:
+    with serving(dated(sandbox.app(), "Sat, 28 Nov 2026 12:00:00 GMT")) as url:
         project(tmp_path, url, 3000)
         with backhaul.load(tmp_path) as loaded:
             report = loaded.run("leads").report
@@ -470,7 +470,7 @@ def test_what_others_have_used_today_is_not_sent(tmp_path: Path) -> None:
     sandbox = MarketoSandbox(daily=50)
     for _ in range(35):
         sandbox.daily.take()
-    with serving(sandbox.app()) as url:
+    with serving(dated(sandbox.app(), "Sat, 28 Nov 2026 12:00:00 GMT")) as url:
         project(tmp_path, url, 3000, rate_limits=["1000/1s", "50/1d"])
         with backhaul.load(tmp_path) as loaded:
             report = loaded.run("leads").report

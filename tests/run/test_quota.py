@@ -23,7 +23,7 @@ from backhaul.destinations.http.config import HttpConfig
 from backhaul.destinations.kit import Answer
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.surroundings import Surroundings
-from backhaul.testing.serving import serving
+from backhaul.testing.serving import dated, serving
 from backhaul.workspace import Workspace
 
 
@@ -172,7 +172,7 @@ def test_a_bucket_is_named_by_credential_and_not_by_destination() -> None:
 def test_i30_what_the_destination_says_is_left_is_the_limit(tmp_path: Path) -> None:
     sandbox = HubSpotSandbox(burst=10_000, daily=1_000)
     sandbox.daily.used = 788  # of 1,000: a fifth is left to the account's other tools
-    with serving(sandbox.app()) as url:
+    with serving(dated(sandbox.app(), "Sat, 28 Nov 2026 12:00:00 GMT")) as url:
         (tmp_path / "syncs").mkdir()
         hubspot = {"type": "hubspot", "base_url": url, "access_token": "sandbox", "concurrency": 2}
         (tmp_path / "backhaul.yml").write_text(json.dumps({

@@ -40,3 +40,13 @@ def serving(app: web.Application) -> Iterator[str]:
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(10)
+
+
+def dated(app: web.Application, date: str) -> web.Application:
+    """The application, whose answers are dated as given (RFC 9110, 5.6.7): how long a day lasts is told from that."""
+
+    async def prepare(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = date
+
+    app.on_response_prepare.append(prepare)
+    return app
