@@ -109,18 +109,20 @@ def attached(
             raise StateError(_why(path, error), hint=_HELP) from None
         except duckdb.Error as error:
             raise StateError(_why(path, error), hint=_HELP) from None
+    whole = False
     try:
         yield
-    except BaseException as error:
-        with contextlib.suppress(duckdb.Error):  # what went wrong first is what is to be told
-            engine.execute(f"DETACH {ident(alias)}")
-        if not isinstance(error, duckdb.Error) or not (is_damaged(error) or is_full(error)):
+        whole = True
+    except duckdb.Error as error:
+        if not (is_damaged(error) or is_full(error)):
             raise
         raise StateError(_why(path, error), hint=_HELP) from None
-    try:
-        engine.execute(f"DETACH {ident(alias)}")
-    except duckdb.Error as error:
-        raise StateError(_why(path, error), hint=_HELP) from None
+    finally:
+        try:
+            engine.execute(f"DETACH {ident(alias)}")
+        except duckdb.Error as error:
+            if whole:  # else what went wrong first is what is told
+                raise StateError(_why(path, error), hint=_HELP) from None
 
 
 _HELP = "see docs/troubleshooting.md, Damaged or locked state"
