@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from backhaul.delivery.transport import Internet, Transport
 from backhaul.errors import UsageError
 from backhaul.ledger.ledger import Ledger
 from backhaul.ledger.shared import SharedLedger
+from backhaul.locks import owned
 from backhaul.state.clock import Machine
 from backhaul.state.journal import Journal
 from backhaul.state.keeping import Keeping
@@ -158,10 +157,8 @@ class Workspace:
     def clear(self) -> bool:
         """Removes at once what killed processes left; an engine of this process is open. False where plan files stay that no
         one recorded, because another process lives that may be about to."""
-        files, living = (
-            self._plan_files(),
-            0,
-        )  # in this order: who made one of them lives, or has recorded it by now
+        files = self._plan_files()  # first: who made one of them lives still, or has recorded it by then
+        living = 0
         for spill in self.folder.glob(f"{_SPILL}*"):
             try:
                 with owned(spill):
@@ -219,21 +216,6 @@ class Workspace:
     def close(self) -> None:
         if "state" in self.__dict__:
             self.state.close()
-
-
-@contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """Marks a folder as a living process's; the mark goes with the process.
-
-    Raises:
-        BlockingIOError: it is another living process's.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 class _NoDoor:

@@ -20,9 +20,9 @@ import orjson
 
 from backhaul.errors import UsageError
 from backhaul.ledger.plan import make_durable
+from backhaul.locks import owned
 from backhaul.state.lease import hold
 from backhaul.state.sqlite_connection import opened, storing
-from backhaul.workspace import owned
 
 FORMAT = 1
 _MANIFEST = "manifest.json"

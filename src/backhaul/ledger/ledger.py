@@ -11,8 +11,6 @@ processes can read it while a run is going on.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import tempfile
 from collections.abc import Collection, Iterator
 from collections.abc import Mapping as Dict
@@ -24,6 +22,7 @@ import orjson
 
 from backhaul.engine import attached, number, spill_folder
 from backhaul.errors import RunError, StateError
+from backhaul.locks import alone
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.state.protocol import State
@@ -114,7 +113,9 @@ class Ledger:
             begun = Path(made) / self.path.name
             with attached(engine, begun, ALIAS, writable=True):
                 pass
-            with _alone(self.path.parent):
+            with alone(
+                self.path.parent
+            ):  # whoever removes a log must know that nobody has begun it meanwhile
                 if self.path.exists():
                     return  # another process, which makes the same copy of a shared ledger, was first
                 # the log of one that was removed: the engine refuses another file with it
@@ -126,20 +127,9 @@ class Ledger:
 
     def _remove(self) -> None:
         """Removes the file, and then its log: without it the file would be an older ledger."""
-        with _alone(self.path.parent):
+        with alone(self.path.parent):
             self.path.unlink(missing_ok=True)
             log_of(self.path).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time: whoever removes a log must know that nobody has begun it meanwhile."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def log_of(path: Path) -> Path:

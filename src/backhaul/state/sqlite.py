@@ -5,7 +5,6 @@ Every commit is forced to the disk (synchronous=FULL). SQL stands in sql/
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backhaul.errors import StateError
+from backhaul.locks import alone
 from backhaul.state.clock import Machine
 from backhaul.state.lease import hold, is_held
 from backhaul.state.protocol import Buckets, Lease, State
@@ -59,17 +59,6 @@ def _not_half_restored(folder: Path) -> None:
         )
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time: making the database and changing its journal mode do not wait for each other by themselves."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 class SqliteState(State):
     """The state of one project in a folder. Statements read or write at once; during delivery the journal writes
     (journal.py)."""
@@ -87,7 +76,8 @@ class SqliteState(State):
                 _not_half_restored(folder)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             (folder / ".gitignore").write_text("*\n")
-            with _alone(folder):
+            # making the database and changing its journal mode do not wait for each other by themselves
+            with alone(folder):
                 self._open()
 
     def _open(self) -> None:
