@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 from aiohttp import web
+from places import project
 from vendor_recordings import answering, at
 
 import backhaul
@@ -150,19 +151,9 @@ def test_a_mirror_of_a_catalog(sandbox: BrazeSandbox, tmp_path: Path) -> None:
 
 def test_a_number_identifies_an_item_as_a_text(tmp_path: Path) -> None:
     sandbox = BrazeSandbox()
-    (tmp_path / "syncs").mkdir()
-    (tmp_path / "backhaul.yml").write_text(json.dumps({
-        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
-        "destinations": {"d": {"type": "braze", "base_url": "${URL}", "api_key": "local-key"}},
-    }))  # fmt: skip
-    (tmp_path / "syncs" / "s.yml").write_text(json.dumps({
-        "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "d", "object": NAME,
-        "identify": {"id": "id"}, "fields": {"Name": "name"},
-    }))  # fmt: skip
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
-        warehouse.execute("CREATE TABLE t AS SELECT i AS id, 'x' AS name FROM range(3) t(i)")
+    sync = {"object": NAME, "identify": {"id": "id"}, "fields": {"Name": "name"}}
     with serving(sandbox.app()) as url:
-        (tmp_path / ".env").write_text(f"URL={url}\n")
-        report = backhaul.load(tmp_path).run("s").report
+        braze = {"type": "braze", "base_url": url, "api_key": "local-key"}
+        report = project(tmp_path, braze, sync, "SELECT i AS id, 'x' AS name FROM range(3) t(i)").run("s")
     assert (report.delivered, report.rejected) == (3, 0)
     assert set(sandbox.records()[NAME]) == {"0", "1", "2"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import customerio
 import duckdb
+import places
 import pytest
 from aiohttp import web
 from vendor_recordings import Recording, answering, meaning, recorded_answer, recordings
@@ -297,24 +298,8 @@ def test_what_is_no_object_is_said(place: Place, object: str, identify: dict[str
 
 
 def project(folder: Path, url: str, sync: dict[str, Any], table: str) -> Any:
-    (folder / "syncs").mkdir()
-    api = {
-        "type": "customerio",
-        "base_url": url,
-        "site_id": "local-site",
-        "api_key": "local-key",
-        "app_key": "local-app",
-    }
-    (folder / "backhaul.yml").write_text(json.dumps({
-        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}}, "destinations": {"d": api},
-    }))  # fmt: skip
-    model = {"table": "t", "primary_key": "id"}
-    (folder / "syncs" / "s.yml").write_text(
-        json.dumps({"name": "s", "model": model, "destination": "d", **sync})
-    )
-    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
-        warehouse.execute(f"CREATE TABLE t AS {table}")
-    return load(folder)
+    keys = {"site_id": "local-site", "api_key": "local-key", "app_key": "local-app"}
+    return places.project(folder, {"type": "customerio", "base_url": url, **keys}, sync, table)
 
 
 def test_an_event_of_nobody_keeps_no_other_back(tmp_path: Path) -> None:

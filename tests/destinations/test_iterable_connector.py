@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import places
 import pytest
 from aiohttp import web
 from vendor_recordings import answering, at, recordings
@@ -248,18 +249,7 @@ def test_a_sync_in_its_limits(tmp_path: Path) -> None:
 
 
 def project(folder: Path, url: str, sync: dict[str, Any], table: str) -> Any:
-    (folder / "syncs").mkdir()
-    (folder / "backhaul.yml").write_text(json.dumps({
-        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}},
-        "destinations": {"d": {"type": "iterable", "base_url": url, "api_key": "local-key"}},
-    }))  # fmt: skip
-    model = {"table": "t", "primary_key": "id"}
-    (folder / "syncs" / "s.yml").write_text(
-        json.dumps({"name": "s", "model": model, "destination": "d", **sync})
-    )
-    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
-        warehouse.execute(f"CREATE TABLE t AS {table}")
-    return backhaul.load(folder)
+    return places.project(folder, {"type": "iterable", "base_url": url, "api_key": "local-key"}, sync, table)
 
 
 def test_moments_are_written_as_iterable_knows_them_and_are_the_same_when_read_back(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import places
 import pytest
 from aiohttp import web
 from vendor_recordings import Recording, answering, meaning, recorded_answer, recordings
@@ -197,18 +198,10 @@ def test_an_attribute_that_profiles_do_not_have_ends_the_run_before_anything_is_
 
 
 def project(folder: Path, url: str, fields: dict[str, str], table: str, **more: Any) -> Any:
-    (folder / "syncs").mkdir()
-    api = {"type": "klaviyo", "base_url": url, "api_key": "local-key", **more}
-    (folder / "backhaul.yml").write_text(json.dumps({
-        "project": "p", "warehouses": {"main": {"type": "duckdb", "path": "w.duckdb"}}, "destinations": {"d": api},
-    }))  # fmt: skip
-    (folder / "syncs" / "s.yml").write_text(json.dumps({
-        "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "d", "object": "profiles",
-        "identify": {"external_id": "id::varchar"}, "fields": fields,
-    }))  # fmt: skip
-    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
-        warehouse.execute(f"CREATE TABLE t AS {table}")
-    return load(folder)
+    sync = {"object": "profiles", "identify": {"external_id": "id::varchar"}, "fields": fields}
+    return places.project(
+        folder, {"type": "klaviyo", "base_url": url, "api_key": "local-key", **more}, sync, table
+    )
 
 
 def test_a_nested_property_is_read_back(tmp_path: Path) -> None:
