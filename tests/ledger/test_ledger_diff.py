@@ -11,8 +11,8 @@ from world import APPLIED, LOST, OK, REFUSED, WAITING, World, sync
 
 from backhaul.changes import Stage, code
 from backhaul.errors import RunError, SourceError, StateError
-from backhaul.ledger import ledger as rooms
 from backhaul.ledger.plan import Plan, plan_from
+from backhaul.mapping.hashing import hash_function
 from backhaul.types import Field, ObjectSchema
 
 
@@ -278,7 +278,7 @@ def test_another_hash_function_is_recomputed(world: World, monkeypatch: pytest.M
     assert plan.total == 1
     with world.ledger.reading(world.engine) as view:
         assert view is not None
-        assert view.meta["hash"] == rooms.hash_function()
+        assert view.meta["hash"] == hash_function()
 
 
 def test_hashes_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import orjson
 from backhaul.engine import attached, number, spill_folder
 from backhaul.errors import RunError, StateError
 from backhaul.locks import alone
+from backhaul.mapping.hashing import hash_function
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.state.protocol import State
@@ -339,8 +340,3 @@ def _form(storage: str, kind: FieldType) -> str:
     if kind in (FieldType.JSON, FieldType.ARRAY):
         return "json"
     return "quoted" if storage in ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMPTZ") else "bare"
-
-
-def hash_function() -> str:
-    """Names the function that makes the hashes; they are only compared with hashes of the same name."""
-    return f"duckdb {duckdb.__version__} hash"

@@ -194,7 +194,9 @@ def _take(view: LedgerView, fold: Fold, file: Path) -> None:
     else:
         keys = ", ".join(name for name, _ in _columns(view) if name.startswith("k") and name[1:].isdigit())
         engine.execute(f"DELETE FROM {ALIAS}.acked WHERE ({keys}) IN (SELECT ({keys}) FROM {source})")
-        engine.execute(f"INSERT INTO {ALIAS}.acked SELECT * EXCLUDE _gone FROM {source} WHERE NOT _gone")
+        engine.execute(
+            f"INSERT INTO {ALIAS}.acked BY NAME SELECT * EXCLUDE _gone FROM {source} WHERE NOT _gone"
+        )
     said = orjson.loads(fold.body)
     view.clear()
     for name, value in said["meta"].items():

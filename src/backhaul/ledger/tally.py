@@ -30,8 +30,9 @@ def tally_of(
     engine: duckdb.DuckDBPyConnection, file: Path, mapping: Mapping, before: Sequence[str]
 ) -> list[Tally]:
     """`before`: the columns, beside key and hash, that a plan's digest stands for."""
-    shape = literal(orjson.dumps([mapping.shape, fingerprints(mapping)]).decode())
-    told = ", ".join(["_segment", "_change", *(key.column for key in mapping.keys), "_hash", *before, shape])
+    made_with = orjson.dumps([mapping.shape, fingerprints(mapping)], option=orjson.OPT_SORT_KEYS)
+    keys = [key.column for key in mapping.keys]
+    told = ", ".join(["_segment", "_change", *keys, "_hash", *sorted(before), literal(made_with.decode())])
     none = " OR ".join(f"{ident(field.column)} IS NULL" for field in mapping.identifiers)
     rows = engine.execute(
         f"SELECT _segment, _change, _again, count(*), sum(hash({told})::HUGEINT), count(*) FILTER (WHERE {none}) "

@@ -21,6 +21,7 @@ from sqlglot.errors import SqlglotError
 
 from backhaul.errors import Problem, UsageError
 from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natural
+from backhaul.mapping.hashing import record_hash
 from backhaul.mapping.spoilt import ColumnLike, or_error, told
 from backhaul.sql import ident, literal
 from backhaul.types import Field, FieldType, Nulls, ObjectSchema
@@ -140,8 +141,8 @@ class Mapping:
         return cls(keys, fields)
 
     def hash_sql(self, error: str = "NULL::VARCHAR") -> str:
-        """The record's 64-bit hash over its field columns and its error."""
-        return f"hash({', '.join(ident(field.column) for field in self.fields)}, {error})"
+        """The record's 64-bit hash over its fields and its error."""
+        return record_hash((field.name for field in self.fields), error)
 
     def desired(self, relation: str) -> str:
         """The SELECT that gives the desired records of a relation: keys, fields, `_error`, `_hash`."""
