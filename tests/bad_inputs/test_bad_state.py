@@ -354,4 +354,4 @@ async def test_a_state_that_goes_away_before_the_first_request_ends_the_run(tmp_
         state.path.mkdir()
         with pytest.raises(StateError, match=r"state\.db cannot be opened"):
             async with Journal(state, "users", "p-1") as journal:
-                await asyncio.wait_for(journal.intend(0, 1, "upsert", "k"), 5)
+                await asyncio.wait_for(journal.intend(0, 1, "upsert", "k", "{}"), 5)

@@ -142,6 +142,42 @@ def test_a_job_outlives_the_run_that_started_it(site: Site, org: SalesforceSandb
     assert {record["Plan__c"] for record in site.remote.records().values()} == {"y"}
 
 
+def outlives(
+    site: Site, org: SalesforceSandbox, keys: dict[str, tuple[str | None, float]], *lost: str
+) -> Any:
+    """Forty records are acknowledged, some are lost at the org, and a job with their changes outlives its run. Gives the
+    report of the run that collects it."""
+    site.model(dict.fromkeys(KEYS, ("x", 7)))
+    assert site.run().status == "succeeded"
+    for key in lost:
+        site.remote.lose(key)
+    org.job_seconds = 3600
+    file = site.folder / "backhaul.yml"
+    file.write_text(file.read_text().replace('"20s"', '"1s"'))
+    site.model(keys)
+    assert site.run().status == "deferred"
+    org.job_seconds = 0
+    return site.run()
+
+
+def test_a_record_that_a_collected_job_recreated_is_whole(site: Site, org: SalesforceSandbox) -> None:
+    """I1: its job held the changed field alone, and the org made a new record of that."""
+    run = outlives(site, org, dict.fromkeys(KEYS, ("y", 7)), "k3")
+    assert (run.status, run.recreated) == ("succeeded", 1), run.error
+    assert (site.held("k3", "Plan__c"), site.held("k3", "Score__c")) == ("y", 7.0)
+    assert {record["Score__c"] for record in site.remote.records().values()} == {7.0}
+    assert jobs(org)[1] == ("JobComplete", 40)
+    assert site.statuses() == {"acknowledged"}
+
+
+def test_a_collected_job_of_changed_fields_leaves_the_others_alone(
+    site: Site, org: SalesforceSandbox
+) -> None:
+    run = outlives(site, org, dict.fromkeys(KEYS, ("y", 7)))
+    assert (run.status, run.delivered, run.recreated) == ("succeeded", 40, 0), run.error
+    assert {record["Score__c"] for record in site.remote.records().values()} == {7.0}
+
+
 def test_a_locked_record_of_a_job_is_sent_again(site: Site, org: SalesforceSandbox) -> None:
     org.kinds["Customer__c"].locked["k5"] = 1
     site.model(dict.fromkeys(KEYS, ("x", 1)))

@@ -52,7 +52,7 @@ def test_what_was_said_is_there_after_a_kill(address: str, state: State, lines: 
 
 async def test_batches_in_flight_share_commits(state: State) -> None:
     async with Journal(state, "s", "p") as journal:
-        await asyncio.gather(*(journal.intend(low, low + 1, "upsert", "k") for low in range(500)))
+        await asyncio.gather(*(journal.intend(low, low + 1, "upsert", "k", "{}") for low in range(500)))
         rows = state.do("intents", {"plan": "p"})
         assert [row["low"] for row in rows] == list(range(500))
         await asyncio.gather(*(journal.settle(BatchOutcome(low, low + 1)) for low in range(500)))
@@ -66,7 +66,7 @@ async def test_outcomes_become_settlements(state: State) -> None:
         await journal.settle(
             BatchOutcome(4, 8, ["a", None, "c", "d"], rejected=[5], unknown=[6], pending=[7])
         )
-        await journal.intend(8, 12, "upsert", "k")
+        await journal.intend(8, 12, "upsert", "k", "{}")
         await journal.settle(BatchOutcome(12, 14))
     assert settlements(state, "p") == [
         Settlement(Stage.ACKNOWLEDGED, 0, 4),
@@ -83,7 +83,7 @@ async def test_what_cannot_be_stored_is_said_and_the_rest_goes_on(state: State) 
     async with Journal(state, "s", "p") as journal, asyncio.timeout(10):
         with pytest.raises(StateError):
             await journal.settle(BatchOutcome(0, 1, rejected=[0]), [letter])
-        await journal.intend(1, 2, "upsert", "k")
+        await journal.intend(1, 2, "upsert", "k", "{}")
     assert [row["low"] for row in state.do("intents", {"plan": "p"})] == [1]
 
 
@@ -94,9 +94,9 @@ async def test_a_locked_state_fails_the_write_and_not_the_process(tmp_path: Path
         journal._writer._database.execute("PRAGMA busy_timeout = 50")
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StateError, match="is locked by another process"):
-            await journal.intend(0, 1, "upsert", "k")
+            await journal.intend(0, 1, "upsert", "k", "{}")
         other.execute("ROLLBACK")
-        await journal.intend(0, 1, "upsert", "k")
+        await journal.intend(0, 1, "upsert", "k", "{}")
     other.close()
     assert len(state.do("intents", {"plan": "p"})) == 1
 

@@ -89,7 +89,7 @@ class Histories(RuleBasedStateMachine):
             )
 
     async def _batch(self, journal: Journal, low: int, ends: bool, fates: list[str]) -> None:
-        await journal.intend(low, low + 4, "upsert", f"k{low}")
+        await journal.intend(low, low + 4, "upsert", f"k{low}", "{}")
         self.model.intents[journal.plan, low] = f"k{low}"
         if not ends:
             return

@@ -15,7 +15,7 @@ async def deliver(journal: Journal, lane: int) -> None:
     """Batches of ten rows, for ever; says each intent and each outcome once it is written."""
     for number in range(1_000_000):
         low = (number * 4 + lane) * 10
-        await journal.intend(low, low + 10, "upsert", f"key-{low}")
+        await journal.intend(low, low + 10, "upsert", f"key-{low}", "{}")
         print("intent", low, flush=True)  # noqa: T201
         letter = DeadLetter(str(low), "upsert", "bad", "no", 1, "{}", "1")
         await journal.settle(BatchOutcome(low, low + 10, rejected=[low]), [letter])
@@ -31,7 +31,7 @@ async def refused(address: str, rows: int) -> None:
     """One batch of a thousand rows, of which the first so many are refused."""
     dead = [DeadLetter(f"{row}", "upsert", "bad", "no", 1, "{}", "1") for row in range(rows)]
     async with Journal(open_state(address), "s", "p1") as journal:
-        await journal.intend(0, 1000, "upsert", "k")
+        await journal.intend(0, 1000, "upsert", "k", "{}")
         await journal.settle(BatchOutcome(0, 1000, rejected=list(range(rows))), dead)
 
 

@@ -7,6 +7,7 @@ import csv
 import io
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -16,12 +17,15 @@ import orjson
 import pyarrow as pa
 
 from backhaul.changes import Stage, code
+from backhaul.delivery.encoding import CHANGED, RECREATED, WHOLE, Encoding
 from backhaul.destinations.kit import Wire
+from backhaul.engine import in_order
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.plan import CHANGES, Plan, Segment
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.mapping.wire import delete_fields, key_text, record_text
 from backhaul.sql import ident
+from backhaul.state.protocol import Row
 from backhaul.types import BatchLimits, Field, Frame, Op
 
 CHUNK_ROWS = 65_536
@@ -61,23 +65,28 @@ class Chunk:
     `changed` where records need not be sent as a whole. `first` is the number of the first row."""
 
     def __init__(self, table: pa.RecordBatch, first: int, plan: Plan, segment: Segment, object: str,
-                 fields: Sequence[MappedField], identifiers: tuple[str, ...], wire: Wire, *,
-                 csv_null: str = "", frame: Frame | None = None) -> None:  # fmt: skip
+                 fields: Sequence[MappedField], identifiers: tuple[str, ...], encoding: Encoding) -> None:  # fmt: skip
         self.first = first
         self.plan = plan
         self.op = segment.op
         self.object = object
         self.fields: tuple[Field, ...] = tuple(field.field for field in fields)
         self.identifiers = identifiers
-        self.wire = wire
-        self.csv_null = csv_null
-        self.frame = frame
+        self.encoding = encoding
+        self.wire, self.csv_null, self.frame = encoding.wire, encoding.csv_null, encoding.frame
         self.table = table
+        self._encodings: dict[str, str] = {}
         self.whole = Texts(table.column("wire"))
         self.changed = Texts(table.column("changed")) if "changed" in table.schema.names else None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def encoding_text(self, records: str) -> str:
+        """The encoding of a batch of it that holds so much of its records, as it is stored."""
+        if records not in self._encodings:
+            self._encodings[records] = replace(self.encoding, records=records).text()
+        return self._encodings[records]
 
     def batches(self, limits: BatchLimits) -> Iterator[PlanBatch]:
         """Cuts the chunk; a batch holds at least one record, even one that is over the byte limit."""
@@ -159,6 +168,11 @@ class PlanBatch:
     @cached_property
     def remote_ids(self) -> Sequence[str | None]:
         return [None] * len(self) if self.anew else self._strings("remote_id")
+
+    @property
+    def encoding(self) -> str:
+        """How its records are written, as it is stored with its intent."""
+        return self.chunk.encoding_text(RECREATED if self.anew else WHOLE if self._is_full else CHANGED)
 
     @property
     def parts(self) -> Sequence[str]:
@@ -291,12 +305,11 @@ def at_most(rows: int, batches: list[PlanBatch]) -> tuple[list[PlanBatch], int]:
 
 
 def read_chunks(
-    engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, wire: Wire,
-    limits: BatchLimits, *, deltas: bool = False, csv_null: str = "", frame: Frame | None = None,
+    engine: duckdb.DuckDBPyConnection, plan: Plan, segment: Segment, mapping: Mapping, object: str, encoding: Encoding,
+    limits: BatchLimits,
 ) -> Generator[Chunk, None, None]:  # fmt: skip
-    """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time. `deltas`: updates
-    hold the identifiers and what differs from what was acknowledged, where that is known. `csv_null` as in the kit's Spec,
-    `frame` as in its Destination.
+    """The rows of one segment in plan order, encoded for the wire, a bounded number of bytes at a time. Where only changed
+    fields are wanted, updates hold the identifiers and what differs from what was acknowledged, as far as that is known.
 
     `engine` must keep the order of insertion and serve nothing else until the generator ends or is closed.
     """
@@ -305,12 +318,10 @@ def read_chunks(
     each = plan.path.stat().st_size // max(plan.total + plan.refused, 1)
     rows = max(min(CHUNK_ROWS, CHUNK_BYTES // max(each * 4, 1)), 1)
     rows = max(rows // limits.records, 1) * limits.records if limits.records <= rows else limits.records
-    part = deltas and plan.compared and segment.op is not Op.DELETE
-    frame = frame if wire is Wire.JSON else None
-    changed = (
-        f", {record_text(wire.value, fields, _is_part(mapping), csv_null, frame)} AS changed" if part else ""
-    )
-    whole = record_text(wire.value, fields, null=csv_null, frame=frame)
+    part = encoding.records == CHANGED and plan.compared and segment.op is not Op.DELETE
+    wire, null, frame = encoding.wire.value, encoding.csv_null, encoding.frame
+    changed = f", {record_text(wire, fields, _is_part(mapping), null, frame)} AS changed" if part else ""
+    whole = record_text(wire, fields, null=null, frame=frame)
     query = (
         f"SELECT {key_text(mapping.identifiers)} AS key, {key_json(mapping)} AS pk, _hash AS hash, "
         f"_remote_id AS remote_id, _again AS again{_held(segment, mapping)}, {whole} AS wire{changed} "
@@ -320,12 +331,34 @@ def read_chunks(
     first, names = segment.low, tuple(field.name for field in mapping.identifiers)
     with engine.sql(query).to_arrow_reader(rows) as tables:
         for table in _whole_batches(tables, limits.records):
-            yield Chunk(
-                table, first, plan, segment, object, fields, names, wire, csv_null=csv_null, frame=frame
-            )
+            yield Chunk(table, first, plan, segment, object, fields, names, encoding)
             first += table.num_rows
     if first - segment.low != count:
         raise RuntimeError(f"plan {plan.id} gave {first - segment.low} of {count} rows")
+
+
+def rebuild_batches(
+    engine: duckdb.DuckDBPyConnection, plan: Plan, mapping: Mapping, object: str, intents: Sequence[Row]
+) -> list[PlanBatch]:
+    """The requests that these intents are for: the same rows, the same bytes, the same keys. The rows of the first hold those
+    of the others."""
+    first = intents[0]["low"]
+    segment = Segment(Op(intents[0]["op"]), first, intents[0]["high"])
+    encodings = [Encoding.parse(intent["encoding"]) for intent in intents]
+    wanted = next((one for one in encodings if one.records == CHANGED), encodings[0])
+    limits = BatchLimits(segment.high - segment.low, 1 << 62)
+    with in_order(engine):
+        (chunk,) = read_chunks(engine, plan, segment, mapping, object, wanted, limits)
+    return [
+        PlanBatch(
+            chunk,
+            range(intent["low"] - first, intent["high"] - first),
+            intent["idempotency_key"],
+            anew=encoding.records == RECREATED,
+            full=encoding.records == WHOLE,
+        )
+        for intent, encoding in zip(intents, encodings, strict=True)
+    ]
 
 
 def _is_part(mapping: Mapping) -> str:

@@ -156,25 +156,41 @@ class Delivery:
         if self.failure is not None:
             raise self.failure
 
-    async def collect(self, batch: PlanBatch, job: str) -> None:
-        """Settles a batch that an earlier run handed over, when the job is over; otherwise it is `underway` still.
+    async def collect(self, batch: PlanBatch, jobs: Sequence[tuple[PlanBatch, str]]) -> None:
+        """Settles a batch that an earlier run handed over, when its jobs are over; otherwise it is `underway` still. Each job
+        has some rows of the batch.
 
         Raises:
             RunError: the destination refuses us.
         """
-        tally = Tally(batch, batch.rows)
+        tally = Tally(batch, batch.rows, recreates=self._recreates)
+        tally.intents = {part.low: part.high for part, _ in jobs}
         try:
-            outcomes = await self._collect(batch, Job(job, 0.0))
+            await self._collect_all(jobs, tally)
+            await self._make_anew(batch, tally)
         except Underway:
             self.underway += len(batch)
             return
-        except Refused as error:
-            tally.release(batch.rows)
-            self.totals.words.setdefault(error.code, str(error))
-        else:
-            tally.give_up(self._take(batch, tally, batch.rows, outcomes))
-        await self.journal.settle(tally.outcome(), tally.dead_letters(), self._raised(tally))
+        statements = self.journal.settlement(
+            tally.outcome(), tally.dead_letters(), self._raised(tally), ends=list(tally.intents)
+        )
+        await self.journal.write(statements)
         tally.add_to(self.totals)
+
+    async def _collect_all(self, jobs: Sequence[tuple[PlanBatch, str]], tally: Tally) -> None:
+        """Takes the answers of jobs in; rows that none of them names stay unknown."""
+        open_rows = set(tally.batch.rows)
+        for part, job in jobs:
+            mine = sorted(open_rows.intersection(part.rows))
+            try:
+                outcomes = await self._collect(part, Job(job, 0.0))
+            except Refused as error:
+                tally.release(mine)
+                self.totals.words.setdefault(error.code, str(error))
+                open_rows.difference_update(mine)
+            else:
+                open_rows = open_rows.difference(mine).union(self._take(part, tally, mine, outcomes))
+        tally.give_up(sorted(open_rows.difference(tally.stages)))
 
     async def _batches(
         self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int
@@ -237,7 +253,9 @@ class Delivery:
         self._check_breaker()
 
     def _intention(self, batch: PlanBatch) -> Statement:
-        return self.journal.intention(batch.low, batch.high, str(batch.op), batch.idempotency_key)
+        return self.journal.intention(
+            batch.low, batch.high, str(batch.op), batch.idempotency_key, batch.encoding
+        )
 
     async def _make_anew(self, batch: PlanBatch, tally: Tally) -> None:
         """What the destination has lost is made again; what a stop leaves of it waits for the next run."""
@@ -318,7 +336,7 @@ class Delivery:
     ) -> tuple[SendError | None, Sequence[int]]:
         """One request. Returns what went wrong with it as a whole, and the rows still open."""
         if self._keyed(batch) and tally.intents.get(batch.low) != batch.high:
-            await self.journal.intend(batch.low, batch.high, str(batch.op), batch.idempotency_key)
+            await self.journal.write([self._intention(batch)])
             tally.intents[batch.low] = batch.high
         error: SendError | None = None
         await self.concurrency.acquire()
@@ -356,7 +374,9 @@ class Delivery:
     async def _await(self, batch: PlanBatch, tally: Tally, job: Job) -> Outcomes:
         """Waits for a job, whose id is durable before anyone asks about it."""
         high = tally.intents[batch.low] = max(tally.intents.get(batch.low, 0), batch.high)
-        await self.journal.intend(batch.low, high, str(batch.op), batch.idempotency_key, job.id)
+        await self.journal.intend(
+            batch.low, high, str(batch.op), batch.idempotency_key, batch.encoding, job.id
+        )
         failpoint("handed_over")
         return await self._collect(batch, job)
 

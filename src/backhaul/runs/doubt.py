@@ -8,7 +8,7 @@ stays unknown and is shown to a person, unless the sync says `unknown: at_least_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -16,21 +16,22 @@ from typing import Any
 import duckdb
 
 from backhaul.changes import Event, Stage, after, code, named
-from backhaul.delivery.batches import PlanBatch, read_chunks
+from backhaul.delivery.batches import PlanBatch, rebuild_batches
 from backhaul.delivery.connect import Connection, insist
 from backhaul.delivery.delivery import Delivery
-from backhaul.engine import in_order
 from backhaul.errors import Exhausted, Halt, SendError
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement, resettle
 from backhaul.ledger.ledger import ALIAS, Ledger
 from backhaul.ledger.lookups import Asked, asked, release, take_in
-from backhaul.ledger.plan import Plan, Segment, plan_from
+from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.mapping import Mapping
 from backhaul.runs.recovery import let_go, rows_listed, settlements
 from backhaul.runs.report import RunReport
+from backhaul.runs.sending import recreates
 from backhaul.schemas import Schemas
-from backhaul.types import BatchLimits, Mode, Op
+from backhaul.state.protocol import Row
+from backhaul.types import Mode, Op
 from backhaul.workspace import Workspace
 
 PATIENCE = 60.0
@@ -63,17 +64,18 @@ class Doubts:
         state = self.workspace.state
         for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "delivering"}):
             plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
-            jobs = [intent for intent in state.do("intents", {"plan": plan.id}) if intent["job"]]
-            if not jobs or not state.fetch_file(plan.id, plan.path):
+            groups = jobs_by_batch(state.do("intents", {"plan": plan.id}))
+            if not groups or not state.fetch_file(plan.id, plan.path):
                 continue
-            batches = [
-                (_batch(self.workspace, self.sync, engine, plan, intent), intent["job"]) for intent in jobs
-            ]
+            mapping = Mapping.from_shape(plan.shape)
             async with self._delivering(plan) as delivery:
-                for batch, job in batches:
-                    await delivery.collect(batch, job)
+                for intents in groups:
+                    batches = rebuild_batches(engine, plan, mapping, self.sync.object, intents)
+                    jobs = [(batch, one["job"]) for batch, one in zip(batches, intents, strict=True)]
+                    await delivery.collect(batches[0], [(batch, job) for batch, job in jobs if job])
             self.report.delivered += delivery.totals.delivered
             self.report.rejected += delivery.totals.rejected
+            self.report.recreated += delivery.totals.recreated
             if delivery.underway:
                 said = f"the destination still works on {delivery.underway:,} records that an earlier run handed over"
                 raise Exhausted(said)
@@ -156,7 +158,7 @@ class Doubts:
         dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": self.sync.name}))
         async with self.workspace.journal(self.sync.name, plan.id) as journal:
             delivery = self._delivery = Delivery(
-                connection.destination, journal, connection.budget, dead_keys=dead,
+                connection.destination, journal, connection.budget, dead_keys=dead, recreates=recreates(self.sync),
                 surroundings=self.workspace.surroundings,
             )  # fmt: skip
             if self._stop.is_set():
@@ -210,7 +212,7 @@ def repeatable(
     state, wall, found = workspace.state, workspace.surroundings.wall(), Creates()
     for intent in state.do("intents", {"plan": plan.id}):
         left = datetime.fromisoformat(intent["at"]).timestamp() + life - wall
-        batch = _batch(workspace, sync, engine, plan, intent)
+        (batch,) = rebuild_batches(engine, plan, Mapping.from_shape(plan.shape), sync.object, [intent])
         rows = _unknown(workspace.ledger(sync), engine, plan, batch) if left > 0 else []
         if rows:
             found.append((batch, rows))
@@ -219,28 +221,16 @@ def repeatable(
     return found
 
 
-def _batch(
-    workspace: Workspace, sync: Any, engine: duckdb.DuckDBPyConnection, plan: Plan, intent: Any
-) -> PlanBatch:
-    """The request that this intent was for: the same rows, the same bytes, the same key."""
-    segment = Segment(Op(intent["op"]), intent["low"], intent["high"])
-    destination = workspace.undelivering(sync.destination)
-    spec, limits = destination.spec, BatchLimits(segment.high - segment.low, 1 << 62)
-    mapping = Mapping.from_shape(plan.shape)
-    frame = destination.frame(sync.object, segment.op, tuple(sync.identify))
-    with in_order(engine):
-        (chunk,) = read_chunks(
-            engine,
-            plan,
-            segment,
-            mapping,
-            sync.object,
-            spec.wire,
-            limits,
-            csv_null=spec.csv_null,
-            frame=frame,
-        )
-    return PlanBatch(chunk, range(len(chunk)), intent["idempotency_key"])
+def jobs_by_batch(intents: Iterable[Row]) -> list[list[Row]]:
+    """Intents with jobs, each after that of the batch whose rows it shares: what was refused as a whole, or had to be made
+    again, was handed over in parts."""
+    groups: list[list[Row]] = []
+    for intent in sorted(intents, key=lambda one: (one["low"], -one["high"])):
+        if groups and intent["low"] < groups[-1][0]["high"]:
+            groups[-1].append(intent)
+        else:
+            groups.append([intent])
+    return [group for group in groups if any(intent["job"] for intent in group)]
 
 
 def _unknown(ledger: Ledger, engine: duckdb.DuckDBPyConnection, plan: Plan, batch: PlanBatch) -> list[int]:

@@ -15,8 +15,9 @@ from backhaul.advice import advice
 from backhaul.delivery.batches import read_chunks
 from backhaul.delivery.connect import Connection, insist
 from backhaul.delivery.delivery import Delivery
+from backhaul.delivery.encoding import Encoding
 from backhaul.delivery.failures import Systemic
-from backhaul.destinations.kit import Unsupported, Wire
+from backhaul.destinations.kit import Unsupported
 from backhaul.engine import in_order
 from backhaul.errors import BackhaulError, RunError, UsageError
 from backhaul.failpoints import failpoint
@@ -126,7 +127,7 @@ class Sending:
                 for part in connection.budget.of((endpoint,)):
                     part.expect(requests_to_come)
             try:
-                for segment, limits, wire in segments:
+                for segment, limits, encoding in segments:
                     if left <= 0 or delivery.stopping or self.stopping:
                         break
                     with in_order(engine):
@@ -136,11 +137,8 @@ class Sending:
                             segment,
                             prepared.mapping,
                             sync.object,
-                            wire,
+                            encoding,
                             limits,
-                            deltas=destination.takes_parts(sync.object, wire),
-                            csv_null=destination.spec.csv_null,
-                            frame=destination.frame(sync.object, segment.op, tuple(sync.identify)),
                         )
                         await delivery.deliver(chunks, limits, left)
                     left -= segment.high - segment.low
@@ -156,7 +154,7 @@ class Sending:
         searchable = destination.index_lag(self.sync.object) is not None
         return self.sync.unknown == "at_least_once" and not searchable
 
-    def _ways(self, destination: Any, plan: Plan) -> list[tuple[Segment, BatchLimits, Wire]]:
+    def _ways(self, destination: Any, plan: Plan) -> list[tuple[Segment, BatchLimits, Encoding]]:
         """Each segment of a plan with its largest batch, and how its records are written.
 
         Raises:
@@ -167,7 +165,10 @@ class Sending:
             rows = segment.high - segment.low
             rows = rows if most is None else min(rows, most)
             limits = require(destination, self.sync, segment.op, rows)
-            found.append((segment, limits, destination.wire(self.sync.object, segment.op, rows)))
+            encoding = Encoding.choose(
+                destination, self.sync.object, segment, tuple(self.sync.identify), rows
+            )
+            found.append((segment, limits, encoding))
         return found
 
     def _sum_up(self, delivery: Delivery, plan: Plan) -> None:
@@ -274,7 +275,7 @@ def _at_work(delivery: Delivery) -> str:
     )
 
 
-def _requests(segments: list[tuple[Segment, BatchLimits, Wire]], rows: int) -> Counter[str]:
+def _requests(segments: list[tuple[Segment, BatchLimits, Encoding]], rows: int) -> Counter[str]:
     """How many batches the first rows of a plan make, by the endpoint that holds them up."""
     found = Counter[str]()
     for segment, limits, _ in segments:

@@ -93,14 +93,19 @@ class Journal:
     def _take(self, entry: Entry) -> None:
         self._queue.put(entry)
 
-    async def intend(self, low: int, high: int, op: str, key: str, job: str | None = None) -> None:
-        """Says that rows [low, high) are about to leave, or have left and are worked on as `job`."""
-        await self.write([self.intention(low, high, op, key, job)])
+    async def intend(
+        self, low: int, high: int, op: str, key: str, encoding: str, job: str | None = None
+    ) -> None:
+        """Says that rows [low, high) are about to leave, written in `encoding` (delivery/encoding.py), or have left and are
+        worked on as `job`."""
+        await self.write([self.intention(low, high, op, key, encoding, job)])
 
-    def intention(self, low: int, high: int, op: str, key: str, job: str | None = None) -> Statement:
+    def intention(
+        self, low: int, high: int, op: str, key: str, encoding: str, job: str | None = None
+    ) -> Statement:
         """See `intend`."""
         at = self._left[low] = self.state.now()
-        return "intend", (self.plan, low, high, op, key, at, job)
+        return "intend", (self.plan, low, high, op, key, at, job, encoding)
 
     async def settle(
         self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = (), *,

@@ -73,10 +73,11 @@ WHERE sync = :sync AND key = :key;
 SELECT id, file FROM plans WHERE status IN ('reviewed', 'held') AND created_at < :before;
 
 -- intend
-INSERT INTO intents (plan, low, high, op, idempotency_key, at, job)
-SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6 FROM {rows} WHERE true
+INSERT INTO intents (plan, low, high, op, idempotency_key, at, job, encoding)
+SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+FROM {rows} WHERE true
 ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, op = excluded.op, idempotency_key = excluded.idempotency_key, at = excluded.at,
-    job = excluded.job;
+    job = excluded.job, encoding = excluded.encoding;
 
 -- settle
 INSERT INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending, left_at, answered_at)
@@ -89,7 +90,7 @@ ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, remote_ids = exclude
 DELETE FROM intents WHERE (plan, low) IN (SELECT value ->> 0, CAST(value ->> 1 AS BIGINT) FROM {rows});
 
 -- intents
-SELECT low, high, op, idempotency_key, at, job FROM intents WHERE plan = :plan ORDER BY low;
+SELECT low, high, op, idempotency_key, at, job, encoding FROM intents WHERE plan = :plan ORDER BY low;
 
 -- outcomes
 SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE plan = :plan ORDER BY low;
