@@ -29,6 +29,8 @@ def warehouse(folder: Path, name: str = "shop.duckdb") -> DuckDB:
         db.execute(f"ATTACH '{folder / name}' AS other")
         db.execute("USE other")
         db.execute("CREATE SCHEMA marts")
+        db.execute('CREATE SCHEMA "a,b "".c"')
+        db.execute('CREATE TABLE "a,b "".c".t AS SELECT 1 AS id')
         db.execute("CREATE TABLE marts.c AS SELECT i AS id, 'n' || i AS name, i AS now FROM range(100) t(i)")
         db.execute("CREATE TABLE candidates AS SELECT 1 AS id, 'theirs' AS whose")
         db.execute("CREATE VIEW marts.plain AS SELECT id, upper(name) AS name FROM marts.c")
@@ -43,7 +45,7 @@ def warehouse(folder: Path, name: str = "shop.duckdb") -> DuckDB:
 @pytest.mark.parametrize("sql", [
     "select * from marts.c", "select id, now from marts.c where id > 3", "from marts.c", "select * from marts.plain",
     "select id % 7 as m, lower(name) as l from marts.c", 'select * from marts." AS odd"', "select * from shop.marts.c",
-    "with x as (select * from marts.c) select * from x", "select 'random()' as t, id /* now() */ from marts.c",
+    "with x as (select * from marts.c) select * from x", 'select * from "a,b "".c".t', "select 'random()' as t, id /* now() */ from marts.c",
 ])  # fmt: skip
 def test_a_scan_is_read_where_it_lies(tmp_path: Path, engine: duckdb.DuckDBPyConnection, sql: str) -> None:
     relation = warehouse(tmp_path).relation(engine, sql)

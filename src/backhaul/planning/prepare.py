@@ -165,7 +165,8 @@ def _watermark(engine: duckdb.DuckDBPyConnection, sources: Sources) -> str | Non
     select = model_select(sources.sync.model, sources.warehouse, sources.root)
     column = ident(sources.sync.model.cursor)
     relation = sources.warehouse.relation(
-        engine, f"SELECT max({column}) AS watermark FROM ({select}) AS model"
+        engine,  # no max(): a function of that name may be the source's own
+        f"SELECT {column} AS watermark FROM ({select}\n) AS model WHERE {column} IS NOT NULL ORDER BY 1 DESC LIMIT 1",
     )
     try:
         rows = engine.execute(f"SELECT CAST(watermark AS VARCHAR) FROM {relation.sql}").fetchall()

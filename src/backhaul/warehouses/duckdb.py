@@ -46,7 +46,7 @@ class DuckDB(Warehouse):
         cursor: tuple[str, Any] | None = None,
     ) -> InPlace:  # fmt: skip
         alias = self._attach(engine)
-        return read_in_place(engine, select, columns, cursor, lambda: _detach(engine, alias))
+        return read_in_place(engine, select, columns, cursor, alias, lambda: _detach(engine, alias))
 
     def _attach(self, engine: duckdb.DuckDBPyConnection) -> str:
         """Makes the file's own names resolve as they do in the warehouse, also those that begin with its own name

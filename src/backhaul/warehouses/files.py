@@ -56,7 +56,7 @@ class Files(Warehouse):
                         f"{path.name} changed while it was read", hint="run again when it is complete"
                     )
 
-        return read_in_place(engine, select, columns, cursor, release, _WATCHED)
+        return read_in_place(engine, select, columns, cursor, _ALIAS, release, _WATCHED)
 
     def _open(self, engine: duckdb.DuckDBPyConnection, select: str) -> list[Path]:
         """Makes views, in a catalog of their own, of the files that a SELECT names; gives these files."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backhaul.errors import SourceError
+from backhaul.sql import ident, literal
 from backhaul.warehouses.protocol import Column, narrowed
 from backhaul.warehouses.repeatable import is_plain_scan
 
@@ -14,25 +15,31 @@ if TYPE_CHECKING:
     import duckdb
 
 SPOOL = "temp.main.model_rows"
+_BUILT_IN = "system.main"
 _VALUE = re.compile(r'Could not convert string ".*?" to(?= )', re.DOTALL)
 
 
 class InPlace:
-    """Implements protocol.Relation. A plain scan is read where it lies; anything else, whose second run could give other
-    rows or cost as much again, is spooled into a temporary table once."""
+    """Implements protocol.Relation over an attached `catalog`. A plain scan is read where it lies; anything else, whose second
+    run could give other rows or cost as much again, is spooled into a temporary table once, and only while that is made do
+    names resolve in the catalog first."""
 
     rows: int | None = None
     failure: str | None = None
     repeatable = True
 
     def __init__(
-        self, engine: duckdb.DuckDBPyConnection, select: str, release: Callable[[], None], files: frozenset[str]
+        self, engine: duckdb.DuckDBPyConnection, select: str, catalog: str, release: Callable[[], None],
+        files: frozenset[str],
     ) -> None:  # fmt: skip
         self._engine, self._release, self._spooled = engine, release, False
+        _resolve_built_in_first(engine, catalog)
         if is_plain_scan(engine, select, files):
             self.sql = f"({select})"
             return
+        engine.execute(f"USE {ident(catalog)}")
         engine.execute(f"CREATE OR REPLACE TEMP TABLE model_rows AS {select}")
+        engine.execute("USE memory")
         self._spooled = True
         self.sql = SPOOL
 
@@ -43,6 +50,15 @@ class InPlace:
         if self._spooled:
             self._engine.execute(f"DROP TABLE IF EXISTS {SPOOL}")
         self._release()
+
+
+def _resolve_built_in_first(engine: duckdb.DuckDBPyConnection, catalog: str) -> None:
+    """What surrounds the model's SELECT is ours: no function or type of the source may stand for a built-in one there."""
+    query = "SELECT schema_name FROM duckdb_schemas() WHERE database_name = ? AND NOT internal"
+    engine.execute("USE memory")
+    schemas = [name for (name,) in engine.execute(query, [catalog]).fetchall() if name != "main"]
+    path = [f"{ident(catalog)}.{ident(schema)}" for schema in ("main", *schemas)]
+    engine.execute(f"SET search_path = {literal(','.join([_BUILT_IN, *path]))}")
 
 
 def described(engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
@@ -73,13 +89,13 @@ def in_one_line(error: Exception) -> str:
 
 def read_in_place(
     engine: duckdb.DuckDBPyConnection, select: str, columns: Sequence[str] | None, cursor: tuple[str, Any] | None,
-    release: Callable[[], None], files: frozenset[str] = frozenset(),
+    catalog: str, release: Callable[[], None], files: frozenset[str] = frozenset(),
 ) -> InPlace:  # fmt: skip
-    """Opens a relation; on an error the source is released. `files` as in is_plain_scan."""
+    """Opens a relation; on an error the source is released. `catalog` as in InPlace, `files` as in is_plain_scan."""
     import duckdb
 
     try:
-        return InPlace(engine, narrowed(select, columns, cursor), release, files)
+        return InPlace(engine, narrowed(select, columns, cursor), catalog, release, files)
     except duckdb.Error as error:
         release()
         raise SourceError(

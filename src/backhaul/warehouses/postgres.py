@@ -85,7 +85,7 @@ class Postgres(Warehouse):
                 found = _prepared(connection, select)
                 connection.execute(f"SELECT FROM ({select}\n) AS model LIMIT 0".encode())
                 kinds = connection.execute(
-                    "SELECT oid, typtype, typcategory, typname FROM pg_type WHERE oid = ANY(%s)",
+                    "SELECT oid, typtype, typcategory, typname FROM pg_catalog.pg_type WHERE oid = ANY(%s)",
                     [[oid for _, oid, _ in found]],
                 ).fetchall()
         except psycopg.OperationalError as error:

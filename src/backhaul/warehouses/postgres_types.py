@@ -60,7 +60,7 @@ def sent(name: str, oid: int, modifier: int, kind: tuple[str, str, str] | None) 
         return _sent(name, f"{column}::text", "JSON")
     typtype, category, typname = kind or ("", "", "")
     if category == "A" or typtype == "c" or typname in ("record", "hstore"):
-        return _sent(name, f"to_json({column})::text", "JSON")
+        return _sent(name, f"pg_catalog.to_json({column})::text", "JSON")
     return _sent(name, f"{column}::text", "VARCHAR")
 
 

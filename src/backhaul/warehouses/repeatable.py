@@ -28,16 +28,24 @@ _VALUES = frozenset((
 """SQL's functions without parentheses."""
 _OURS = frozenset(("candidates", "model_rows"))
 """Names that the engine resolves to our own temporary tables once they are there."""
+_BUILT_IN = ("duckdb_", "sqlite_", "pragma_", "pg_")
+"""What the names of the engine's own views begin with: around a plain scan they hide a table of the same name."""
 
 
 def is_plain_scan(
     engine: duckdb.DuckDBPyConnection, select: str, files: frozenset[str] = frozenset()
 ) -> bool:
-    """Whether a query only scans, filters and projects tables, with functions that give the same again.
+    """Whether a query only scans, filters and projects tables, with functions that give the same again, all of them the
+    engine's own: names resolve in `system.main` first.
 
     `files`: the table functions whose files do not change unnoticed.
     """
-    rows = engine.execute(f"EXPLAIN (FORMAT json) {select}").fetchall()
+    import duckdb
+
+    try:
+        rows = engine.execute(f"EXPLAIN (FORMAT json) {select}").fetchall()
+    except duckdb.BinderException:
+        return False  # it may need the source's own function of a built-in name
     return _only_scans(json.loads(rows[0][1])) and _is_stable(engine, select, files, set())
 
 
@@ -61,7 +69,9 @@ def _is_stable(engine: duckdb.DuckDBPyConnection, select: str, files: frozenset[
         if node.get("type") == "TABLE_FUNCTION" and node["function"].get("function_name") not in files:
             return False
     named = tables_of(tree)
-    if named & _OURS or _may_change(engine, functions - files):
+    if named & _OURS or any(name.startswith(_BUILT_IN) for name in named):
+        return False
+    if _may_change(engine, functions - files):
         return False
     views = _views(engine, named - seen)
     seen |= named
