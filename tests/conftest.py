@@ -62,6 +62,23 @@ def postgres_db(postgres_dsn: str) -> Iterator[str]:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture
+def pooled_db(postgres_db: str) -> Iterator[str]:
+    """The DSN of a fresh database through a PgBouncer in transaction mode, whose clients share three server connections."""
+    folder = tempfile.mkdtemp(prefix="bh-pool-", dir="/tmp")
+    Path(folder).chmod(0o755)
+    port, name = postgres_db.rsplit(":", 1)[1].split("/")
+    line = [ROOT / "scripts" / "pgbouncer", "start", folder, port]
+    started = subprocess.run(line, capture_output=True, text=True)
+    try:
+        if started.returncode:
+            missing(f"no PgBouncer: {started.stderr.strip()[-300:]}")
+        yield started.stdout.strip().rsplit("/", 1)[0] + "/" + name
+    finally:
+        subprocess.run([ROOT / "scripts" / "pgbouncer", "stop", folder], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def mysql_dsn() -> Iterator[str]:
     """A MariaDB server of this test process alone."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backhaul.errors import StateError
 from backhaul.state.clock import Machine
 from backhaul.state.postgres_buckets import PostgresBuckets
-from backhaul.state.postgres_connection import SCHEMA, connect, storing
+from backhaul.state.postgres_connection import SCHEMA, connect, storing, transaction
 from backhaul.state.postgres_lease import PostgresLease, hold, holder
 from backhaul.state.protocol import Buckets, Fold, Lease, Row, SharedState
 from backhaul.state.statements import as_json, migrations, queries
@@ -55,7 +55,7 @@ class PostgresState(SharedState):
     def _migrate(self) -> None:
         """Brings the schema to this release's version; one process at a time."""
         known = migrations("postgres")
-        with self.db.transaction():
+        with transaction(self.db):
             self.db.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             version = self._version()
             if version > len(known):
@@ -89,7 +89,7 @@ class PostgresState(SharedState):
         return int(row["version"]) if row else 0
 
     def do(self, name: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[Row]:
-        with self._turn, storing(), self.db.transaction():
+        with self._turn, storing(), transaction(self.db):
             self.confirm(self.db)
             cursor = self.db.execute(queries(_ROWS, _NAME)[name].encode(), values or None)
             return cursor.fetchall() if cursor.description else []
@@ -101,7 +101,7 @@ class PostgresState(SharedState):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        with self._turn, storing(), self.db.transaction():
+        with self._turn, storing(), transaction(self.db):
             yield
 
     def writer(self) -> PostgresWriter:
@@ -120,11 +120,11 @@ class PostgresState(SharedState):
                 self.held = None
 
     def is_leased(self, sync: str) -> bool:
-        with self._turn, storing():
+        with self._turn, storing(), transaction(self.db):
             return holder(self.db, sync) is not None
 
     def keep_file(self, name: str, file: Path) -> None:
-        with self._turn, storing(), self.db.transaction(), file.open("rb") as handle:
+        with self._turn, storing(), transaction(self.db), file.open("rb") as handle:
             self.confirm(self.db)
             self.db.execute("DELETE FROM parts WHERE file = %s", [name])
             for part, body in enumerate(iter(lambda: handle.read(_PART), b"")):
@@ -137,7 +137,7 @@ class PostgresState(SharedState):
             return True
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = file.with_suffix(f".{os.getpid()}.part")
-        with self._turn, storing(), partial.open("wb") as handle:
+        with self._turn, storing(), transaction(self.db), partial.open("wb") as handle:
             partial.chmod(0o600)
             part = 0
             while row := self.db.execute(
@@ -161,10 +161,11 @@ class PostgresState(SharedState):
     def scrub(self) -> None:
         """VACUUM FULL writes a table to a new file (PostgreSQL, VACUUM); the database's log and backups are not reached."""
         with self._turn, storing():
-            self.db.execute(f"VACUUM (FULL) {', '.join(_WITH_VALUES)}".encode())
+            tables = ", ".join(f"{SCHEMA}.{name}" for name in _WITH_VALUES)
+            self.db.execute(f"VACUUM (FULL) {tables}".encode())
 
     def folds(self, sync: str) -> list[Fold]:
-        with self._turn, storing():
+        with self._turn, storing(), transaction(self.db):
             rows = self.db.execute(
                 "SELECT sync, fold, base, lineage, rows, body FROM folds WHERE sync = %s AND fold >= "
                 "(SELECT max(fold) FROM folds WHERE sync = %s AND base) ORDER BY fold", [sync, sync],
@@ -196,7 +197,7 @@ class PostgresWriter:
 
     def write(self, groups: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         texts = {name: as_json(rows) for name, rows in groups.items()}
-        with storing(), self._database.transaction():
+        with storing(), transaction(self._database):
             self._state.confirm(self._database)
             for name, text in texts.items():
                 self._database.execute(

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from backhaul.state.buckets import BlockingBuckets
-from backhaul.state.postgres_connection import connect, storing
+from backhaul.state.postgres_connection import LOCAL, connect, storing, transaction
 from backhaul.state.protocol import Act, T
 
 _TIME = "extract(epoch FROM clock_timestamp())::float AS at"
@@ -32,7 +32,7 @@ class PostgresBuckets(BlockingBuckets):
         self._db.close()
 
     def _salt(self) -> bytes:
-        with storing():
+        with storing(), transaction(self._db):
             self._db.execute(
                 "INSERT INTO salts (id, value) VALUES (1, %s) ON CONFLICT (id) DO NOTHING",
                 [secrets.token_bytes(32)],
@@ -42,6 +42,7 @@ class PostgresBuckets(BlockingBuckets):
 
     def _exchange(self, bucket: str, act: Act[T]) -> T:
         with storing(), self._db.pipeline(), self._db.transaction():
+            self._db.execute(LOCAL)
             row = self._db.execute(_HELD, [bucket]).fetchone()
             if row is None:
                 self._db.execute(_ADD, [bucket])
@@ -54,7 +55,7 @@ class PostgresBuckets(BlockingBuckets):
             return result
 
     def _peek(self, bucket: str) -> tuple[dict[str, Any], float]:
-        with storing():
+        with storing(), transaction(self._db):
             row = self._db.execute("SELECT body FROM buckets WHERE bucket = %s", [bucket]).fetchone()
             return (orjson.loads(row["body"]) if row else {}), self._now()
 

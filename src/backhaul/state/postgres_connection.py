@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from backhaul.errors import StateError
@@ -15,8 +15,12 @@ SCHEMA = "backhaul"
 _SETTINGS = {"connect_timeout": "10", "application_name": "backhaul", "keepalives_idle": "10",
              "keepalives_interval": "5", "keepalives_count": "3"}  # fmt: skip
 """Where the address does not say otherwise (libpq, connection parameters): a dead host is noticed in seconds."""
-_PAUSED = "SET idle_in_transaction_session_timeout = '5s'"
-"""A worker that is stopped in the middle of a transaction keeps nobody else waiting for longer."""
+LOCAL = (
+    f"SELECT set_config('search_path', '{SCHEMA}, pg_temp', true), set_config('synchronous_commit', 'on', true), "
+    "set_config('idle_in_transaction_session_timeout', '5s', true)"
+)
+"""Settings of one transaction, never of the session: behind a pooler the session is shared with other applications. The last one
+frees the locks of a worker that is stopped in the middle of a transaction."""
 _KNOWN = {
     "password authentication failed": "refuses the user or password",
     "no password supplied": "asks for a password, and `state` has none",
@@ -67,18 +71,44 @@ def storing() -> Iterator[None]:
 
 
 def connect(dsn: str) -> psycopg.Connection[Any]:
-    """A connection whose commits are forced to the disk, with the state's schema first in its path."""
+    """Open a connection that keeps nothing in its session: no settings and no prepared statements.
+
+    Raises:
+        StateError: the address is malformed, or the database cannot store every character.
+    """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.rows import dict_row
 
     try:
-        address = make_conninfo(dsn, **{**_SETTINGS, **conninfo_to_dict(dsn)})
+        address = make_conninfo(dsn, **{**_SETTINGS, **conninfo_to_dict(dsn), "client_encoding": "UTF8"})
     except psycopg.Error:
         raise StateError("`state` is no PostgreSQL address",
                          hint="write it as postgresql://user:${PASSWORD}@host:5432/database") from None  # fmt: skip
-    connection = psycopg.connect(address, autocommit=True, row_factory=dict_row)
-    connection.execute(f"SET search_path = {SCHEMA}, pg_temp")
-    connection.execute("SET synchronous_commit = on")
-    connection.execute(_PAUSED)
+    connection = psycopg.connect(address, autocommit=True, row_factory=dict_row, prepare_threshold=None)
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        connection.close()
+        raise StateError(f"the state's database has the encoding {encoding}, which cannot store every key",
+                         hint="use a database created with ENCODING 'UTF8'")  # fmt: skip
     return connection
+
+
+@contextmanager
+def transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Open a transaction with the settings of LOCAL; inside another one, a savepoint."""
+    from psycopg import Error
+    from psycopg.pq import TransactionStatus
+
+    if connection.info.transaction_status is TransactionStatus.INTRANS:
+        with connection.transaction():
+            yield
+        return
+    connection.execute(f"BEGIN; {LOCAL}".encode())
+    try:
+        yield
+    except BaseException:
+        with suppress(Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

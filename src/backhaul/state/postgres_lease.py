@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from backhaul.errors import RunError, StateError
-from backhaul.state.postgres_connection import connect, storing
+from backhaul.state.postgres_connection import connect, storing, transaction
 from backhaul.state.process import is_gone, owner, this_process
 from backhaul.state.renewal import RenewedLease
 
@@ -62,7 +62,8 @@ class PostgresLease(RenewedLease):
         try:
             with storing():
                 self._connection = self._connection or connect(self._dsn)
-                return bool(self._connection.execute(_RENEW, [self.sync, self.fence]).fetchone())
+                with transaction(self._connection):
+                    return bool(self._connection.execute(_RENEW, [self.sync, self.fence]).fetchone())
         except StateError:
             self._connection = None
             raise
@@ -81,7 +82,7 @@ def hold(
     Raises:
         RunError: another process is running it, or may still have a request on its way.
     """
-    with storing(), db.transaction():
+    with storing(), transaction(db):
         # a wait for whoever has the row is not to be taken from the time that the lease lasts
         db.execute("SELECT 1 FROM leases WHERE sync = %s FOR UPDATE", [sync])
         since = time.monotonic()
@@ -95,7 +96,7 @@ def hold(
         yield lease
     finally:
         lease.end()
-        with contextlib.suppress(StateError), storing():
+        with contextlib.suppress(StateError), storing(), transaction(db):
             db.execute("UPDATE leases SET owner = NULL WHERE sync = %s AND fence = %s", [sync, lease.fence])
 
 

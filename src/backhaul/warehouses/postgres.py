@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import SecretStr
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 from backhaul.errors import SourceError
 from backhaul.warehouses.ahead import Ahead
 from backhaul.warehouses.postgres_errors import address, explain
+from backhaul.warehouses.postgres_text import find_unconvertible, is_unconvertible, not_utf8, validated
 from backhaul.warehouses.postgres_types import Sent, sent
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig, narrowed
 from backhaul.warehouses.stream import Stream
@@ -35,7 +37,8 @@ class Postgres(Warehouse):
     dialect: ClassVar[str] = "postgres"
 
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
-        return tuple(Column(column.name, column.type, column.spoilt) for column in self._described(select))
+        described, _ = self._described(select)
+        return tuple(Column(column.name, column.type, column.spoilt) for column in described)
 
     def relation(
         self, engine: duckdb.DuckDBPyConnection, select: str, *, columns: Sequence[str] | None = None,
@@ -45,8 +48,12 @@ class Postgres(Warehouse):
         import adbc_driver_postgresql.dbapi
 
         query = narrowed(select, columns, cursor)
-        described = self._described(query)
+        described, encoding = self._described(query)
         taken = ", ".join(column.sql for column in described)
+
+        def why(error: Exception) -> str:
+            return self._why(error, query, [column.name for column in described])
+
         connection = None
         try:
             connection = adbc_driver_postgresql.dbapi.connect(self._address())
@@ -55,33 +62,46 @@ class Postgres(Warehouse):
             reading.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
             reading.execute(f"SELECT {taken} FROM ({query}) AS model")
             reader = reading.fetch_record_batch()
-            batches = Ahead(reader, reading.adbc_cancel)
+            batches = Ahead(validated(reader) if encoding == "SQL_ASCII" else reader, reading.adbc_cancel)
         except adbc_driver_manager.Error as error:
             if connection is not None:
                 connection.close()
-            raise SourceError(f"the model does not run: {explain(error)}", hint=_TRY) from None
+            raise SourceError(f"the model does not run: {why(error)}", hint=_TRY) from None
 
         def release() -> None:
             batches.close()
             reading.close()
+            with suppress(adbc_driver_manager.Error):
+                # a pooler closes the server's connection where a client leaves in a transaction
+                connection.rollback()
             connection.close()
 
         def again() -> Stream:
             return self.relation(engine, select, columns=columns, cursor=cursor)
 
         cast = ", ".join(column.cast for column in described)
-        return Stream(engine, reader.schema, batches, cast, explain, again, release)
+        return Stream(engine, reader.schema, batches, cast, why, again, release)
 
     def _address(self) -> str:
         return address(self.settings.dsn.get_secret_value())
 
-    def _described(self, select: str) -> list[Sent]:
-        """The columns of a SELECT, and that this user may run it; reads no row."""
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """A connection in a read-only transaction. It keeps nothing in its session, which a pooler shares with other clients."""
+        import psycopg
+
+        with psycopg.connect(self._address(), autocommit=True, prepare_threshold=None) as connection:
+            connection.read_only = True
+            with connection.transaction():
+                yield connection
+
+    def _described(self, select: str) -> tuple[list[Sent], str | None]:
+        """The columns of a SELECT, after checking that this user may run it, and the database's encoding; reads no row."""
         import psycopg
 
         try:
-            with psycopg.connect(self._address(), autocommit=True) as connection:
-                connection.execute("SET default_transaction_read_only = on")
+            with self._transaction() as connection:
+                encoding = connection.info.parameter_status("server_encoding")
                 found = _prepared(connection, select)
                 connection.execute(f"SELECT FROM ({select}\n) AS model LIMIT 0".encode())
                 kinds = connection.execute(
@@ -93,7 +113,19 @@ class Postgres(Warehouse):
         except psycopg.Error as error:
             raise SourceError(f"the model does not run: {explain(error)}", hint=_TRY) from None
         known = {row[0]: (_text(row[1]), _text(row[2]), row[3]) for row in kinds}
-        return [sent(name, oid, modifier, known.get(oid)) for name, oid, modifier in found]
+        return [sent(name, oid, modifier, known.get(oid)) for name, oid, modifier in found], encoding
+
+    def _why(self, error: Exception, select: str, columns: Sequence[str]) -> str:
+        """A driver's error in one line; of text that is not UTF-8, its column and not its bytes."""
+        import psycopg
+
+        if not is_unconvertible(error):
+            return explain(error)
+        try:
+            with self._transaction() as connection:
+                return not_utf8(find_unconvertible(connection, select, columns))
+        except psycopg.Error:
+            return not_utf8(None)
 
 
 def _prepared(connection: Any, select: str) -> list[tuple[str, int, int]]:

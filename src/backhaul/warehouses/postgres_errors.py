@@ -31,7 +31,7 @@ _KNOWN = {
 
 
 def address(dsn: str) -> str:
-    """The dsn with what every connection of ours has.
+    """Return the dsn with the settings of every connection: the server converts text to UTF-8, whatever its database's encoding.
 
     Raises:
         SourceError: it is no address of a PostgreSQL database.
@@ -40,7 +40,7 @@ def address(dsn: str) -> str:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     try:
-        return make_conninfo(dsn, **{**_CONNECTION, **conninfo_to_dict(dsn)})
+        return make_conninfo(dsn, **{**_CONNECTION, **conninfo_to_dict(dsn), "client_encoding": "UTF8"})
     except psycopg.Error:
         raise SourceError("the dsn is not a PostgreSQL address",
                           hint="write it as postgresql://user:${PASSWORD}@host:5432/database") from None  # fmt: skip

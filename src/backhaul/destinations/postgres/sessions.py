@@ -18,7 +18,7 @@ _REFUSED = ("22", "23", "21", "44", "54", "P0001")
 """SQLSTATE classes that speak of the rows: data, constraint, cardinality, check option, limits, RAISE."""
 _HALT = ("0A", "25006", "28", "2F", "3D", "3F", "42")
 """Classes that speak of us: unsupported, read-only, authorisation, no such database, schema or table."""
-_DEFAULTS = {"connect_timeout": "10", "fallback_application_name": "backhaul", "client_encoding": "utf8"}
+_DEFAULTS = {"connect_timeout": "10", "fallback_application_name": "backhaul"}
 _LOST = ("08", "57P")
 _POLICY = "ExecWithCheckOptions"
 """What says that a row is against a policy of row security (PostgreSQL: src/backend/executor/execMain.c)."""
@@ -78,7 +78,8 @@ class Sessions:
         try:
             given = conninfo_to_dict(self._dsn)
             missing = {name: value for name, value in _DEFAULTS.items() if name not in given}
-            conninfo = make_conninfo(self._dsn, **missing)
+            # what is written is UTF-8, and the server converts it to the encoding of its database
+            conninfo = make_conninfo(self._dsn, **{**missing, "client_encoding": "UTF8"})
         except psycopg.ProgrammingError:
             # libpq quotes the string in its message, password and all
             raise Halt(
