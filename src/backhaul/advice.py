@@ -21,6 +21,8 @@ _WORD = re.compile(r"\W*\w*\W*")
 _CODE = re.compile(r"(?<![\w.])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w.])")
 """A code within a message, such as INVALID_EMAIL."""
 _FIXES = (
+    ("same record", r"^same record$",
+     "leave one of the two rows out of the model, or part the record in the destination; then replay"),
     ("duplicate", r"duplicate|already (exist|in use)|\btaken\b|unique|conflict",
      "two records claim one value: make the model's rows unique by it, or merge the records in the destination"),
     ("permission", r"permission|forbidden|not allowed|unauthori[sz]ed|scope|read.?only",

@@ -17,6 +17,7 @@ from backhaul.ledger.diff import FORGET, identity
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import note_mapping
+from backhaul.ledger.remote_conflicts import Conflict, release_conflicts
 from backhaul.mapping.mapping import Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import Nulls, Op
@@ -43,8 +44,9 @@ class Settlement:
 def fold(
     engine: duckdb.DuckDBPyConnection, ledger: Ledger, mapping: Mapping, plan: Plan, settlements: Iterable[Settlement],
     *, complete: bool,
-) -> None:  # fmt: skip
-    """Moves the ledger to what was acknowledged, in one transaction. `complete`: every row of the plan is settled.
+) -> list[Conflict]:  # fmt: skip
+    """Moves the ledger to what was acknowledged, in one transaction. `complete`: every row of the plan is settled. Returns the
+    rows that are not taken in because the destination has them on the record of another key.
 
     Raises:
         StateError: the ledger file cannot be written.
@@ -52,7 +54,7 @@ def fold(
     pa.default_memory_pool().release_unused()  # what was sent was in it, and the engine counts on that room
     with ledger.writing(engine) as view:
         if view.has_folded(plan.id):
-            return
+            return []
         view.adopt(mapping)
         if not ledger.values and view.meta.get("values") != "no":
             _erase_values(view, mapping)
@@ -75,11 +77,16 @@ def fold(
             _doubt(view, mapping, source)
         if handed_over:
             _hand_over(view, mapping, source)
+        conflicts: list[Conflict] = []
+        if any(item.remote_ids for item in found):
+            creates = any(segment.op is Op.INSERT for segment in plan.segments)
+            conflicts = release_conflicts(view, mapping, source, resend_holders=not creates)
         view.set("watermark", plan.watermark if complete else None)
         if plan.mapping:
             note_mapping(view, plan.mapping, complete=complete)
         engine.execute(f"INSERT INTO {ALIAS}.folded VALUES (?)", [plan.id])
         failpoint("folding")
+    return conflicts
 
 
 def _is_everything(plan: Plan, found: Sequence[Settlement]) -> bool:
@@ -228,9 +235,9 @@ def resettle(
     mapping: Mapping,
     plan: Plan,
     found: Sequence[Settlement],
-) -> tuple[int, int]:
+) -> tuple[int, int, list[Conflict]]:
     """Settles creates of a folded plan that were unknown: acknowledged ones, and refused ones, which leave the ledger.
-    Returns how many of each. Those that are known not to be there (RETRY) leave it too.
+    Returns how many of each, and conflicts as `fold` does. Those that are known not to be there (RETRY) leave it too.
 
     Rows that are not unknown any more stay as they are, so that it can be done twice.
     """
@@ -238,7 +245,8 @@ def resettle(
     same = " AND ".join(f"acked.{key} = s.{key}" for key in keys)
     unknown = f"acked._state = {_UNKNOWN} AND acked._at IS NULL AND {same}"
     settled = "JOIN temp.settled AS d ON p.file_row_number = d.row"
-    source = f"(SELECT p.*, d.status, d.new_id FROM {plan.rows_sql} AS p {settled}) AS s"
+    rows = f"(SELECT p.*, d.status, d.new_id FROM {plan.rows_sql} AS p {settled})"
+    source = f"{rows} AS s"
     with ledger.writing(engine) as view:
         _write_settled(engine, found)
         view.touch(f"SELECT {', '.join(keys)} FROM {source}")
@@ -259,7 +267,8 @@ def resettle(
         refused = number(engine, f"{gone}{code(Stage.REJECTED)}")
         if number(engine, f"{gone}{code(Stage.RETRY)}"):
             view.set("watermark", None)  # they are creates again, and may lie before it
-    return acknowledged, refused
+        conflicts = release_conflicts(view, mapping, rows, resend_holders=False)
+    return acknowledged - len(conflicts), refused, conflicts
 
 
 def _erase_values(view: LedgerView, mapping: Mapping) -> None:

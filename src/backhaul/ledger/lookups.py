@@ -44,7 +44,8 @@ def asked(engine: duckdb.DuckDBPyConnection, ledger: Ledger, identifiers: Collec
 def take_in(
     engine: duckdb.DuckDBPyConnection, ledger: Ledger, verdicts: Sequence[tuple[str, Stage, str | None]]
 ) -> None:
-    """Moves rows (primary key as JSON) to the stage a look-up showed, with the id it was found by."""
+    """Moves rows (primary key as JSON) to the stage a look-up showed, with the id it was found by. A record that another key
+    has, or that two keys were found on, is quarantined: which key it belongs to is for a person to say."""
     table = pa.table({
         "pk": pa.array([pk for pk, _, _ in verdicts], pa.string()),
         "stage": pa.array([code(stage) for _, stage, _ in verdicts], pa.uint8()),
@@ -57,9 +58,13 @@ def take_in(
         view.touch(
             f"SELECT {keys} FROM {ALIAS}.acked WHERE {key_json(mapping)} IN (SELECT pk FROM verdicts_now)"
         )
+        held = f"SELECT 1 FROM {ALIAS}.acked AS h WHERE h._remote_id = n.id AND {key_json(mapping, 'h.')} <> n.pk"
+        shared = f"count(n.id) OVER (PARTITION BY n.id) > 1 OR EXISTS ({held})"
+        judged = f"SELECT n.*, n.id IS NOT NULL AND ({shared}) AS shared FROM verdicts_now AS n"
         engine.execute(
-            f"UPDATE {ALIAS}.acked SET _state = v.stage, _since = NULL, _remote_id = coalesce(v.id, _remote_id) "
-            f"FROM verdicts_now AS v WHERE v.pk = {key_json(mapping, 'acked.')}"
+            f"UPDATE {ALIAS}.acked SET _state = CASE WHEN v.shared THEN {code(Stage.QUARANTINED)} ELSE v.stage END, "
+            f"_since = NULL, _remote_id = CASE WHEN v.shared THEN _remote_id ELSE coalesce(v.id, _remote_id) END "
+            f"FROM ({judged}) AS v WHERE v.pk = {key_json(mapping, 'acked.')}"
         )
         engine.unregister("verdicts_now")
 

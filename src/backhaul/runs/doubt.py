@@ -26,7 +26,7 @@ from backhaul.ledger.ledger import ALIAS, Ledger
 from backhaul.ledger.lookups import Asked, asked, release, take_in
 from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.mapping import Mapping
-from backhaul.runs.recovery import let_go, rows_listed, settlements
+from backhaul.runs.recovery import let_go, reject_conflicts, rows_listed, settlements
 from backhaul.runs.report import RunReport
 from backhaul.runs.sending import recreates
 from backhaul.schemas import Schemas
@@ -142,9 +142,10 @@ class Doubts:
             found += [Settlement(stage, row, row + 1) for row in rows]
         if not found:
             return 0, 0
-        counted = resettle(engine, self.ledger, Mapping.from_shape(plan.shape), plan, found)
+        taken, refused, conflicts = resettle(engine, self.ledger, Mapping.from_shape(plan.shape), plan, found)
+        reject_conflicts(engine, state, plan, conflicts)
         state.do("drop_plan_outcomes", {"id": plan.id})
-        return counted
+        return taken, refused + len(conflicts)
 
     async def _send(self, plan: Plan, creates: Creates) -> None:
         async with self._delivering(plan) as delivery:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import orjson
@@ -13,7 +14,10 @@ from backhaul.errors import StateError
 from backhaul.ledger.fold import Settlement, fold
 from backhaul.ledger.ledger import Ledger
 from backhaul.ledger.plan import Plan, plan_from
+from backhaul.ledger.remote_conflicts import CODE, Conflict
 from backhaul.mapping.mapping import Mapping
+from backhaul.planning.explain import json_of, object_of
+from backhaul.state.letters import DeadLetter, burial
 from backhaul.state.protocol import State
 from backhaul.types import Op
 
@@ -41,7 +45,7 @@ def settle_earlier(
             )
         if state.fetch_file(row["id"], path):
             try:
-                fold_plan(engine, ledger, plan, settlements(state, plan.id), complete=False)
+                settle_plan(engine, state, ledger, plan, settlements(state, plan.id), complete=False)
             except (duckdb.IOException, duckdb.InvalidInputException):
                 raise _unreadable(plan, "damaged", sync) from None
         elif not settlements(state, plan.id):  # killed before the file was kept, and so before anything left
@@ -128,8 +132,50 @@ def rows_listed(state: State, plan_id: str, name: str) -> list[int]:
     ]
 
 
-def fold_plan(
-    engine: duckdb.DuckDBPyConnection, ledger: Ledger, plan: Plan, found: list[Settlement], *, complete: bool
+def settle_plan(
+    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, plan: Plan, found: list[Settlement],
+    *, complete: bool,
+) -> list[Conflict]:  # fmt: skip
+    """Folds with the mapping that the plan was made with. Returns the conflicts, of which dead letters are made."""
+    conflicts = fold(engine, ledger, Mapping.from_shape(plan.shape), plan, found, complete=complete)
+    reject_conflicts(engine, state, plan, conflicts)
+    return conflicts
+
+
+def reject_conflicts(
+    engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, conflicts: Sequence[Conflict]
 ) -> None:
-    """Folds with the mapping that the plan was made with."""
-    fold(engine, ledger, Mapping.from_shape(plan.shape), plan, found, complete=complete)
+    """Makes rejections of rows that were delivered to another key's record: a dead letter each, and their outcomes."""
+    if not conflicts:
+        return
+    mapping, rows = Mapping.from_shape(plan.shape), {item.row: item for item in conflicts}
+    payload = object_of({field.name: json_of(field, "f.") for field in mapping.fields})
+    values = engine.execute(
+        f"SELECT file_row_number, CAST(_hash AS VARCHAR), {payload} FROM {plan.rows_sql} "
+        f"WHERE file_row_number IN ({', '.join(map(str, rows))})"
+    ).fetchall()
+    letters = [
+        DeadLetter(rows[row].key, _operation(plan, row), CODE, rows[row].message, 1, text, hashed)
+        for row, hashed, text in values
+    ]
+    with state.together():
+        state.do_all("settle", _with_rejections(state, plan.id, sorted(rows)))
+        state.do_all("bury", [burial(state, plan.sync, plan.id, letter) for letter in letters])
+
+
+def _operation(plan: Plan, row: int) -> str:
+    return next(str(segment.op) for segment in plan.segments if segment.low <= row < segment.high)
+
+
+def _with_rejections(state: State, plan: str, rows: Sequence[int]) -> list[Sequence[Any]]:
+    """The stored outcomes that hold these rows, with the rows among the rejected."""
+    found: dict[int, tuple[Any, list[int]]] = {}
+    for row in rows:
+        for answer in state.do("answers", {"plan": plan, "row": row}):
+            found.setdefault(answer["low"], (answer, []))[1].append(row)
+    return [
+        (plan, low, answer["high"], answer["remote_ids"],
+         orjson.dumps(sorted([*orjson.loads(answer["rejected"] or "[]"), *more])).decode(),
+         answer["unknown"], answer["pending"], answer["left_at"], answer["answered_at"])
+        for low, (answer, more) in found.items()
+    ]  # fmt: skip

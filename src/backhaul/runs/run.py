@@ -17,7 +17,7 @@ from backhaul.planning.prepare import Prepared, Sources, prepare
 from backhaul.planning.schema_changes import note_schema, notices
 from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
 from backhaul.runs.doubt import Doubts
-from backhaul.runs.recovery import fold_plan, settle_earlier
+from backhaul.runs.recovery import settle_earlier, settle_plan
 from backhaul.runs.report import RunOptions, RunReport
 from backhaul.runs.sending import Sending
 from backhaul.runs.undo import reviewed_undo
@@ -131,8 +131,9 @@ class Run:
                 await self._sending.deliver(engine, schemas, prepared)
             else:
                 if prepared.plan.watermark or prepared.plan.remapped:
+                    ledger = self.workspace.ledger(self.sync)
                     await asyncio.to_thread(
-                        fold_plan, engine, self.workspace.ledger(self.sync), prepared.plan, [], complete=True
+                        settle_plan, engine, self.workspace.state, ledger, prepared.plan, [], complete=True
                     )
                 prepared.plan.path.unlink(missing_ok=True)
                 self.report.plan = None

@@ -24,7 +24,7 @@ from backhaul.failpoints import failpoint
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared
-from backhaul.runs.recovery import fold_plan, let_go, settlements
+from backhaul.runs.recovery import let_go, settle_plan, settlements
 from backhaul.runs.report import RunOptions, RunReport
 from backhaul.schemas import Schemas
 from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial, check_keys
@@ -85,9 +85,14 @@ class Sending:
             and report.unknown == 0
             and not (delivery and delivery.failure)
         )
-        await asyncio.to_thread(
-            fold_plan, engine, self.workspace.ledger(self.sync), plan, found, complete=complete
+        ledger = self.workspace.ledger(self.sync)
+        conflicts = await asyncio.to_thread(
+            settle_plan, engine, state, ledger, plan, found, complete=complete
         )
+        report.delivered -= len(conflicts)
+        report.rejected += len(conflicts)
+        refused = {item.key for item in conflicts}
+        sampled = [record for record in sampled if record.pk not in refused]
         failpoint("folded")
         report.refused = self._refused(plan)
         let_go(state, plan.id, plan.path)

@@ -21,6 +21,8 @@ _INTERVAL = 10.0
 """Seconds of the burst window, where the answer does not name it."""
 _LOCKED = 2.0
 """Seconds to leave records alone that too many writes want at once."""
+OTHER_EMAILS = "hs_additional_emails"
+_MERGED_IDS = "hs_merged_object_ids"
 NOT_THERE = "OBJECT_NOT_FOUND"
 """The category of an input whose record does not exist, or not any more."""
 _BUSY = ("RATE_LIMIT", "RATE_LIMITS")
@@ -75,7 +77,12 @@ class Sent:
         if trace is not None:
             return self.traced([trace])
         held = result.get("id") if self.by == RECORD_ID else inner(result, "properties", self.by)
-        return self.valued([held])
+        return self.valued([held, *self._former(result)])
+
+    def _former(self, result: Mapping[str, Any]) -> list[str]:
+        """What else a record answers to: ids of contacts that were merged into it, or its other e-mails."""
+        name = _MERGED_IDS if self.by == RECORD_ID else OTHER_EMAILS if self.by == "email" else ""
+        return [one for one in str(inner(result, "properties", name) or "").split(";") if one]
 
     def of_error(self, error: Mapping[str, Any]) -> list[int]:
         traces = context(error, "objectWriteTraceId")
@@ -84,17 +91,24 @@ class Sent:
 
 def outcomes(body: Mapping[str, Any], sent: Sent) -> list[Outcome]:
     """One outcome for each record that the answer names. Errors that name nobody are those of the records that are
-    left, where they are as many and of one kind."""
+    left, where they are as many and of one kind. A result that names nobody is that of the one record that is left: of a
+    contact that was merged into another, the answer has the other's id and no trace."""
     named: dict[int, Outcome] = {}
+    strange: list[str] = []
     for result in listed(body, "results"):
         record_id = None if result.get("id") is None else str(result["id"])
-        named.update({place: Delivered(sent.keys[place], record_id) for place in sent.of_result(result)})
+        places = sent.of_result(result)
+        named.update({place: Delivered(sent.keys[place], record_id) for place in places})
+        strange += [record_id] if record_id is not None and not places else []
     errors = {place: error for error in listed(body, "errors") for place in sent.of_error(error)}
     nameless = [error for error in listed(body, "errors") if not sent.of_error(error)]
     silent = set(range(len(sent.keys))) - set(named) - set(errors)
     if len(nameless) == len(silent) and len({str(error.get("category")) for error in nameless}) == 1:
         said = "; ".join(dict.fromkeys(str(error.get("message") or "") for error in nameless))
         errors |= {place: {**nameless[0], "message": said} for place in silent}
+    elif len(strange) == len(silent) == 1 and not nameless:
+        (place,) = silent
+        named[place] = Delivered(sent.keys[place], strange[0])
     delivered = [outcome for place, outcome in named.items() if place not in errors]
     return [
         *delivered,

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from backhaul.destinations.hubspot.answers import NOT_THERE, body_of, context
+from backhaul.destinations.hubspot.answers import NOT_THERE, OTHER_EMAILS, body_of, context
 from backhaul.destinations.hubspot.fields import RECORD_ID, fold, is_email
 from backhaul.destinations.kit import Http, listed, listing
 from backhaul.errors import Unsettled
 from backhaul.types import ObjectSchema
 
-_OTHER_EMAILS = "hs_additional_emails"
 _AT_ONCE = 100
 """Records that one request reads."""
 
@@ -57,7 +56,7 @@ async def find(
     Raises:
         Unsettled: HubSpot could not read some of them.
     """
-    more = [_OTHER_EMAILS] if is_email(object, name) else []
+    more = [OTHER_EMAILS] if is_email(object, name) else []
     body: dict[str, Any] = {
         "inputs": [{"id": key} for key in keys],
         "properties": list(dict.fromkeys([name, *fields, *more])),

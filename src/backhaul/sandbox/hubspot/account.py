@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backhaul.sandbox.hubspot.property import Property
-from backhaul.sandbox.hubspot.store import ObjectType
+from backhaul.sandbox.hubspot.store import OTHER_EMAILS, ObjectType
 
 PORTAL = 62_515
 _STAGES = (
@@ -69,6 +69,8 @@ def contacts() -> ObjectType:
             field_type="checkbox",
         ),
         Property("hs_email_domain", calculated=True),
+        Property(OTHER_EMAILS, "enumeration", "checkbox", read_only=True, external=True),
+        Property("hs_merged_object_ids", "enumeration", "checkbox", read_only=True, external=True),
         Property("num_associated_deals", "number", "number", calculated=True),
     )
     return ObjectType("contacts", "0-1", "Contact", properties, shown=("email", "firstname", "lastname"))

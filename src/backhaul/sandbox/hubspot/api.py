@@ -41,6 +41,8 @@ class HubSpotSandbox(Sandbox):
     """Unique properties of one object type; from memory."""
     updates_by_email = False
     """Whether batch/update takes an e-mail for the idProperty; an issue thread says no."""
+    traces_merged = False
+    """Whether the result of a record that was merged away carries the trace of its input; reports of clients say no."""
     nothing_found = 207
     """The status of a batch/read that finds nothing; issue threads say 207 and 404."""
 
@@ -69,6 +71,10 @@ class HubSpotSandbox(Sandbox):
         self.search_limit = RollingLimit(5, 1.0)
         self.associated = DailyLimit(associated)
         """Requests for associations, which count as others too; that they do is from memory."""
+        self.privacy_deleted: list[str] = []
+        """Ids of contacts that were deleted for ever."""
+        self.blocked: set[str] = set()
+        """E-mails and ids that a privacy delete named and nobody had."""
         self._given: dict[str, float] = {}
         """Access tokens of the OAuth app, and when they end."""
 
@@ -95,6 +101,8 @@ class HubSpotSandbox(Sandbox):
             for name in ("upsert", "update", "create", "archive", "read"):
                 router.add_post(f"{head}/batch/{name}", self._at(getattr(batch, name)))
             router.add_post(f"{head}/search", self._at(single.search))
+            router.add_post(f"{head}/merge", self._at(single.merge))
+            router.add_post(f"{head}/gdpr-delete", self._at(single.gdpr_delete))
             router.add_get(head, self._at(single.page))
             router.add_post(head, self._at(single.post))
             router.add_get(head + "/{id}", self._at(single.get))

@@ -184,9 +184,15 @@ def _write(
             errors.append(input_error(refusal, item))
             continue
         trace = item.get("objectWriteTraceId")
-        more |= {} if trace is None else {"objectWriteTraceId": str(trace)}
+        untraced = trace is None or (not call.account.traces_merged and _is_merged(call, item, record))
+        more |= {} if untraced else {"objectWriteTraceId": str(trace)}
         results.append(record.json(call.written(record, properties)) | more)
     return _batch(call, results, errors, status)
+
+
+def _is_merged(call: Call, item: Input, record: Record) -> bool:
+    """Whether an input names a record that was merged into the one that was written."""
+    return item.get("idProperty") is None and str(item.get("id", record.id)) != record.id
 
 
 def _keys(call: Call, item: Input) -> list[str]:

@@ -41,6 +41,29 @@ def post(call: Call) -> web.Response:
     return answer(record.json(call.written(record, properties)), 201)
 
 
+def merge(call: Call) -> web.Response:
+    """Two contacts become one (OpenAPI document: CRM objects, PublicMergeInput)."""
+    primary = call.kind.find(None, str(call.body["primaryObjectId"]))
+    other = call.kind.find(None, str(call.body["objectIdToMerge"]))
+    if primary is None or other is None or primary is other:
+        raise Refusal("VALIDATION_ERROR", "Both records of a merge have to exist, and to be two")
+    call.kind.merge(primary, other)
+    return answer(primary.json(call.shown(primary, None)))
+
+
+def gdpr_delete(call: Call) -> web.Response:
+    """Deletes a contact for ever; of an e-mail that nobody has, keeps it from ever being made."""
+    value, name = str(call.body["objectId"]), call.body.get("idProperty")
+    record = call.kind.find(name, value)
+    if record is not None:
+        call.kind.remove(record)
+        del call.kind.archive[record.id]
+        call.account.privacy_deleted.append(record.id)
+    else:
+        call.account.blocked.add(value)
+    return web.Response(status=204)
+
+
 def delete(call: Call) -> web.Response:
     """204 whatever was there."""
     record = call.record()

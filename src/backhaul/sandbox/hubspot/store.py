@@ -12,6 +12,8 @@ from backhaul.sandbox.hubspot.answers import Refusal, stamp
 from backhaul.sandbox.hubspot.property import Property, invalid
 
 _IDS = count(30_001)
+OTHER_EMAILS = "hs_additional_emails"
+_MERGED_IDS = "hs_merged_object_ids"
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class ObjectType:
     """Live ones, by id; the last one written is the last."""
     archive: dict[str, Record] = field(default_factory=dict)
     indexes: dict[str, dict[str, str]] = field(default_factory=dict)
+    merged: dict[str, str] = field(default_factory=dict)
+    """Ids of records that were merged away, and the ids of what they are now."""
 
     @property
     def custom(self) -> bool:
@@ -81,7 +85,7 @@ class ObjectType:
     def find(self, name: str | None, value: str) -> Record | None:
         """A live record by its id, or by an identifying property."""
         if name is None:
-            return self.records.get(value)
+            return self.records.get(self.merged.get(value, value))
         found = self.indexes.get(name, {}).get(self.properties[name].fold(value))
         return self.records.get(found) if found is not None else None
 
@@ -119,12 +123,44 @@ class ObjectType:
         return record
 
     def update(self, record: Record, properties: Mapping[str, str]) -> None:
-        """Raises: Refusal."""
-        self._store(record, self.accepted(properties, record))
+        """A contact whose e-mail becomes one of its others keeps the old one as another. Raises: Refusal."""
+        stored, was, others = (
+            self.accepted(properties, record),
+            record.properties.get("email", ""),
+            self.other_emails(record),
+        )
+        self._store(record, stored)
+        if stored.get("email") in others:
+            self.add_emails(record, [was, *(one for one in others if one != stored["email"])])
+
+    def merge(self, primary: Record, other: Record) -> None:
+        """Makes one contact of two: the primary one keeps its id and values, and answers to the other's id and e-mail."""
+        email = other.properties.get("email", "")
+        others = [*self.other_emails(primary), email, *self.other_emails(other)]
+        ids = [*filter(None, primary.properties.get(_MERGED_IDS, "").split(";")), other.id]
+        self.remove(other)
+        del self.archive[other.id]
+        self.merged |= {old: primary.id for old in self.merged if self.merged[old] == other.id}
+        self.merged[other.id] = primary.id
+        values = {name: value for name, value in other.properties.items() if not primary.properties.get(name)}
+        primary.properties |= {**values, _MERGED_IDS: ";".join(ids)}
+        self.add_emails(primary, [one for one in others if one])
+
+    def other_emails(self, record: Record) -> list[str]:
+        return [one for one in record.properties.get(OTHER_EMAILS, "").split(";") if one]
+
+    def add_emails(self, record: Record, emails: Iterable[str]) -> None:
+        """Gives a contact further e-mails, as people do on its page."""
+        item = self.properties["email"]
+        record.properties[OTHER_EMAILS] = ";".join(dict.fromkeys(map(item.fold, emails)))
+        for one in self.other_emails(record):
+            self.indexes.setdefault("email", {})[one] = record.id
 
     def remove(self, record: Record) -> None:
         """Archives a record; its unique values are free again."""
         self._unindex(record, (item.name for item in self.identifying()))
+        for one in self.other_emails(record):
+            self.indexes["email"].pop(one, None)
         record.archived = True
         self.archive[record.id] = self.records.pop(record.id)
 
