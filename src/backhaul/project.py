@@ -36,7 +36,8 @@ from backhaul.runs.run import Run
 from backhaul.runs.sending import keep_plan, require
 from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
-from backhaul.verification.verify import Verified, compare, mark_doubtful, sample_ledger
+from backhaul.verification.spellings import take_verified, without_spellings
+from backhaul.verification.verify import Verified, compare, count_open, sample_ledger
 from backhaul.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -309,17 +310,16 @@ class Project:
                 if view is None or view.empty:
                     return Verified(0)
                 mapping = await self._mapping(engine, sync, stack)
-                expected = sample_ledger(engine, mapping, count, seed)
+                expected, unsettled = sample_ledger(view, mapping, count, seed), count_open(engine)
             connection = await Schemas(self.workspace, sync, stack).connect()
             verified = await compare(connection.destination, sync.object, mapping, expected)
             if verified.mismatches and not self.workspace.state.is_leased(sync.name):
                 with self.workspace.lease(sync), ledger.writing(engine) as view:
-                    mark_doubtful(
-                        view,
-                        mapping,
-                        [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches],
-                    )
-            return verified
+                    verified = take_verified(view, mapping, expected, verified)
+            elif verified.mismatches:
+                with ledger.reading(engine) as view:
+                    verified = without_spellings(view, mapping, expected, verified)[0] if view else verified
+            return replace(verified, open=unsettled)
 
     async def _mapping(self, engine: Any, sync: SyncConfig, stack: AsyncExitStack) -> Mapping:
         from backhaul.mapping.mapping import compile_mapping

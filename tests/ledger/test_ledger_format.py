@@ -31,7 +31,11 @@ def alter(world: World, *statements: str) -> None:
 
 def test_a_ledger_of_the_first_format_is_read_and_made_new_by_a_fold(world: World) -> None:
     world.put((1, "x", 1, "p"), (2, "y", 2, "q")).run(SYNC)
-    alter(world, "DELETE FROM meta WHERE name = 'format'", "ALTER TABLE acked DROP COLUMN _since")
+    alter(
+        world,
+        "DELETE FROM meta WHERE name = 'format'",
+        *(f"ALTER TABLE acked DROP COLUMN {name}" for name in ("_since", "_spelled")),
+    )
     assert world.plan(SYNC).total == 0
     world.put((1, "x", 7, "p"), (2, "y", 2, "q")).run(SYNC, lambda row: LOST)
     with duckdb.connect(str(world.ledger.path), read_only=True) as file:

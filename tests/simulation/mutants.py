@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant("a 5xx was not applied", _KIT, "        return Unsettled(text, code=str(status))\n", "        return NotApplied(text, code=str(status))\n",
            lambda s: s.faults.broken > 0 and s.setup.mode == "insert"),
     Mutant("a 401 is about the record", _KIT, "    if status in (401, 403):\n", "    if status == 999:\n"),
-    Mutant("what differs at the destination is left", _SENDING, "                mark_doubtful(view, prepared.mapping, keys)\n", "                pass\n", lambda s: s.faults.lie > 0),
+    Mutant("what differs at the destination is left", "backhaul.verification.spellings", "        mark_doubtful(view, mapping, keys)\n", "        pass\n", lambda s: s.faults.lie > 0),
     Mutant("a refused record of a request in doubt is created under another key", _DELIVERY, "                tally.bind()\n", "                pass\n",
            lambda s: s.setup.mode == "insert" and s.setup.idempotent),
     Mutant("a shared fold is not stored", _SHARED, "                self._store(view)\n", "                pass\n", lambda s: s.setup.shared),

@@ -149,14 +149,14 @@ def _what(run: dict[str, Any]) -> str:
 @click.option(
     "--sample", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="So many, at random."
 )
-@click.option("--all", "everything", is_flag=True, help="All records that were acknowledged.")
+@click.option("--all", "everything", is_flag=True, help="Read back every record that was ever acknowledged.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Chooses the same sample again.")
 @pass_session
 def verify(session: Session, sync: str, sample: int, everything: bool, seed: int | None) -> int:
     """Reads records back from the destination and compares.
 
     A record that differs is sent again by the next run. Use it when in doubt whether someone else wrote to
-    the destination. Exits with 3 where something differs.
+    the destination. Exits with 3 where something differs, or where --all finds records that are not acknowledged.
 
     \b
     Examples:
@@ -176,19 +176,27 @@ def verify(session: Session, sync: str, sample: int, everything: bool, seed: int
     else:
         for name, verified in found.items():
             _show_verified(session, name, verified)
-    return UNFINISHED if any(verified.mismatches for verified in found.values()) else OK
+    undone = (verified.mismatches or (everything and verified.open) for verified in found.values())
+    return UNFINISHED if any(undone) else OK
 
 
 def verified_json(verified: Verified) -> dict[str, Any]:
-    """`{checked, mismatches: [{key, missing, fields: {name: [acknowledged, held]}}]}`."""
+    """`{checked, mismatches: [{key, missing, fields: {name: [acknowledged, held]}}], respelled, not_acknowledged}`."""
     mismatches = [
         {"key": one.key, "missing": one.missing, "fields": one.fields} for one in verified.mismatches
     ]
-    return {"checked": verified.checked, "mismatches": mismatches}
+    respelled = [{"key": one.key, "fields": one.fields} for one in verified.respelled]
+    return {
+        "checked": verified.checked,
+        "mismatches": mismatches,
+        "respelled": respelled,
+        "not_acknowledged": verified.open,
+    }
 
 
 def _show_verified(session: Session, name: str, verified: Verified) -> None:
     from backhaul.cli.show import key_text, records, table, text, value_text
+    from backhaul.verification.spellings import describe_spellings
 
     if not verified.checked:
         session.say(f"{name}: nothing to compare, as nothing was acknowledged; next: backhaul run {name}")
@@ -201,6 +209,11 @@ def _show_verified(session: Session, name: str, verified: Verified) -> None:
     )
     say = session.warn if wrong else session.say
     say(f"{name}: {records(verified.checked)} read back, {verdict}")
+    if verified.open:
+        where = f"backhaul records {name} --status unknown"
+        session.warn(f"{name}: {records(verified.open)} not acknowledged as they are: {where}")
+    if verified.respelled:
+        session.say(describe_spellings(name, verified))
     if not wrong or session.quiet:
         return
     shown = table("key", "field", "acknowledged", "held now")

@@ -72,6 +72,10 @@ def _values(session: Session, found: dict[str, Any]) -> None:
     session.draw(shown)
     if ledger.get("remote_id"):
         session.say(f"  id at the destination: {session.redact(ledger['remote_id'])}")
+    for name, (sent, stored) in (ledger.get("spelled") or {}).items():
+        session.say(
+            session.redact(f"  {name}: the destination stores {sent!r} as {stored!r}, which is accepted")
+        )
     for where, part in (("model", model), ("destination", held)):
         if part.get("error"):
             session.say(f"  {where}: {session.redact(part['error'])}")

@@ -153,6 +153,10 @@ def _write_settled(engine: duckdb.DuckDBPyConnection, found: Sequence[Settlement
 
 def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: bool, *, values: bool) -> None:
     if not plan.first:
+        spelled = ", ".join([*(key.column for key in mapping.keys), "_spelled"])
+        view.engine.execute(
+            f"CREATE OR REPLACE TEMP TABLE spelled AS SELECT {spelled} FROM {ALIAS}.acked WHERE _spelled IS NOT NULL"
+        )
         _remove(view, mapping, f"{_source(plan, everything)} WHERE status = {_ACKNOWLEDGED}")
     keys = [key.column for key in mapping.keys]
     stored = [
@@ -167,6 +171,11 @@ def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: boo
             f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
             f"CASE WHEN _again = {code(Stage.RETRY)} THEN now()::TIMESTAMP END, {', '.join(stored)} "
             f"FROM {_source(plan, everything, range(low, low + _AT_ONCE))} WHERE status = {_ACKNOWLEDGED} AND _change <> 2"
+        )
+    if not plan.first and number(view.engine, "SELECT count(*) FROM temp.main.spelled"):
+        same = " AND ".join(f"acked.{key} = s.{key}" for key in keys)
+        view.engine.execute(
+            f"UPDATE {ALIAS}.acked SET _spelled = s._spelled FROM temp.main.spelled AS s WHERE {same} AND acked._spelled IS NULL"
         )
 
 

@@ -4,6 +4,7 @@
 again whatever the model says), `_state` (changes.py: why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL:
 never), the destination's own id, `_since`, and the acknowledged values. `_since` (UTC) is when a row became unknown; an
 acknowledged row has one while it is to be looked up again, because it was created after a look-up had found nothing.
+`_spelled` (JSON) is how the destination stores values otherwise than they were sent (verification/spellings.py).
 `folded` names the plans already taken in. Outside a fold the file is only ever opened read-only, so any number of
 processes can read it while a run is going on.
 """
@@ -32,8 +33,8 @@ from backhaul.types import FieldType, Nulls
 ALIAS = "_backhaul_ledger"
 
 
-FORMAT = 2
-"""What this version writes. 1 had no `_since`; it is read as it is and made into 2 by the next fold."""
+FORMAT = 3
+"""What this version writes. 1 had no `_since`, 2 no `_spelled`; they are read as they are and upgraded by the next fold."""
 
 
 class Ledger:
@@ -231,6 +232,7 @@ class LedgerView:
             "_at",
             "_remote_id",
             *(["_since"] if self.format > 1 else []),
+            *(["_spelled"] if self.format > 2 else []),
             *(ident(field.column) for field in mapping.fields),
         ]
         if self.fits(mapping):
@@ -267,7 +269,7 @@ class LedgerView:
 
     def adopt(self, mapping: Mapping) -> None:
         """Brings the stored rows into a mapping's shape and this version's format, making the table where there is none."""
-        self._upgrade()
+        self.upgrade()
         if self.empty:
             columns = [f"{key.column} {key.storage}" for key in mapping.keys]
             columns += [
@@ -276,6 +278,7 @@ class LedgerView:
                 "_at TIMESTAMP",
                 "_remote_id VARCHAR",
                 "_since TIMESTAMP",
+                "_spelled VARCHAR",
             ]
             columns += [f"{ident(field.column)} {field.storage}" for field in mapping.fields]
             self.engine.execute(f"CREATE TABLE {ALIAS}.acked ({', '.join(columns)})")
@@ -288,9 +291,12 @@ class LedgerView:
         self.set("shape", orjson.dumps(self.shape).decode())
         self.set("hash", hash_function())
 
-    def _upgrade(self) -> None:
-        if self.format < FORMAT:
-            self.engine.execute(f"ALTER TABLE {ALIAS}.acked ADD COLUMN _since TIMESTAMP")
+    def upgrade(self) -> None:
+        """Brings the rows into this version's format."""
+        added = ("_since TIMESTAMP", "_spelled VARCHAR")[self.format - 1 :]
+        for column in added:
+            self.touch(None)
+            self.engine.execute(f"ALTER TABLE {ALIAS}.acked ADD COLUMN {column}")
         self.format = FORMAT
         self.set("format", str(FORMAT))
 

@@ -17,9 +17,9 @@ Encode = Callable[[MappedField], str]
 _TIMES = (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP)
 
 
-def plain_text(field: MappedField) -> str:
+def plain_text(field: MappedField, prefix: str = "f.") -> str:
     """A field's value as plain text; NULL stays NULL."""
-    column = ident(field.column)
+    column = ident(prefix + field.name)
     if field.field.type in _TIMES and field.storage != "VARCHAR":
         return time_text(column, field.field.type)
     return f"CAST({column} AS VARCHAR)"

@@ -23,6 +23,7 @@ from backhaul.schemas import Schemas
 from backhaul.sql import literal
 from backhaul.state.protocol import Row
 from backhaul.types import Mode
+from backhaul.verification.spellings import known_spellings
 from backhaul.workspace import Workspace
 
 _NEAREST = 3
@@ -82,18 +83,20 @@ class Why:
             mapping = view.mapping(self.sync.identify)
             can_name = set(self.sync.identify) <= set(view.shape["fields"])
             name = key_text(mapping.identifiers) if can_name else "NULL"
+            spelled = "_spelled" if view.format > 2 else "NULL"
             rows = engine.execute(
-                f"SELECT {key_json(mapping)}, _state, CAST(_at AS VARCHAR), _remote_id, {_object(mapping)}, {name} "
+                f"SELECT {key_json(mapping)}, _state, CAST(_at AS VARCHAR), _remote_id, {_object(mapping)}, {name}, {spelled} "
                 f"FROM {ALIAS}.acked WHERE {self._where(mapping)} LIMIT 1"
             ).fetchall()
             if not rows:
                 self._look_near(engine, mapping, f"{ALIAS}.acked")
                 return None
-            key, stage, at, remote_id, fields, named_by = rows[0]
+            key, stage, at, remote_id, fields, named_by, spelled = rows[0]
             self._take(key)
             values = at is not None and view.meta.get("values") != "no"
             return {"state": str(named(stage)), "acknowledged_at": at and at.replace(" ", "T") + "Z",
-                    "remote_id": remote_id, "fields": parsed(fields) if values else None, "_named": named_by}  # fmt: skip
+                    "remote_id": remote_id, "fields": parsed(fields) if values else None,
+                    "spelled": known_spellings(spelled), "_named": named_by}  # fmt: skip
 
     def _look_near(self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, source: str) -> None:
         rows = engine.execute(
@@ -310,6 +313,8 @@ def _ahead(model: Found, ledger: Found | None, sync: Any) -> str:
     if ledger["state"] != Stage.ACKNOWLEDGED:
         return "What was acknowledged counts no more; the next run sends it again."
     sent = f"Sent, and acknowledged at {ledger['acknowledged_at']}"
+    if ledger["spelled"]:
+        sent += f"; the destination stores {', '.join(ledger['spelled'])} in its own spelling"
     if ledger["fields"] is None:
         return f"{sent}; values are not kept, so what the next run sends is not known."
     changed = [name for name, value in model["fields"].items() if value != ledger["fields"].get(name)]

@@ -90,6 +90,7 @@ class RunReport:
             "verified": None if verified is None else {
                 "checked": verified.checked,
                 "mismatches": [{"key": m.key, "missing": m.missing, "fields": m.fields} for m in verified.mismatches],
+                "respelled": [{"key": m.key, "fields": m.fields} for m in verified.respelled],
             },
         }  # fmt: skip
 

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 import duckdb
-import orjson
 
 from backhaul.advice import advice
 from backhaul.delivery.batches import read_chunks
@@ -21,6 +20,7 @@ from backhaul.destinations.kit import Unsupported
 from backhaul.engine import in_order
 from backhaul.errors import BackhaulError, RunError, UsageError
 from backhaul.failpoints import failpoint
+from backhaul.ledger.fold import Settlement
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared
@@ -29,9 +29,18 @@ from backhaul.runs.report import RunOptions, RunReport
 from backhaul.schemas import Schemas
 from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial, check_keys
 from backhaul.types import BatchLimits, Mode, Op
-from backhaul.verification.verify import Verified, compare, mark_doubtful, sample_plan
+from backhaul.verification.spellings import (
+    describe_spellings,
+    has_spellings,
+    take_verified,
+    unsettled_spellings,
+)
+from backhaul.verification.verify import Expected, Verified, compare, sample_plan
 from backhaul.words import in_one_line
 from backhaul.workspace import Workspace
+
+_RESENT = 100
+"""Records that were sent again because they differed, and are read back beside the sample."""
 
 
 class Sending:
@@ -74,11 +83,6 @@ class Sending:
             self._judge(delivery)
             return
         found = settlements(state, plan.id)
-        sampled = (
-            sample_plan(engine, plan, found, self.sync.freshness.sample)
-            if delivery and not delivery.failure
-            else []
-        )
         complete = (
             report.deferred == 0
             and report.pending == 0
@@ -91,8 +95,10 @@ class Sending:
         )
         report.delivered -= len(conflicts)
         report.rejected += len(conflicts)
-        refused = {item.key for item in conflicts}
-        sampled = [record for record in sampled if record.pk not in refused]
+        sampled = []
+        if delivery and not delivery.failure and self.sync.freshness.sample:
+            refused = {item.key for item in conflicts}
+            sampled = [one for one in self._sample(engine, prepared, found) if one.pk not in refused]
         failpoint("folded")
         report.refused = self._refused(plan)
         let_go(state, plan.id, plan.path)
@@ -100,6 +106,14 @@ class Sending:
         if connection is not None and sampled and not self.stopping:
             await self._verify(engine, connection, prepared, sampled)
         self._judge(delivery)
+
+    def _sample(
+        self, engine: duckdb.DuckDBPyConnection, prepared: Prepared, found: list[Settlement]
+    ) -> list[Expected]:
+        """What to read back: a sample of what was delivered, and what was sent again because it differed."""
+        with self.workspace.ledger(self.sync).reading(engine) as view:
+            again = unsettled_spellings(view, prepared.mapping, _RESENT)
+        return sample_plan(engine, prepared.plan, found, self.sync.freshness.sample, again)
 
     def _refused(self, plan: Plan) -> list[dict[str, Any]]:
         """What most of a plan's dead letters are about, and what to do."""
@@ -208,11 +222,18 @@ class Sending:
         except BackhaulError as error:
             self.report.hint = f"{len(sampled)} records could not be read back: {error}"
             return
+        ledger = self.workspace.ledger(self.sync)
+        if verified.mismatches or self._spelled(engine):
+            with ledger.writing(engine) as view:
+                verified = take_verified(view, prepared.mapping, sampled, verified)
+        if verified.respelled:
+            self.report.hint = describe_spellings(self.sync.destination, verified)
         self.report.verified = verified
-        if verified.mismatches:
-            keys = [orjson.dumps(mismatch.key).decode() for mismatch in verified.mismatches]
-            with self.workspace.ledger(self.sync).writing(engine) as view:
-                mark_doubtful(view, prepared.mapping, keys)
+
+    def _spelled(self, engine: duckdb.DuckDBPyConnection) -> bool:
+        """Whether the ledger remembers differences."""
+        with self.workspace.ledger(self.sync).reading(engine) as view:
+            return has_spellings(view)
 
     async def _compared(self, connection: Connection, prepared: Prepared, sampled: list[Any]) -> Verified:
         """Reads the sample back, and again as long as what differs may only be shown later."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +14,8 @@ import orjson
 
 from backhaul.changes import Stage, code
 from backhaul.destinations.kit import Destination
+from backhaul.engine import number
+from backhaul.ledger.diff import SEND
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.ledger import ALIAS, LedgerView
@@ -23,15 +25,18 @@ from backhaul.mapping.wire import key_text, plain_text
 from backhaul.sql import literal
 
 _AT_ONCE = 100
+_SETTLED = f"_hash IS NOT NULL AND _state = {code(Stage.ACKNOWLEDGED)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One acknowledged record: its primary key (JSON), its identifier, and its values as text by field."""
+    """One acknowledged record: its primary key (JSON), its identifier, and its values as text by field, as well as those that it
+    had before it was delivered, where they are known."""
 
     pk: str
     key: str
     values: dict[str, str | None]
+    before: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +50,62 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How many records were read back, and which differ."""
+    """How many records were read back, and which differ. `respelled` are those of which it became known now that the destination
+    stores their values in another spelling. `open` records are in doubt or were never acknowledged."""
 
     checked: int
     mismatches: tuple[Mismatch, ...] = ()
+    respelled: tuple[Mismatch, ...] = ()
+    open: int = 0
 
 
-def _select(mapping: Mapping, source: str) -> str:
+def _select(mapping: Mapping, source: str, before: bool = False) -> str:
     texts = ", ".join(plain_text(field) for field in mapping.fields)
-    return f"SELECT {key_json(mapping)}, {key_text(mapping.identifiers)}, [{texts}] FROM {source}"
+    old = ", ".join(plain_text(field, "o.") for field in mapping.fields) if before else ""
+    return f"SELECT {key_json(mapping)}, {key_text(mapping.identifiers)}, [{texts}], [{old}] FROM {source}"
 
 
-def sample_ledger(
-    engine: duckdb.DuckDBPyConnection, mapping: Mapping, count: int | None, seed: int
-) -> list[Expected]:
-    """A seeded random sample of the attached ledger's acknowledged records; all of them where `count` is None."""
-    source = f"(SELECT * FROM {ALIAS}.acked WHERE _hash IS NOT NULL AND _state = {code(Stage.ACKNOWLEDGED)})"
-    if count is not None:
+def sample_ledger(view: LedgerView, mapping: Mapping, count: int | None, seed: int) -> list[Expected]:
+    """A seeded random sample of the ledger's acknowledged records; where `count` is None, every record that was ever
+    acknowledged, also one that is to be sent again. A ledger without values gives identifiers alone."""
+    engine = view.engine
+    if count is None:
+        source = f"(SELECT * FROM {ALIAS}.acked WHERE _at IS NOT NULL)"
+    else:
+        source = f"(SELECT * FROM {ALIAS}.acked WHERE {_SETTLED})"
         source = f"(SELECT * FROM {source} ORDER BY hash({', '.join(k.column for k in mapping.keys)}, {seed}) LIMIT {count})"
-    return _expected(engine, mapping, _select(mapping, source))
+    found = _expected(engine, mapping, _select(mapping, source))
+    if view.meta.get("values") != "no":
+        return found
+    names = [field.name for field in mapping.identifiers]
+    return [replace(one, values={name: one.values[name] for name in names}) for one in found]
+
+
+def count_open(engine: duckdb.DuckDBPyConnection) -> int:
+    """Records of the attached ledger that are not acknowledged as they are."""
+    return number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE NOT ({_SETTLED})")
 
 
 def sample_plan(
-    engine: duckdb.DuckDBPyConnection, plan: Plan, settled: list[Settlement], count: int
+    engine: duckdb.DuckDBPyConnection,
+    plan: Plan,
+    settled: list[Settlement],
+    count: int,
+    besides: Sequence[str] = (),
 ) -> list[Expected]:
     """A random sample of the records that a plan has just delivered, drawn by the plan's id; all where there are no more
-    than `count`."""
+    than `count`. Records of it with the keys `besides` (JSON) are always there."""
     mapping = Mapping.from_shape(plan.shape)
     rows = _drawn(
         [item for item in settled if item.status is Stage.ACKNOWLEDGED], count, random.Random(plan.id)
     )
     if not rows:
         return []
-    source = f"(SELECT * FROM {plan.rows_sql} WHERE _change <> 2 AND file_row_number IN ({', '.join(map(str, rows))}))"
-    return _expected(engine, mapping, _select(mapping, source))
+    chosen = f"file_row_number IN ({', '.join(map(str, rows))})"
+    if besides:
+        chosen += f" OR (_segment <= {SEND} AND {key_json(mapping)} IN ({', '.join(map(literal, besides))}))"
+    source = f"(SELECT * FROM {plan.rows_sql} WHERE _change <> 2 AND ({chosen}))"
+    return _expected(engine, mapping, _select(mapping, source, plan.compared))
 
 
 def _drawn(ranges: Sequence[Settlement], count: int, rng: random.Random) -> list[int]:
@@ -100,8 +127,8 @@ def planned_records(engine: duckdb.DuckDBPyConnection, plan: Plan, low: int, hig
 def _expected(engine: duckdb.DuckDBPyConnection, mapping: Mapping, select: str) -> list[Expected]:
     names = [field.name for field in mapping.fields]
     return [
-        Expected(pk, key, dict(zip(names, values, strict=True)))
-        for pk, key, values in engine.execute(select).fetchall()
+        Expected(pk, key, dict(zip(names, values, strict=True)), dict(zip(names, before, strict=False)))
+        for pk, key, values, before in engine.execute(select).fetchall()
     ]
 
 
@@ -140,7 +167,8 @@ def _differences(
     return {
         field.name: [record.values[field.name], found.get(field.name)]
         for field in mapping.fields
-        if not (record.values[field.name] is None and field.nulls == "skip")
+        if field.name in record.values
+        and not (record.values[field.name] is None and field.nulls == "skip")
         and not destination.same(field.field, record.values[field.name], found.get(field.name))
     }
 
@@ -158,6 +186,7 @@ __all__ = [
     "Mismatch",
     "Verified",
     "compare",
+    "count_open",
     "mark_doubtful",
     "planned_records",
     "sample_ledger",
