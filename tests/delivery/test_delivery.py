@@ -14,8 +14,9 @@ import pytest
 from backhaul.delivery.batches import Chunk
 from backhaul.delivery.budget import Budget
 from backhaul.delivery.delivery import ATTEMPTS, Delivery
+from backhaul.delivery.encoding import Encoding
 from backhaul.delivery.tally import Totals
-from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Spec, Wire
+from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Spec
 from backhaul.errors import Exhausted, Halt, Throttled, Unsettled, UsageError
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.state.journal import Journal
@@ -66,7 +67,7 @@ def chunks(rows: int) -> Generator[Chunk, None, None]:
     arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     arrays["wire"] = pa.array([f'{{"id":{name}}},' for name in names], pa.string())
     table = pa.RecordBatch.from_pydict(arrays)
-    yield Chunk(table, 0, plan, Segment(Op.UPSERT, 0, rows), "thing", (), ("id",), Wire.JSON)
+    yield Chunk(table, 0, plan, Segment(Op.UPSERT, 0, rows), "thing", (), ("id",), Encoding())
 
 
 @pytest.fixture

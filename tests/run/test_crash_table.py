@@ -73,7 +73,7 @@ def test_killed_at_every_row_of_the_table(site: Site, op: str, point: str) -> No
     killed_at(site, point)
     assert found(site) == FOUND.get(point, found(site))
     doubtful, before = in_flight(site), set(site.sent(since))
-    if point in ("intended", "sent", "answered", "between_batches"):
+    if point in ("intended", "sent", "answered"):
         assert doubtful, point
     if point in ("sent", "answered"):
         assert before & doubtful

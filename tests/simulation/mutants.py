@@ -42,19 +42,19 @@ _DELIVERY, _TALLY, _RESULTS = (
     "backhaul.destinations.http.results",
 )
 _KIT, _FOLD, _RECOVERY = "backhaul.destinations.kit.answers", "backhaul.ledger.fold", "backhaul.runs.recovery"
+_WAITING = "backhaul.delivery.waiting"
 _BUDGET, _SHARED = "backhaul.delivery.budget", "backhaul.ledger.shared"
 _SENDING, _CONNECT, _DIFF = "backhaul.runs.sending", "backhaul.delivery.connect", "backhaul.ledger.diff"
 
 MUTANTS = (
     Mutant(
         "acknowledge before delivery", _DELIVERY,
-        '            failpoint("intended")\n',
-        "            self.journal.store(self.journal.settlement(tally.outcome()), lambda failure: None)\n",
+        '        failpoint("intended")\n',
+        "        self.journal.store(self.journal.settlement(tally.outcome()), lambda failure: None)\n",
     ),
     Mutant("trust a 200", _TALLY, "        if outcomes.everything:\n", "        if True:\n"),
     Mutant(
-        "no intent", _DELIVERY,
-        "self.journal.store([self._intention(batch) for batch in group], partial(leave, group))", "leave(group, None)",
+        "no intent", _DELIVERY, "await self.journal.write([self._intention(whole)])", "pass",
     ),
     Mutant(
         "positional results", _RESULTS,
@@ -73,7 +73,7 @@ MUTANTS = (
     Mutant("a limiter for each run", _CONNECT, "buckets=buckets,", "buckets=None,", lambda s: "40/1h" in s.setup.rates),
     Mutant("ignore Retry-After", _KIT, "    after = answer.retry_after()\n", "    after = None\n"),
     Mutant(
-        "hold the batch that was throttled, not the bucket", _DELIVERY,
+        "hold the batch that was throttled, not the bucket", _WAITING,
         "                part.hold(wait, str(error))\n", "                pass\n",
     ),
     Mutant(
@@ -103,7 +103,7 @@ MUTANTS = (
         "return sorted([*retry, *waiting]), waiting", "return sorted(retry), set()",
     ),
     Mutant("no end of attempts", _DELIVERY, "ATTEMPTS = 5\n", "ATTEMPTS = 50\n"),
-    Mutant("no backoff", _DELIVERY, "longest = min(_LONGEST_WAIT, _BASE_WAIT * 2**attempt)", "longest = 0.0", lambda s: not s.setup.rates and _unanswered(s) > 0.5),
+    Mutant("no backoff", _WAITING, "longest = min(LONGEST_WAIT, BASE_WAIT * 2**attempt)", "longest = 0.0", lambda s: not s.setup.rates and _unanswered(s) > 0.5),
     Mutant("dead letters are sent by every run", _DIFF, "CASE WHEN dead THEN NULL WHEN gone", "CASE WHEN false THEN NULL WHEN gone"),
     Mutant("a dead letter stays when its record is taken", _DELIVERY, "if key in self._dead_keys]", "if False]"),
     Mutant(

@@ -1,8 +1,8 @@
 """Delivers a plan: the only place that waits, retries, splits, limits and counts.
 
-A batch's life: intent stored -> sent -> answer read -> outcome stored. An answer that does not name a record, a broken
-connection or a 5xx leaves the record in doubt: it is sent again where the operation may be repeated, and is `unknown`
-where it may not, or when the attempts are used up. A batch refused as a whole is halved down to the bad record.
+A batch's life: place and permit -> intent stored -> sent -> answer read -> outcome stored. An answer that does not name
+a record, a broken connection or a 5xx leaves the record in doubt: it is sent again where the operation may be repeated, and
+is `unknown` where it may not, or when the attempts are used up. A batch refused as a whole is halved down to the bad record.
 A create that carries an idempotency key is repeated as it was, rows and key; while it is in doubt its intent stays.
 A record that the destination acknowledged and holds no more is made again within its batch, where the sync says so.
 """
@@ -19,12 +19,13 @@ from typing import Any
 from backhaul.delivery.batches import Chunk, PlanBatch, at_most
 from backhaul.delivery.budget import WAITED, Budget
 from backhaul.delivery.concurrency import Concurrency, Room, room_for
+from backhaul.delivery.departure import BEFORE_LEAVING, Ahead, before_leaving
 from backhaul.delivery.failures import Systemic, Underway, silent
 from backhaul.delivery.tally import Tally, Totals
+from backhaul.delivery.waiting import LONGEST_WAIT, Backoff, JobPoller
 from backhaul.destinations.kit import Destination, Job
 from backhaul.errors import (
     Exhausted,
-    NotApplied,
     Refused,
     RunError,
     SendError,
@@ -40,7 +41,6 @@ from backhaul.types import BatchLimits, Op, Outcomes, Rejected
 ATTEMPTS = 5
 GRACE = 15.0
 """Seconds that a stop leaves to what is in flight."""
-_BASE_WAIT, _LONGEST_WAIT = 0.25, 60.0
 _SINGLES = 5
 """So many single records refused with one code, and none delivered: that is configuration, not data."""
 _BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
@@ -74,12 +74,15 @@ class Delivery:
         self._dead_keys = dead_keys
         self._progress = progress
         budget.told = self._waits
-        self._clock, self._rng = surroundings.clock, surroundings.rng
+        self._clock = surroundings.clock
         self._taken = False  # whether the destination took any record at all
         self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)
+        self._ahead = Ahead()
+        self._backoff = Backoff(destination, budget, surroundings.rng)
+        self._jobs = JobPoller(destination, budget, self._backoff, surroundings.clock)
 
     def _waits(self, why: str) -> None:
         self.totals.waits = why
@@ -113,15 +116,19 @@ class Delivery:
                 self._broken = error
                 self.stop()
 
-        def leave(batches: Sequence[PlanBatch], failure: StateError | None) -> None:
+        def start(batches: Sequence[PlanBatch], *, stored: bool = False) -> None:
+            for batch in batches:
+                task = asyncio.create_task(self._one(batch, stored=stored))
+                tasks.add(task)
+                task.add_done_callback(ended)
+
+        def start_stored(batches: Sequence[PlanBatch], began: float, failure: StateError | None) -> None:
             if failure is not None:
                 self._fail(failure)
                 self._room.give(len(batches))
                 return
-            for batch in batches:
-                task = asyncio.create_task(self._one(batch))
-                tasks.add(task)
-                task.add_done_callback(ended)
+            self._ahead.stored(self._clock() - began)
+            start(batches, stored=True)
 
         try:
             async with aclosing(self._batches(chunks, limits, most)) as groups:
@@ -130,7 +137,11 @@ class Delivery:
                     await self._room.take(len(group))
                     if self.stopping:
                         break
-                    self.journal.store([self._intention(batch) for batch in group], partial(leave, group))
+                    ahead = self._take_ahead(group)
+                    if ahead:
+                        told = partial(start_stored, ahead, self._clock())
+                        self.journal.store([self._intention(batch) for batch in ahead], told)
+                    start(group[len(ahead) :])
         finally:
             await self.journal.written()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -183,7 +194,7 @@ class Delivery:
         for part, job in jobs:
             mine = sorted(open_rows.intersection(part.rows))
             try:
-                outcomes = await self._collect(part, Job(job, 0.0))
+                outcomes = await self._jobs.outcomes(part, Job(job, 0.0))
             except Refused as error:
                 tally.release(mine)
                 self.totals.words.setdefault(error.code, str(error))
@@ -211,13 +222,21 @@ class Delivery:
             await asyncio.gather(upcoming, return_exceptions=True)
             chunks.close()
 
-    async def _one(self, batch: PlanBatch, doubted: Sequence[int] = ()) -> None:
-        """The whole life of one batch. `doubted` rows have left with an earlier run, whose intent is still there."""
+    def _take_ahead(self, group: Sequence[PlanBatch]) -> Sequence[PlanBatch]:
+        """Those batches whose intents are stored before they have their permits."""
+        ahead = group[: self._ahead.free(self.concurrency.limit)]
+        self._ahead.waiting.update(batch.low for batch in ahead)
+        return ahead
+
+    async def _one(self, batch: PlanBatch, doubted: Sequence[int] = (), *, stored: bool = False) -> None:
+        """The whole life of one batch. `stored`: its intent is. `doubted` rows have left with an earlier run, whose intent is
+        still there."""
         tally = Tally(batch, doubted, recreates=self._recreates)
+        if stored or doubted:
+            tally.intents[batch.low] = batch.high
         try:
             if self.totals.settled:
                 failpoint("between_batches")
-            failpoint("intended")
             try:
                 await self._send(batch, tally, doubted or self._sendable(batch, tally))
                 await self._make_anew(batch, tally)
@@ -234,6 +253,7 @@ class Delivery:
             self.journal.store(statements, partial(self._settled, tally))
             self._progress(self.totals)
         finally:
+            self._ahead.waiting.discard(batch.low)
             self._room.give(1)
 
     def _sendable(self, batch: PlanBatch, tally: Tally) -> Sequence[int]:
@@ -308,17 +328,17 @@ class Delivery:
                 return
             if not open_rows or isinstance(error, Exhausted) or self._is_other(batch, tally, open_rows):
                 break
-            if error is None and tally.pause > _LONGEST_WAIT:  # some record is for a later run
+            if error is None and tally.pause > LONGEST_WAIT:  # some record is for a later run
                 break
             # the last attempt's answer holds the others too
             if attempt < ATTEMPTS or isinstance(error, Throttled):
-                await self._pause(error, attempt, tally.pause if error is None else 0.0)
+                await self._backoff.pause(error, attempt, tally.pause if error is None else 0.0)
         tally.give_up(open_rows)
         self._end_of_attempts(error)
 
     def _may_repeat(self, error: SendError | None) -> bool:
-        """Whether one more retry leaves with the storm budget; if not, the run ends and the next one goes on. What an answer
-        left open is no storm, and a throttled bucket waits as a whole."""
+        """Whether one more retry leaves with the storm budget; if not, the run ends. What an answer left open is no storm, and a
+        throttled bucket waits as a whole."""
         if error is not None and not isinstance(error, Throttled) and not self.budget.retry():
             if not self.totals.settled:
                 self._fail(silent(error))
@@ -335,9 +355,6 @@ class Delivery:
         self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], *, again: bool
     ) -> tuple[SendError | None, Sequence[int]]:
         """One request. Returns what went wrong with it as a whole, and the rows still open."""
-        if self._keyed(batch) and tally.intents.get(batch.low) != batch.high:
-            await self.journal.write([self._intention(batch)])
-            tally.intents[batch.low] = batch.high
         error: SendError | None = None
         await self.concurrency.acquire()
         if self.stopping:
@@ -348,9 +365,12 @@ class Delivery:
         self.totals.retries += again
         began, waited = self._clock(), list[float]()
         WAITED.set(waited)
+        BEFORE_LEAVING.set(partial(self._depart, batch, tally, waited))
         try:
             if self.budget.counts_writes:
                 await self.budget.acquire()
+            if not self.destination.base_url:
+                await before_leaving()
             answer = await self._write(batch)
             took = self._clock() - began - sum(waited)
             outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer
@@ -358,6 +378,7 @@ class Delivery:
         except SendError as raised:
             error, took = raised, self._clock() - began - sum(waited)
         finally:
+            self._ahead.answered(self._clock() - began)
             self.concurrency.release()
         self.concurrency.seen(max(took, 0.0), throttled=isinstance(error, Throttled))
         if error is None:
@@ -371,6 +392,20 @@ class Delivery:
             self._unanswered = 0
         return error, open_rows
 
+    async def _depart(self, batch: PlanBatch, tally: Tally, waited: list[float]) -> None:
+        """Makes sure that a request's intent is durable. One without an idempotency key shares that of its whole batch."""
+        whole = batch if self._keyed(batch) else tally.batch
+        self._ahead.waiting.discard(tally.batch.low)
+        if not tally.is_intended(whole):
+            began = self._clock()
+            async with tally.storing:  # a connector's other requests for the same batch wait here
+                if not tally.is_intended(whole):
+                    await self.journal.write([self._intention(whole)])
+                    tally.intents[whole.low] = whole.high
+            waited.append(self._clock() - began)
+            self._ahead.stored(waited[-1])
+        failpoint("intended")
+
     async def _await(self, batch: PlanBatch, tally: Tally, job: Job) -> Outcomes:
         """Waits for a job, whose id is durable before anyone asks about it."""
         high = tally.intents[batch.low] = max(tally.intents.get(batch.low, 0), batch.high)
@@ -378,36 +413,7 @@ class Delivery:
             batch.low, high, str(batch.op), batch.idempotency_key, batch.encoding, job.id
         )
         failpoint("handed_over")
-        return await self._collect(batch, job)
-
-    async def _collect(self, batch: PlanBatch, job: Job) -> Outcomes:
-        """Raises: Underway where the run ends or gives up first; what the job as a whole ended with."""
-        until = self._clock() + self.destination.job_timeout
-        asked: Outcomes | Job = job
-        failures = 0
-        while isinstance(asked, Job):
-            if await self._slept(asked.wait) or self._clock() > until or failures >= ATTEMPTS:
-                raise Underway
-            try:
-                asked = await self.destination.collect(batch, job.id)
-                failures = 0
-            except Exhausted:
-                raise Underway from None
-            except NotApplied as error:
-                failures += not isinstance(error, Throttled)
-                await self._pause(error, failures)
-            except Unsettled as error:
-                failures += 1
-                await self._pause(error, failures)
-        return asked
-
-    async def _slept(self, seconds: float) -> bool:
-        """Whether the run was stopped meanwhile."""
-        try:
-            await asyncio.wait_for(self.budget.stop.wait(), seconds)
-        except TimeoutError:
-            return self.stopping
-        return True
+        return await self._jobs.outcomes(batch, job)
 
     async def _write(self, batch: PlanBatch) -> Outcomes | Job:
         """Raises: Unsettled where a stop could not wait for the answer any longer."""
@@ -447,25 +453,6 @@ class Delivery:
             return left
         tally.lose(doubted)
         return [row for row in left if row not in doubted]
-
-    async def _pause(self, error: SendError | None, attempt: int, least: float = 0.0) -> None:
-        """Full jitter (AWS Architecture Blog, Exponential Backoff And Jitter), after what an answer asked for one of its
-        records; a throttled bucket waits as a whole. A request in doubt may still be applied for `late` seconds: what
-        repeats it comes after that."""
-        if isinstance(error, Exhausted):
-            return
-        longest = min(_LONGEST_WAIT, _BASE_WAIT * 2**attempt)
-        if isinstance(error, Throttled):
-            after = error.after
-            wait = longest / 2 + self._rng.uniform(0, longest / 2) if after is None else after
-            for part in self.budget.of(error.endpoints):
-                part.hold(wait, str(error))
-            return
-        late = self.destination.spec.late if isinstance(error, Unsettled) else 0.0
-        try:
-            await asyncio.wait_for(self.budget.stop.wait(), max(late, least) + self._rng.uniform(0, longest))
-        except TimeoutError:
-            return
 
     def _end_of_attempts(self, error: SendError | None) -> None:
         """A batch leaves with rows that wait for the next run, or in doubt."""

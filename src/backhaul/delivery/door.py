@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import orjson
 
 from backhaul.delivery.budget import Budget, Pass, Stale
+from backhaul.delivery.departure import Act, before_leaving
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Answer, Destination, classify_status
 from backhaul.errors import Expired, Halt, NotApplied, Refused, Throttled, Unsettled
@@ -69,7 +70,7 @@ class Door:
             sent.setdefault("Content-Type", "application/json")
         endpoints = self.owner.endpoints(method, path)
         parts = self.budget.of(endpoints)
-        answer = await self._counted(parts, method, self._url(path), data, params, sent)
+        answer = await self._counted(parts, before_leaving, method, self._url(path), data, params, sent)
         if any(part.rates for part in parts) and (left := self.owner.left(answer)):
             for part in parts:
                 part.report(left)
@@ -113,7 +114,7 @@ class Door:
         url = self._url(path)
         posted = method == "POST"
         answer = await self._counted(
-            self.budget.of(("",)), method, url, urlencode(form).encode() if posted else None, None if posted else form,
+            self.budget.of(("",)), _nothing, method, url, urlencode(form).encode() if posted else None, None if posted else form,
             {**_FORM, **(headers or {})},
         )  # fmt: skip
         error = classify_status(answer)
@@ -135,10 +136,10 @@ class Door:
                 return await self._once(parts, *request)
 
     async def _once(
-        self, parts: Sequence[Budget], method: str, url: str, data: bytes | None, params: Mapping[str, str] | None,
+        self, parts: Sequence[Budget], ready: Act, method: str, url: str, data: bytes | None, params: Mapping[str, str] | None,
         headers: Mapping[str, str],
     ) -> Answer:  # fmt: skip
-        """Raises: Stale: it did not leave."""
+        """`ready` has to be done when there is a permit, before the first byte. Raises: Stale: it did not leave."""
         stopped, left = self.budget.stop.is_set(), inf
         given: list[tuple[Budget, Pass | None]] = []
 
@@ -152,6 +153,7 @@ class Door:
             for part in parts:
                 place = await part.acquire()
                 given.append((part, place))
+            await ready()
             return await self._transport.exchange(method, url, data, params, headers, departed)
         finally:
             if left < inf:
@@ -165,3 +167,7 @@ class Door:
         """`path` may be a whole URL: some vendors read and write at different hosts."""
         whole = path.startswith(("https://", "http://"))
         return path if whole else self.owner.base_url.rstrip("/") + "/" + path.lstrip("/")
+
+
+async def _nothing() -> None:
+    """A login is no write: nothing has to be durable before it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -53,8 +54,10 @@ class Tally:
         """Rows that are gone at the destination and wait to be made again."""
         self.anew: list[int] = []
         """Rows that left to be made again."""
-        self.intents = {batch.low: batch.high}
+        self.intents: dict[int, int] = {}
         """What the journal holds of this batch: first row and end of each request with a key of its own."""
+        self.storing = asyncio.Lock()
+        """Held while an intent of this batch is stored."""
         self.refusals: dict[int, tuple[str, str]] = {}
         self.stages: dict[int, Stage] = {}
         self.resumed = bool(doubted)
@@ -69,6 +72,10 @@ class Tally:
         """The rows of each request."""
         self._bound: set[int] = set()
         """Refused rows of a request that will be sent again as it was: refused or not, they are in it."""
+
+    def is_intended(self, batch: PlanBatch) -> bool:
+        """Whether the journal holds this request."""
+        return self.intents.get(batch.low) == batch.high
 
     def take(
         self, batch: PlanBatch, open_rows: Sequence[int], outcomes: Outcomes
