@@ -13,7 +13,7 @@ _SHAPES = (
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|“[^”]*”"), "<value>"),
     (re.compile(r"\b(?=\w*\d)(?=\w*[a-z])\w{12,}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"[-+]?\d+([.,:]\d+)*"), "<n>"),
+    (re.compile(r"(?<!HTTP )(?<!\d)[-+]?\d+([.,:]\d+)*"), "<n>"),
 )
 """What differs between messages that say the same, in the order in which it is replaced."""
 
@@ -21,28 +21,28 @@ _WORD = re.compile(r"\W*\w*\W*")
 _CODE = re.compile(r"(?<![\w.])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w.])")
 """A code within a message, such as INVALID_EMAIL."""
 _FIXES = (
-    ("same record", r"^same record$",
+    (r"^same record$",
      "leave one of the two rows out of the model, or part the record in the destination; then replay"),
-    ("duplicate", r"duplicate|already (exist|in use)|\btaken\b|unique|conflict",
+    (r"duplicate|already (exist|in use)|\btaken\b|unique|conflict",
      "two records claim one value: make the model's rows unique by it, or merge the records in the destination"),
-    ("permission", r"permission|forbidden|not allowed|unauthori[sz]ed|scope|read.?only",
+    (r"permission|forbidden|not allowed|unauthori[sz]ed|scope|read.?only",
      "grant the credential what it lacks, or drop the field from the mapping; then replay"),
-    ("required", r"required|missing|must not be (null|empty|blank)|cannot be (null|empty|blank)|not.?null",
+    (r"required|missing|must not be (null|empty|blank)|cannot be (null|empty|blank)|not.?null",
      "give the field a value in the model (coalesce) or `default:` in the mapping, or leave such rows out"),
-    ("length", r"too long|length|longer than|maximum.*characters|exceeds",
+    (r"too long|length|longer than|maximum.*characters|exceeds",
      "shorten the value in the model (left(x, n)), or widen the field in the destination"),
-    ("choice", r"option|choice|enum|one of|allowed values",
+    (r"option|choice|enum|one of|allowed values",
      "translate the value in the model (case when …), or add the option in the destination"),
-    ("reference", r"not found|does not exist|foreign key|no such",
+    (r"not found|does not exist|foreign key|no such",
      "send what this record refers to first, or mend the identifier in the model"),
-    ("range", r"out of range|too (large|small|big)|overflow|minimum|maximum",
+    (r"out of range|too (large|small|big)|overflow|minimum|maximum",
      "bring the value into the field's range in the model, or widen the field in the destination"),
-    ("type", r"type|cast|convert|number|integer|boolean|not a ",
+    (r"type|cast|convert|number|integer|boolean|not a ",
      "cast the value in the model to the field's type, or map it to a field of its own type"),
-    ("format", r"format|invalid|malformed|pattern|parse|valid ",
+    (r"format|invalid|malformed|pattern|parse|valid ",
      "mend the value in the model, or leave rows out whose value has not this form"),
 )  # fmt: skip
-"""Class of an error, how its code or message sounds (any case), what to do. The first that fits is taken."""
+"""How a code or message sounds (any case), and what to do. The first that fits is taken."""
 _OTHER = "see one in full (`backhaul dead-letters show ID`); mend the model, the mapping or the destination"
 
 
@@ -61,19 +61,16 @@ def _without(name: str, found: re.Match[str]) -> str:
     return found[0] if _CODE.fullmatch(found[0].strip("\"'`")) else name
 
 
-def advice(code: str, message: str, declared: Mapping[str, str]) -> tuple[str, str]:
-    """(class of the error, what to do): what the connector declares for its code, or for one that its message names, else
-    what the words sound like."""
-    found = next(
-        (
-            (name, todo)
-            for said in (code.replace("_", " "), message)
-            for name, sounds, todo in _FIXES
-            if re.search(sounds, said, re.IGNORECASE)
-        ),
-        ("other", _OTHER),
+def advice(code: str, message: str, declared: Mapping[str, str]) -> str:
+    """What to do about a refusal: what the connector declares for its code, or for one that its message names, else what the
+    words sound like."""
+    sounding = (
+        todo
+        for said in (code.replace("_", " "), message)
+        for sounds, todo in _FIXES
+        if re.search(sounds, said, re.IGNORECASE)
     )
-    return found[0], _declared(code, message, declared) or found[1]
+    return _declared(code, message, declared) or next(sounding, _OTHER)
 
 
 def _declared(code: str, message: str, declared: Mapping[str, str]) -> str | None:

@@ -8,6 +8,7 @@ BackhaulError
 │   ├── Held              a guard or a missing approval: review the plan, then `run --plan ID`
 │   ├── PlanMoved         the world moved since the plan was reviewed: plan again
 │   └── Halt              the destination refuses us, not a record: credentials, permission, configuration
+│       └── Forbidden     permission is refused (HTTP 403): the credential's, or that of single records
 └── SendError             one request did not end well; the delivery engine acts on the type
     ├── NotApplied        certainly not applied: send again later
     │   ├── Throttled     the whole bucket waits
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from backhaul.types import RefusalClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,15 @@ class Halt(RunError):
     """The destination refuses the sync as a whole: credentials, permission or configuration."""
 
 
+class Forbidden(Halt):
+    """The destination forbids this request (HTTP 403). Where it takes other records of the same run, the refusal is a matter of
+    the record; otherwise of the credential, and the run stops."""
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, code: str = "403") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
 class SendError(BackhaulError):
     """One request did not end well. `code` is the destination's own code where it gave one."""
 
@@ -123,4 +135,11 @@ class Unsettled(SendError):
 
 
 class Refused(SendError):
-    """The destination refused the whole request because of what is in it."""
+    """The destination refused the whole request because of what is in it. `kind` is the class of the refusal where the
+    connector's table of codes does not say it."""
+
+    def __init__(
+        self, message: str | None = None, *, code: str = "", kind: RefusalClass | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.kind = kind

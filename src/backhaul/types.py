@@ -42,6 +42,27 @@ class Nulls(StrEnum):
     ERROR = "error"
 
 
+class RefusalClass(StrEnum):
+    """What a refusal is about. A connector says the class, the engine acts on it (docs/refusals.md)."""
+
+    RECORD = "record"
+    """This record's value: a dead letter."""
+    CONFIGURATION = "configuration"
+    """The mapping, the object or the account's settings: concluded only after other records were tried."""
+    CAPACITY = "capacity"
+    """A quota, the storage or a payment: deferred, and sent by a later run."""
+    REFERENCE = "reference_missing"
+    """The record refers to one that is not there (yet): tried again after the rest, and by later runs."""
+    CONFLICT = "conflict"
+    """Another record holds a value that must be unique: tried again after the rest, and by later runs."""
+    TRANSIENT = "transient"
+    """Not applied now; tried again."""
+    CREDENTIAL = "credential"
+    """The credential is refused: the run stops. A 403 for a single record is that record's."""
+    UNKNOWN = "unknown"
+    """A code that the connector does not list."""
+
+
 class FieldType(StrEnum):
     """The closed set of types a destination field can have; the mapping casts to one of them.
 
@@ -156,11 +177,13 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The destination refused this record for good, and said why."""
+    """The destination refused this record, and said why. `kind` is the class of the refusal where the connector's table of codes
+    (`Spec.refusals`) does not say it."""
 
     key: str
     code: str
     message: str
+    kind: RefusalClass | None = None
 
 
 @dataclass(frozen=True, slots=True)

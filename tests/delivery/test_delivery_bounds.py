@@ -22,9 +22,11 @@ from backhaul.delivery.delivery import Delivery
 from backhaul.delivery.tally import Tally
 from backhaul.destinations.kit import Batch, Spec
 from backhaul.errors import Refused, Unsettled
-from backhaul.state.journal import Journal
+from backhaul.state.journal import Journal, Reason
 from backhaul.state.sqlite import SqliteState
-from backhaul.types import BatchLimits, Op, Rejected
+from backhaul.types import BatchLimits, Delivered, Op, Outcomes, RefusalClass, Rejected
+
+BAD = Reason("bad", "no", RefusalClass.RECORD)
 
 
 async def delivered(destination: Written, rows: int, size: int) -> Delivery:
@@ -38,24 +40,62 @@ async def delivered(destination: Written, rows: int, size: int) -> Delivery:
     return delivery
 
 
-@settings(max_examples=40, deadline=None)
-@given(size=st.integers(1, 130), seed=st.integers(0, 1 << 30), share=st.floats(0.0, 0.3))
-def test_i19_k_bad_of_n_cost_at_most_two_logarithms_each(size: int, seed: int, share: float) -> None:
+class Answering(Written):
+    """Answers for each record: those that are bad are refused."""
+
+    def __init__(self, bad: set[str], code: str) -> None:
+        super().__init__(lambda batch: None)
+        self.bad, self.code, self.held = bad, code, set[str]()
+
+    async def write(self, batch: Batch) -> Outcomes:
+        self.calls += 1
+        self.held |= set(batch.keys) - self.bad
+        refused = [Rejected(key, self.code, "no") for key in batch.keys if key in self.bad]
+        return Outcomes((*refused, *(Delivered(key) for key in batch.keys if key not in self.bad)))
+
+
+class Wholesale(Answering):
+    """Refuses a request with a bad record as a whole, and names nobody."""
+
+    async def write(self, batch: Batch) -> Outcomes:
+        self.calls += 1
+        if self.bad & set(batch.keys):
+            raise Refused("one of them", code=self.code)
+        self.held |= set(batch.keys)
+        return Outcomes(everything=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(2, 130), seed=st.integers(0, 1 << 30), share=st.floats(0.0, 1.0),
+    code=st.sampled_from(["400", "422", "AP001", "XX000", "P0003", "INVALID_EMAIL", "", "403"]),
+    kind=st.sampled_from([Answering, Wholesale]),
+)  # fmt: skip
+def test_i19_k_bad_of_n_cost_at_most_two_logarithms_each(
+    size: int, seed: int, share: float, code: str, kind: type[Answering]
+) -> None:
+    """Whatever the code, and whether the answer is for each record or for all: exactly the bad ones are rejected, unless there are
+    as many as the breaker allows."""
     rng = random.Random(seed)
     bad = {str(number) for number in range(size) if rng.random() < share}
-
-    def act(batch: Batch) -> None:
-        found = bad & set(batch.keys)
-        if found:
-            raise Refused(
-                "one of them", code="-".join(sorted(found))
-            )  # no two refusals alike: data, not settings
-
-    destination = Written(act)
-    delivery = asyncio.run(delivered(destination, size, size))
-    assert (delivery.totals.rejected, delivery.totals.delivered) == (len(bad), size - len(bad))
     k, n = len(bad), size
-    assert destination.calls <= max(2 * k * math.ceil(math.log2(n)) + k, 1)
+    if k >= 50 or k == n:
+        return
+    destination = kind(bad, code)
+    delivery = asyncio.run(delivered(destination, size, size))
+    delivery.conclude()
+    assert delivery.failure is None
+    assert (delivery.totals.rejected, delivery.totals.delivered) == (k, n - k)
+    assert destination.held == {str(number) for number in range(size)} - bad
+    probes = 2 * k
+    assert destination.calls <= max(2 * k * math.ceil(math.log2(n)) + k, 1) + probes
+
+
+def test_i13_a_refusal_of_everything_ends_after_few_records() -> None:
+    destination = Wholesale(set(map(str, range(5000))), "422")
+    delivery = asyncio.run(delivered(destination, 5000, 1000))
+    assert "configuration" in str(delivery.failure)
+    assert destination.calls < 250
 
 
 def test_i22_what_repeats_a_request_in_doubt_comes_later_than_it_can_land() -> None:
@@ -93,11 +133,11 @@ def test_i31_a_storm_ends_deferred_and_is_not_multiplied() -> None:
     assert "repeated" in str(delivery.exhausted)
 
 
-@pytest.mark.parametrize("act", [Tally.lose, lambda tally, rows: tally.refuse(rows[0], "c", "m")])
+@pytest.mark.parametrize("act", [Tally.lose, lambda tally, rows: tally.refuse(rows[0], BAD)])
 def test_a_record_that_was_refused_cannot_go_anywhere_else(act: Callable[..., Any]) -> None:
     (chunk,) = chunks(3)
     tally = Tally(next(iter(chunk.batches(BatchLimits(3)))))
-    tally.refuse(1, "bad", "no")
+    tally.refuse(1, BAD)
     assert tally.at(Stage.REJECTED) == [1]
     with pytest.raises(IllegalTransition):
         act(tally, [1])

@@ -39,11 +39,29 @@ class Known:
             orjson.dumps(lists[name]).decode() if name in lists else None
             for name in ("rejected", "unknown", "pending")
         ]
-        self.state.do_all("settle", [(plan.id, low, high, None, *texts, None, None)])
+        self.state.do_all("settle", [(plan.id, low, high, None, *texts, None, None, None)])
 
     def bury(self, *keys: str) -> None:
         rows = [
-            ("s", key, "upsert", "bad", "no", 1, REAL.now(), REAL.now(), "", "1", 0, "p", None, "")
+            (
+                "s",
+                key,
+                "upsert",
+                "bad",
+                "no",
+                1,
+                REAL.now(),
+                REAL.now(),
+                "",
+                "1",
+                0,
+                "p",
+                None,
+                "",
+                "record",
+                0,
+                "dead",
+            )
             for key in keys
         ]
         self.state.do_all("bury", rows)

@@ -49,22 +49,20 @@ def test_a_message_that_repeats_a_value_has_the_shape_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("code", "message", "expected"),
     [
-        ("DUPLICATE_VALUE", "x", "duplicate"),
-        ("23505", "duplicate key value violates unique constraint", "duplicate"),
-        ("400", "email is required", "required"),
-        ("INVALID_EMAIL", "is invalid", "format"),
-        ("400", "value is too long", "length"),
-        ("INVALID_OPTION", "blue is not one of red, green", "choice"),
-        ("x", "insufficient permission to write this field", "permission"),
-        ("x", "cannot be cast to integer", "type"),
-        ("x", "hm", "other"),
+        ("DUPLICATE_VALUE", "x", "two records claim"),
+        ("23505", "duplicate key value violates unique constraint", "two records claim"),
+        ("400", "email is required", "give the field a value"),
+        ("INVALID_EMAIL", "is invalid", "mend the value"),
+        ("400", "value is too long", "shorten"),
+        ("INVALID_OPTION", "blue is not one of red, green", "translate"),
+        ("x", "insufficient permission to write this field", "grant"),
+        ("x", "cannot be cast to integer", "cast"),
+        ("x", "hm", "see one in full"),
     ],
 )
-def test_the_class_of_an_error(code: str, message: str, expected: str) -> None:
-    name, todo = advice(code, message, {})
-    assert name == expected
-    assert todo
-    assert advice(code, message, {code: "call them"}) == (expected, "call them")
+def test_what_to_do_by_the_words_of_an_error(code: str, message: str, expected: str) -> None:
+    assert advice(code, message, {}).startswith(expected)
+    assert advice(code, message, {code: "call them"}) == "call them"
 
 
 def test_the_field_is_the_longest_that_the_message_names() -> None:

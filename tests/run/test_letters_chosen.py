@@ -165,7 +165,7 @@ def test_the_fix_is_shown_wherever_the_refusal_is(refused: Site) -> None:
     with refused.project as project:
         found: list[dict[str, Any]] = project.runs("users", 1)[0]["refused"]
     assert [(one["code"], one["field"], one["count"], one["class"]) for one in found] == [
-        ("TAKEN", "name", 3, "duplicate")
+        ("TAKEN", "name", 3, "record")
     ]
 
 

@@ -52,7 +52,7 @@ def test_i20_they_are_set_aside_visibly_and_the_rest_is_sent(lenient: Site) -> N
     said = "id: 2 rows have NULL here, and a primary key is required, such as id caro…com, dave…com"
     assert letters(lenient) == {"None": ("null", said)}
     assert listed(lenient) == {1: "acknowledged", 2: "acknowledged", None: "rejected"}
-    assert [(one["code"], one["class"]) for one in report.refused] == [("null", "required")]
+    assert [(one["code"], one["class"]) for one in report.refused] == [("null", "record")]
 
 
 def test_i20_they_are_not_refused_anew_by_every_run_and_leave_when_they_are_mended(lenient: Site) -> None:

@@ -89,7 +89,25 @@ def test_answers_of_several_pages_are_read_whole(dynamo: DynamoState) -> None:
     at = "2026-01-01T00:00:00.000Z"
     for key in range(12):
         payload = noise.randbytes(100_000).hex()  # hex packs by half
-        row = ("s", f"{key:02d}", "upsert", "bad", "no", 1, at, at, payload, "h", 0, "p", None, "plain")
+        row = (
+            "s",
+            f"{key:02d}",
+            "upsert",
+            "bad",
+            "no",
+            1,
+            at,
+            at,
+            payload,
+            "h",
+            0,
+            "p",
+            None,
+            "plain",
+            "record",
+            0,
+            "dead",
+        )
         dynamo.do_all("bury", [row])
     pages = dynamo.table.client.query(
         TableName=dynamo.table.name,
@@ -107,7 +125,28 @@ def test_a_payload_too_large_for_an_item_is_kept_by_reference(dynamo: DynamoStat
     at = "2026-01-01T00:00:00.000Z"
     huge = random.Random(1).randbytes(400_000).hex()
     dynamo.do_all(
-        "bury", [("s", "k" * 3000, "upsert", "bad", "no", 1, at, at, huge, "h", 0, "p", None, "abc")]
+        "bury",
+        [
+            (
+                "s",
+                "k" * 3000,
+                "upsert",
+                "bad",
+                "no",
+                1,
+                at,
+                at,
+                huge,
+                "h",
+                0,
+                "p",
+                None,
+                "abc",
+                "record",
+                0,
+                "dead",
+            )
+        ],
     )
     (row,) = dynamo.do("dead_letters", {"sync": "s", "id": None})
     assert (row["payload"], row["seal"], row["key"]) == ("", "", "k" * 3000)

@@ -33,7 +33,7 @@ def planned(plan: str, sync: str, status: str, minute: int) -> tuple[str, Any]:
 
 def letter(sync: str, key: str, code: str, plan: str, minute: int, **more: Any) -> list[Any]:
     seal, field, by_mapping = more.get("seal", ""), more.get("field"), more.get("by_mapping", 0)
-    return [sync, key, "upsert", code, "nö", 2, at(minute), at(minute), "{}", f"h{key}", by_mapping, plan, field, seal]  # fmt: skip
+    return [sync, key, "upsert", code, "nö", 2, at(minute), at(minute), "{}", f"h{key}", by_mapping, plan, field, seal, "conflict", 0, more.get("status", "dead")]  # fmt: skip
 
 
 RUNS: Sequence[tuple[str, Any]] = [
@@ -56,7 +56,7 @@ PLANS: Sequence[tuple[str, Any]] = [
     ("intend", [["p1", 0, 10, "upsert", "k", at(5), None, "{}"], ["p1", 10, 20, "insert", "", at(5), "j1", "e"],
                 ["p0", 0, 5, "delete", "x", at(5), None, "{}"]]),
     ("doubtful", {"sync": "a"}), ("doubtful", {"sync": "b"}),
-    ("settle", [["p1", 0, 10, '["x"]', "[1]", None, None, at(5), at(6)], ["p1", 2, 4, None, None, "[2]", "[3]", None, at(7)]]),
+    ("settle", [["p1", 0, 10, '["x"]', "[1]", None, None, at(5), at(6), None], ["p1", 2, 4, None, None, "[2]", "[3]", None, at(7), "[]"]]),
     *(("answers", {"plan": "p1", "row": row}) for row in (0, 3, 9, 10)),
     *(("intent_of", {"plan": "p1", "row": row}) for row in (9, 19, 20)),
     ("end_intent", [["p1", 0], ["p1", 77]]), ("intents", {"plan": "p1"}), ("outcomes", {"plan": "p1"}),
@@ -66,7 +66,7 @@ PLANS: Sequence[tuple[str, Any]] = [
     ("drop_plan_outcomes", {"id": "p1"}), ("drop_history", {"id": "p1"}), ("history", ()), ("outcomes", {"plan": "p1"}),
 ]  # fmt: skip
 LETTERS: Sequence[tuple[str, Any]] = [
-    ("bury", [letter("a", "1", "bad", "p1", 1), letter("a", "2", "bad", "p1", 2, field="f"), letter("b", "1", "worse", "p3", 3)]),
+    ("bury", [letter("a", "1", "bad", "p1", 1), letter("a", "2", "bad", "p1", 2, field="f"), letter("b", "1", "worse", "p3", 3), letter("b", "2", "worse", "p3", 3, status="waiting")]),
     ("bury", [letter("a", "1", "bad", "p2", 4, field="f"), letter("a", "3", "null", "p2", 4, by_mapping=1),
               letter("a", "4", "bad", "p2", 5, seal="k1"), letter("a", "5", "bad", "p2", 5, seal="k2"), letter("a", '"ü"', "bad", "p2", 1)]),
     *((name, {"sync": sync}) for name in ("letters", "refused", "dead_keys", "seals") for sync in "abc"),

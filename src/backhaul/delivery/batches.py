@@ -192,6 +192,10 @@ class PlanBatch:
         offsets = self._texts.offsets
         return offsets[self.rows[-1] + 1] - offsets[self.rows[0]]
 
+    @property
+    def set_aside(self) -> bool:
+        return self.chunk.plan.follows is not None
+
     def text(self) -> bytes:
         return self._texts.joined(self.rows, less=self._ending)
 
@@ -242,9 +246,9 @@ class PlanBatch:
         if part:
             yield PlanBatch(self.chunk, part, anew=True)
 
-    def halves(self) -> tuple[PlanBatch, PlanBatch]:
-        middle = len(self.rows) // 2
-        return self.only(self.rows[:middle]), self.only(self.rows[middle:])
+    def split(self, at: int) -> tuple[PlanBatch, PlanBatch]:
+        """Its first `at` records, and the others."""
+        return self.only(self.rows[:at]), self.only(self.rows[at:])
 
     def primary_key(self, row: int) -> str:
         """The primary key of one row, as JSON."""

@@ -10,7 +10,7 @@ A record that the destination acknowledged and holds no more is made again withi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import islice
@@ -20,12 +20,15 @@ from backhaul.delivery.batches import Chunk, PlanBatch, at_most
 from backhaul.delivery.budget import WAITED, Budget
 from backhaul.delivery.concurrency import Concurrency, Room, room_for
 from backhaul.delivery.departure import BEFORE_LEAVING, Ahead, before_leaving
-from backhaul.delivery.failures import Systemic, Underway, silent
-from backhaul.delivery.tally import Tally, Totals
+from backhaul.delivery.failures import Underway, silent
+from backhaul.delivery.narrowing import Narrowing
+from backhaul.delivery.refusals import Refusals
+from backhaul.delivery.tally import UNNAMED, Tally, Totals
 from backhaul.delivery.waiting import LONGEST_WAIT, Backoff, JobPoller
 from backhaul.destinations.kit import Destination, Job
 from backhaul.errors import (
     Exhausted,
+    Forbidden,
     Refused,
     RunError,
     SendError,
@@ -34,16 +37,14 @@ from backhaul.errors import (
     Unsettled,
 )
 from backhaul.failpoints import failpoint
-from backhaul.state.journal import Journal, Statement
+from backhaul.state.journal import Journal, Reason, Statement
+from backhaul.state.letters import KnownLetter
 from backhaul.surroundings import REAL, Surroundings
-from backhaul.types import BatchLimits, Op, Outcomes, Rejected
+from backhaul.types import BatchLimits, Op, Outcomes, RefusalClass
 
 ATTEMPTS = 5
 GRACE = 15.0
 """Seconds that a stop leaves to what is in flight."""
-_SINGLES = 5
-"""So many single records refused with one code, and none delivered: that is configuration, not data."""
-_BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -52,8 +53,8 @@ class Delivery:
     """One plan on its way to one destination."""
 
     def __init__(
-        self, destination: Destination[Any], journal: Journal, budget: Budget, *, dead_keys: frozenset[str] = frozenset(),
-        at_least_once: bool = False, recreates: bool = False,
+        self, destination: Destination[Any], journal: Journal, budget: Budget, *,
+        letters: Mapping[str, KnownLetter] | None = None, at_least_once: bool = False, recreates: bool = False,
         progress: Callable[[Totals], None] = lambda totals: None, surroundings: Surroundings = REAL,
     ) -> None:  # fmt: skip
         self.destination = destination
@@ -71,12 +72,13 @@ class Delivery:
         self.stopping = False
         self._broken: BaseException | None = None
         self._writing: set[asyncio.Task[Any]] = set()
-        self._dead_keys = dead_keys
+        self._letters = letters or {}
+        self._refusals = Refusals(destination, frozenset(letter.code for letter in self._letters.values()))
+        self._narrowing = Narrowing(self._send, self._refusals, lambda: self.stopping)
+        self.waiting: list[int] = []  # rows of the plan that wait for another record
         self._progress = progress
         budget.told = self._waits
         self._clock = surroundings.clock
-        self._taken = False  # whether the destination took any record at all
-        self._alone: list[str] = []  # codes of single records refused before it did
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)
@@ -174,7 +176,7 @@ class Delivery:
         Raises:
             RunError: the destination refuses us.
         """
-        tally = Tally(batch, batch.rows, recreates=self._recreates)
+        tally = self._tally(batch, batch.rows, recreates=self._recreates)
         tally.intents = {part.low: part.high for part, _ in jobs}
         try:
             await self._collect_all(jobs, tally)
@@ -196,8 +198,7 @@ class Delivery:
             try:
                 outcomes = await self._jobs.outcomes(part, Job(job, 0.0))
             except Refused as error:
-                tally.release(mine)
-                self.totals.words.setdefault(error.code, str(error))
+                tally.release(mine, self._refusals.reason(error))
                 open_rows.difference_update(mine)
             else:
                 open_rows = open_rows.difference(mine).union(self._take(part, tally, mine, outcomes))
@@ -231,7 +232,7 @@ class Delivery:
     async def _one(self, batch: PlanBatch, doubted: Sequence[int] = (), *, stored: bool = False) -> None:
         """The whole life of one batch. `stored`: its intent is. `doubted` rows have left with an earlier run, whose intent is
         still there."""
-        tally = Tally(batch, doubted, recreates=self._recreates)
+        tally = self._tally(batch, doubted, recreates=self._recreates)
         if stored or doubted:
             tally.intents[batch.low] = batch.high
         try:
@@ -261,7 +262,7 @@ class Delivery:
         most = self._each
         for row, size in batch.larger(most) if most is not None and not self._keyed(batch) else ():
             said = f"the record has {size:,} bytes, and {self.destination.spec.name} takes {most:,}"
-            tally.refuse(row, "too_large", said)
+            tally.refuse(row, Reason("too_large", said, RefusalClass.RECORD))
         return [row for row in batch.rows if row not in tally.stages] if tally.stages else batch.rows
 
     def _settled(self, tally: Tally, failure: StateError | None) -> None:
@@ -270,7 +271,20 @@ class Delivery:
             return
         failpoint("rejected" if tally.refusals else "acknowledged")
         tally.add_to(self.totals)
-        self._check_breaker()
+        self.waiting += tally.waiting_rows()
+        if self.failure is None and (failed := self._refusals.too_many(self.totals)) is not None:
+            self._fail(failed)
+
+    def conclude(self) -> None:
+        """Says, when the whole plan was tried, whether its refusals are a matter of the settings."""
+        failed = None if self.failure or self.stopping else self._refusals.at_the_end(self.totals)
+        if failed is not None:
+            self._fail(failed)
+
+    def _tally(self, batch: PlanBatch, doubted: Sequence[int], *, recreates: bool = False) -> Tally:
+        return Tally(
+            batch, doubted, recreates=recreates, class_of=self._refusals.class_of, letters=self._letters
+        )
 
     def _intention(self, batch: PlanBatch) -> Statement:
         return self.journal.intention(
@@ -295,10 +309,10 @@ class Delivery:
 
     def _raised(self, tally: Tally) -> list[str]:
         """Keys of dead letters that the destination has accepted now."""
-        if not self._dead_keys:
+        if not self._letters:
             return []
         keys = (tally.batch.primary_key(row) for row in tally.delivered())
-        return [key for key in keys if key in self._dead_keys]
+        return [key for key in keys if key in self._letters]
 
     def _fail(self, error: RunError) -> None:
         if self.failure is None or isinstance(error, StateError):
@@ -320,11 +334,8 @@ class Delivery:
             except RunError:
                 tally.give_up(open_rows)
                 raise
-            if isinstance(error, Refused) and tally.resumed:
-                tally.release(open_rows)
-                return
             if isinstance(error, Refused):
-                await self._narrow(batch.only(open_rows), tally, error)
+                await self._take_refusal(batch.only(open_rows), tally, error)
                 return
             if not open_rows or isinstance(error, Exhausted) or self._is_other(batch, tally, open_rows):
                 break
@@ -333,7 +344,9 @@ class Delivery:
             # the last attempt's answer holds the others too
             if attempt < ATTEMPTS or isinstance(error, Throttled):
                 await self._backoff.pause(error, attempt, tally.pause if error is None else 0.0)
-        tally.give_up(open_rows)
+        tally.give_up(
+            open_rows, self._refusals.reason(error) if error and not isinstance(error, Exhausted) else None
+        )
         self._end_of_attempts(error)
 
     def _may_repeat(self, error: SendError | None) -> bool:
@@ -375,8 +388,9 @@ class Delivery:
             took = self._clock() - began - sum(waited)
             outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer
             failpoint("answered")
-        except SendError as raised:
-            error, took = raised, self._clock() - began - sum(waited)
+        except (SendError, Forbidden) as raised:
+            error = self._refusals.read(raised)
+            took = self._clock() - began - sum(waited)
         finally:
             self._ahead.answered(self._clock() - began)
             self.concurrency.release()
@@ -387,7 +401,9 @@ class Delivery:
         if self._is_busy(error, batch, tally):
             error = Unsettled(str(error), code=error.code)
         if isinstance(error, Unsettled):
-            return error, self._keep_doubt(batch, tally, open_rows, set(open_rows))
+            return error, self._keep_doubt(
+                batch, tally, open_rows, set(open_rows), self._refusals.reason(error)
+            )
         if isinstance(error, Refused | Throttled):
             self._unanswered = 0
         return error, open_rows
@@ -438,20 +454,26 @@ class Delivery:
         self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], outcomes: Outcomes
     ) -> Sequence[int]:
         """Takes an answer in; returns the rows still open."""
-        refused = len(tally.refusals) + len(tally.missing)
+        before = len(tally.stages)
         left, unnamed = tally.take(batch, open_rows, outcomes)
-        if len(left) + len(tally.refusals) + len(tally.missing) - refused < len(open_rows):
-            self._taken = True
-        return self._keep_doubt(batch, tally, left, unnamed)
+        taken = len(open_rows) - len(left) - (len(tally.stages) - before)
+        self._note_room(taken, tally.no_room)
+        return self._keep_doubt(batch, tally, left, unnamed, UNNAMED)
+
+    def _note_room(self, taken: int, reason: Reason | None) -> None:
+        """Ends the run where the destination has no room for one record after the other."""
+        if self._refusals.answered(taken, reason is not None) and reason is not None:
+            self.exhausted = self.exhausted or Exhausted(reason.message, code=reason.code)
+            self.stop()
 
     def _keep_doubt(
-        self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int]
+        self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int], reason: Reason
     ) -> Sequence[int]:
         """Marks rows in doubt; of an operation that must not be repeated they are unknown at once."""
         if not doubted or batch.op in self._repeatable or self._keyed(batch):
-            tally.doubted |= doubted
+            tally.doubt(doubted, reason)
             return left
-        tally.lose(doubted)
+        tally.lose(doubted, reason)
         return [row for row in left if row not in doubted]
 
     def _end_of_attempts(self, error: SendError | None) -> None:
@@ -466,36 +488,13 @@ class Delivery:
         if self._unanswered >= _DEAF or (error.code == "connect" and not self.totals.settled):
             raise silent(error)
 
-    async def _narrow(self, batch: PlanBatch, tally: Tally, error: Refused) -> None:
-        """Halves a refused batch. When the left half was clean the fault is in the right one: it is halved unsent."""
-        if len(batch) == 1:
-            if tally.reject(batch, batch.rows[0], Rejected(batch.keys[0], error.code, str(error))):
-                self._count_single(error)
-            return
-        left, right = batch.halves()
-        try:
-            await self._send(left, tally, left.rows)
-        except RunError:
-            tally.give_up(right.rows)
-            raise
-        if self.stopping:
-            tally.give_up(right.rows)
-        elif len(right) > 1 and not any(row in tally.refusals for row in left.rows):
-            await self._narrow(right, tally, error)
+    async def _take_refusal(self, batch: PlanBatch, tally: Tally, error: Refused) -> None:
+        """A request was refused: what that means for its records, by its class."""
+        reason = self._refusals.reason(error)
+        if tally.resumed:
+            tally.release(batch.rows, reason)
+        elif reason.kind is RefusalClass.CAPACITY:
+            tally.give_up(batch.rows, reason)
+            self._note_room(0, reason)
         else:
-            await self._send(right, tally, right.rows)
-
-    def _count_single(self, error: Refused) -> None:
-        if self._taken:
-            return
-        self._alone.append(error.code)
-        if len(self._alone) >= _SINGLES and len(set(self._alone[-_SINGLES:])) == 1:
-            raise Systemic(
-                error.code, f"the first {_SINGLES} records tried one by one were all refused: {error}"
-            )
-
-    def _check_breaker(self) -> None:
-        for code, count in self.totals.codes.items():
-            if count >= _BREAKER_COUNT and count > _BREAKER_SHARE * self.totals.settled and not self.failure:
-                said = f"{count:,} of {self.totals.settled:,} records were refused with {code}: {self.totals.words[code]}"
-                self._fail(Systemic(code, said))
+            await self._narrowing.narrow(batch, tally, error)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backhaul.advice import field_of
 from backhaul.changes import Event, Stage, after
 from backhaul.delivery.batches import PlanBatch
-from backhaul.state.journal import BatchOutcome
-from backhaul.state.letters import DeadLetter
-from backhaul.types import Delivered, Gone, Op, Outcomes, Rejected
+from backhaul.state.journal import BatchOutcome, Reason
+from backhaul.state.letters import DeadLetter, KnownLetter
+from backhaul.types import Delivered, Gone, Op, Outcomes, RefusalClass, Rejected
 
 _GONE = ("404", "410")
+WAITING_RUNS = 10
+"""Runs that try a record again that waits for another one; then it is a dead letter."""
+WAITING = frozenset({RefusalClass.REFERENCE, RefusalClass.CONFLICT})
+UNNAMED = Reason("", "the answer does not name the record", RefusalClass.UNKNOWN)
+
+
+@dataclass(slots=True)
+class Unsettled:
+    """Records that are deferred or unknown for one reason."""
+
+    reason: Reason
+    count: int = 0
 
 
 @dataclass(slots=True)
@@ -32,9 +44,13 @@ class Totals:
     waits: str = ""
     """What the delivery waits for just now."""
     codes: Counter[str] = field(default_factory=Counter)
-    """Records the destination refused, by code."""
+    """Records the destination refused that were no dead letters before, by code."""
     words: dict[str, str] = field(default_factory=dict)
     """One message of each code."""
+    classes: dict[str, RefusalClass] = field(default_factory=dict)
+    """The class of each code."""
+    unsettled: dict[tuple[Stage, str], Unsettled] = field(default_factory=dict)
+    """Why records are deferred or unknown, by stage and code."""
     stray: str = ""
     """A key that an answer named and its request did not hold."""
 
@@ -42,13 +58,34 @@ class Totals:
     def settled(self) -> int:
         return self.delivered + self.rejected
 
+    @property
+    def has_conflicts(self) -> bool:
+        """Whether records wait for a value that another record holds."""
+        return any(why.reason.kind is RefusalClass.CONFLICT for why in self.unsettled.values())
+
+    def take_over(self, earlier: Totals) -> None:
+        """Takes over why earlier deliveries of the run left records, but for those that this one has sent again."""
+        for (stage, code), why in earlier.unsettled.items():
+            if why.reason.kind not in WAITING:
+                self.unsettled.setdefault((stage, code), why)
+
 
 class Tally:
     """Where the rows of one batch are. All of them are in flight; `stages` has those that left it for another stage than
     acknowledged, which is what is left when a batch ends. `recreates`: what is gone at the destination is made again."""
 
-    def __init__(self, batch: PlanBatch, doubted: Sequence[int] = (), *, recreates: bool = False) -> None:
+    def __init__(
+        self, batch: PlanBatch, doubted: Sequence[int] = (), *, recreates: bool = False,
+        class_of: Callable[[str], RefusalClass] = lambda code: RefusalClass.RECORD,
+        letters: Mapping[str, KnownLetter] | None = None,
+    ) -> None:  # fmt: skip
         self.batch = batch
+        self._class_of = class_of
+        self._letters = letters or {}
+        self.reasons: dict[int, Reason] = {}
+        """Why rows were not taken, of those that are not refused for good."""
+        self.waiting: dict[int, int] = {}
+        """Rows that wait for another record, and how many runs have tried them."""
         self._recreates = recreates
         self.missing: list[int] = []
         """Rows that are gone at the destination and wait to be made again."""
@@ -58,7 +95,7 @@ class Tally:
         """What the journal holds of this batch: first row and end of each request with a key of its own."""
         self.storing = asyncio.Lock()
         """Held while an intent of this batch is stored."""
-        self.refusals: dict[int, tuple[str, str]] = {}
+        self.refusals: dict[int, Reason] = {}
         self.stages: dict[int, Stage] = {}
         self.resumed = bool(doubted)
         self._asked = frozenset(doubted)
@@ -68,6 +105,8 @@ class Tally:
         self.stray = ""
         self.pause = 0.0
         """Seconds that the last answer asked to wait with one of its records."""
+        self.no_room: Reason | None = None
+        """Why the last answer had no room for one of its records."""
         self.sent: list[Sequence[int]] = []
         """The rows of each request."""
         self._bound: set[int] = set()
@@ -81,7 +120,7 @@ class Tally:
         self, batch: PlanBatch, open_rows: Sequence[int], outcomes: Outcomes
     ) -> tuple[list[int], set[int]]:
         """Takes an answer in. Returns which of the open rows are still open, and those among them that it did not name."""
-        self.pause = 0.0
+        self.pause, self.no_room = 0.0, None
         if outcomes.everything:
             return [], set()
         by_key = dict(zip(batch.keys, batch.rows, strict=True))
@@ -99,9 +138,14 @@ class Tally:
                 if outcome.created and batch.is_part(row):
                     self._complete(row)
             elif isinstance(outcome, Rejected):
-                self.reject(batch, row, outcome)
+                if self._class(outcome) is RefusalClass.TRANSIENT:
+                    retry.append(row)
+                    self.reasons[row] = Reason(outcome.code, outcome.message, RefusalClass.TRANSIENT)
+                else:
+                    self.reject(batch, row, outcome)
             else:
                 retry.append(row)
+                self.reasons[row] = Reason("", outcome.reason, RefusalClass.TRANSIENT)
                 self.pause = max(self.pause, outcome.after or 0.0)
         return sorted([*retry, *waiting]), waiting
 
@@ -121,8 +165,29 @@ class Tally:
             self.give_up([row])
             self.missing.append(row)
             return False
-        self.refuse(row, refusal.code, refusal.message)
+        reason = Reason(refusal.code, refusal.message, self._class(refusal))
+        if reason.kind is RefusalClass.CAPACITY:
+            self.give_up([row], reason)
+            self.no_room = reason
+            return False
+        if reason.kind in WAITING and (tries := self._tries(row) + 1) < WAITING_RUNS:
+            self.give_up([row], reason)
+            self.waiting[row] = tries
+            return False
+        self.refuse(row, reason)
         return True
+
+    def _class(self, refusal: Rejected) -> RefusalClass:
+        return refusal.kind or self._class_of(refusal.code)
+
+    def _tries(self, row: int) -> int:
+        """How many runs have tried this record with this value, and found it waiting."""
+        letter = self._letters.get(self.batch.primary_key(row)) if self._letters else None
+        return letter.tries if letter is not None and letter.hash == self.batch.hash(row) else 0
+
+    def is_clean(self, rows: Iterable[int]) -> bool:
+        """Whether none of these rows was refused, for good or for now."""
+        return not any(row in self.stages for row in rows)
 
     def _is_repeat(self, row: int) -> bool:
         """Whether an earlier request, which was in doubt, may have deleted the record."""
@@ -134,28 +199,40 @@ class Tally:
             after(self.stages.pop(row), Event.LEAVE)
             self.anew.append(row)
 
-    def refuse(self, row: int, code: str, message: str) -> None:
+    def refuse(self, row: int, reason: Reason) -> None:
         self._move(row, Event.REFUSE)
-        self.refusals[row] = (code, message)
+        self.refusals[row] = reason
+        self.reasons.pop(row, None)
 
-    def lose(self, rows: Iterable[int]) -> None:
-        """Nobody knows what became of these rows, and nobody may ask by sending them again."""
+    def doubt(self, rows: Iterable[int], reason: Reason) -> None:
+        """These rows may have been applied; they are sent again."""
+        self.doubted.update(rows)
+        self.reasons.update(dict.fromkeys(rows, reason))
+
+    def lose(self, rows: Iterable[int], reason: Reason | None = None) -> None:
+        """The outcome of these rows is not known, and sending them again is no way to find out."""
         for row in rows:
             self._move(row, Event.SILENCE)
+            self._note(row, reason)
+
+    def _note(self, row: int, reason: Reason | None) -> None:
+        if reason is not None:
+            self.reasons[row] = reason
 
     def _move(self, row: int, event: Event) -> None:
         self.stages[row] = after(self.stages.get(row, Stage.IN_FLIGHT), event)
 
-    def release(self, rows: Sequence[int]) -> None:
+    def release(self, rows: Sequence[int], reason: Reason | None = None) -> None:
         """An earlier run's request was refused as it was: it has done nothing, and its values may be old by now. The next
         plan has these rows anew."""
         self.doubted.difference_update(rows)
-        self.give_up(rows)
+        self.give_up(rows, reason)
 
-    def give_up(self, rows: Sequence[int]) -> None:
+    def give_up(self, rows: Sequence[int], reason: Reason | None = None) -> None:
         """Ends the run's attempts at these rows: unknown where any request was in doubt, to be tried later where none was."""
         for row in rows:
             self._move(row, Event.SILENCE if row in self.doubted else Event.NOT_APPLIED)
+            self._note(row, reason)
 
     def at(self, stage: Stage) -> list[int]:
         """The rows at one stage that is not acknowledged, in order."""
@@ -201,8 +278,16 @@ class Tally:
         }
         return BatchOutcome(
             self.batch.low, self.batch.high, ids,
-            **{name: [first + row for row in found] for name, found in rows.items()},
+            **{name: [first + row for row in found] for name, found in rows.items()}, reasons=self._grouped(first),
         )  # fmt: skip
+
+    def _grouped(self, first: int) -> list[tuple[Reason, list[int]]]:
+        """Why rows are deferred or unknown, each reason with the numbers of its rows in the plan."""
+        found: dict[Reason, list[int]] = {}
+        for row, reason in self.reasons.items():
+            if row in self.stages:
+                found.setdefault(reason, []).append(first + row)
+        return list(found.items())
 
     def _perhaps_there(self) -> list[int]:
         """Refused rows that an earlier request of this batch may have changed all the same: what was acknowledged before
@@ -212,25 +297,36 @@ class Tally:
         return [row for row in self.refusals if row in self.doubted]
 
     def dead_letters(self) -> list[DeadLetter]:
-        if not self.refusals:
+        """Of records that are refused for good, and of those that wait for another record."""
+        refused = self.refusals | {row: self.reasons[row] for row in self.waiting if self._is_waiting(row)}
+        if not refused:
             return []
-        batch, attempts = self.batch, self._attempts()
+        batch, attempts = self.batch, self._attempts(refused)
         names = [field.name for field in batch.fields]
         return [
             DeadLetter(
                 batch.primary_key(row),
                 str(batch.op),
-                code,
-                message,
+                reason.code,
+                reason.message,
                 attempts[row],
                 batch.payload(row),
                 batch.hash(row),
-                field=field_of(message, names),
+                field=field_of(reason.message, names),
+                kind=reason.kind,
+                tries=self.waiting.get(row, 0),
             )
-            for row, (code, message) in self.refusals.items()
+            for row, reason in refused.items()
         ]
 
-    def _attempts(self) -> dict[int, int]:
+    def _is_waiting(self, row: int) -> bool:
+        return self.stages.get(row) is Stage.RETRY
+
+    def waiting_rows(self) -> list[int]:
+        """The plan's numbers of the rows that wait for another record."""
+        return [self.batch.chunk.first + row for row in self.waiting if self._is_waiting(row)]
+
+    def _attempts(self, refused: Mapping[int, Reason]) -> dict[int, int]:
         """How many requests each refused row was in."""
         steps: Counter[int] = Counter()
         for rows in self.sent:
@@ -239,9 +335,9 @@ class Tally:
                 steps[first] += 1
                 steps[last + 1] -= 1
         found, running = {}, 0
-        for row in range(min(steps, default=0), max(self.refusals) + 1):
+        for row in range(min(steps, default=0), max(refused) + 1):
             running += steps[row]
-            if row in self.refusals:
+            if row in refused:
                 found[row] = running
         return found
 
@@ -253,6 +349,11 @@ class Tally:
         totals.delivered += len(self.batch) - len(self.stages)
         totals.stray = totals.stray or self.stray
         totals.recreated += sum(row not in self.stages for row in self.anew)
-        for code, message in self.refusals.values():
-            totals.codes[code] += 1
-            totals.words.setdefault(code, message)
+        for row, reason in self.refusals.items():
+            totals.words.setdefault(reason.code, reason.message)
+            totals.classes.setdefault(reason.code, reason.kind)
+            if not self._letters or self.batch.primary_key(row) not in self._letters:
+                totals.codes[reason.code] += 1
+        for row, stage in self.stages.items():
+            if stage in (Stage.RETRY, Stage.UNKNOWN) and (why := self.reasons.get(row)) is not None:
+                totals.unsettled.setdefault((stage, why.code), Unsettled(why)).count += 1

@@ -30,7 +30,7 @@ from backhaul.destinations.kit import (
     classify_status,
 )
 from backhaul.errors import BackhaulError, Halt
-from backhaul.types import BatchLimits, ObjectSchema, Op, Outcomes
+from backhaul.types import BatchLimits, ObjectSchema, Op, Outcomes, RefusalClass
 from backhaul.values import Duration
 
 _PREFIX = "whsec_"
@@ -86,6 +86,7 @@ class Webhook(Destination[WebhookConfig]):
         concurrency=4,
         describes_offline=True,
         nulls="null is sent as JSON null.",
+        unlisted=RefusalClass.RECORD,
         fixes={
             "413": "this record alone is larger than the receiver takes: shorten its longest field in the model"
         },

@@ -73,13 +73,13 @@ def chosen(workspace: Workspace, choice: Choice) -> list[Row]:
 def _told(workspace: Workspace, row: Row) -> Letter:
     message, payload = workspace.state.keeping.open(row)
     destination, declared = _destination(workspace, row["sync"])
-    kind, todo = advice(row["code"], message, declared)
+    todo = advice(row["code"], message, declared)
     return {
         "id": row["id"], "sync": row["sync"], "key": orjson.loads(row["key"]), "op": row["op"],
         "error": {"code": row["code"], "message": message}, "field": row["field"], "attempts": row["attempts"],
         "first_failed_at": row["first_failed_at"], "last_failed_at": row["last_failed_at"],
         "payload": parsed(payload) if payload else None, "replay": row["status"] == "replay", "status": row["status"],
-        "destination": destination, "class": kind, "fix": todo,
+        "destination": destination, "class": row["class"], "fix": todo, "runs": row["tries"],
     }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def _fill(workspace: Workspace, wanted: list[tuple[Letter, Row]]) -> None:
     """Payloads that are kept by reference, from the plans that the letters were refused in."""
     plans: dict[tuple[str, str], list[tuple[Letter, Row]]] = {}
     for letter, row in wanted:
-        if row["status"] in ("dead", "replay"):
+        if row["status"] in ("dead", "replay", "waiting"):
             plans.setdefault((row["sync"], row["plan"]), []).append((letter, row))
     if not plans:
         return

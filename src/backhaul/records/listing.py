@@ -170,7 +170,8 @@ def _left_over(state: State, sync: str, plans: Plans, view: LedgerView) -> Plan 
         for row in map(kept.get, view.folded(_LOOKED_BACK))
         if row
     )
-    row, plan = next(((row, plan) for row, plan in of_model if plan.mapping), (None, None))
+    whole = ((row, plan) for row, plan in of_model if plan.mapping and plan.follows is None)
+    row, plan = next(whole, (None, None))
     if row is None or plan is None or not plan.total:
         return None
     for run in state.do("runs", {"sync": sync, "limit": _LOOKED_BACK}):

@@ -9,6 +9,7 @@ import duckdb
 import orjson
 
 from backhaul.changes import Stage, named
+from backhaul.delivery.tally import WAITING_RUNS
 from backhaul.destinations.kit import Unsupported
 from backhaul.errors import BackhaulError, UsageError
 from backhaul.ledger.diff import REFUSE, SEND
@@ -218,6 +219,7 @@ class Why:
         for status in ("pending", "unknown", "rejected"):
             if answer[status] and row in orjson.loads(answer[status]):
                 found["status"] = status
+        found |= _reason(answer["reasons"], row)
         letters = state.do("letter_of", {"sync": self.sync.name, "key": self.keys[0]})
         if found["status"] == "rejected" and letters and letters[0]["plan"] == plan:
             found |= {
@@ -236,7 +238,8 @@ class Why:
                 return {
                     "id": row["id"], "op": row["op"], "code": row["code"], "message": self._message(row),
                     "attempts": row["attempts"], "first_failed_at": row["first_failed_at"],
-                    "last_failed_at": row["last_failed_at"], "status": row["status"],
+                    "last_failed_at": row["last_failed_at"], "status": row["status"], "class": row["class"],
+                    "runs": row["tries"],
                 }  # fmt: skip
         return None
 
@@ -267,6 +270,14 @@ class Why:
         return {"status": "absent"} if record is None else {"status": "present", "fields": record}
 
 
+def _reason(stored: str | None, row: int) -> Found:
+    """Why a row was left pending or unknown, where its answer said so."""
+    for code, kind, words, rows in orjson.loads(stored) if stored else ():
+        if row in rows:
+            return {"code": code, "class": kind, "message": words}
+    return {}
+
+
 def _object(mapping: Mapping) -> str:
     return object_of({field.name: json_of(field, "f.") for field in mapping.fields})
 
@@ -277,6 +288,9 @@ def summary(found: Found, sync: Any) -> str:
     steps = {step["status"]: step for step in found["history"]}
     if "in_flight" in steps:
         return f"On its way since {steps['in_flight']['left_at']}: no answer is stored yet."
+    if letter and letter["status"] == "waiting":
+        return (f"Waiting for another record: the destination refused it ({letter['code']}: {letter['message']}). The next run "
+                f"sends it again. Runs that tried it: {letter['runs']} of {WAITING_RUNS}.")  # fmt: skip
     if letter and letter["status"] != "replay":
         return (f"Not sent again: it was refused ({letter['code']}: {letter['message']}); the next run sends it only if its "
                 f"value changes, or after `backhaul dead-letters replay {letter['id']}`.")  # fmt: skip
@@ -289,7 +303,16 @@ def summary(found: Found, sync: Any) -> str:
         return f"Not sent: plan {plan} is held; deliver it with `backhaul run {sync.name} --plan {plan}`."
     if letter:
         return "Refused before; the next run sends its newest value, as was asked for."
-    return _ahead(model, ledger, sync)
+    return _ahead(model, ledger, sync) + _last_reason(found["history"])
+
+
+def _last_reason(history: list[Found]) -> str:
+    """Why the newest attempt left the record pending or unknown."""
+    last = history[-1] if history else {}
+    if last.get("status") not in ("pending", "unknown") or not last.get("message"):
+        return ""
+    said = f"{last['code']}: {last['message']}" if last["code"] else last["message"]
+    return f" The last answer: {said}."
 
 
 def _ahead(model: Found, ledger: Found | None, sync: Any) -> str:

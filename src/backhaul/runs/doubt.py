@@ -30,6 +30,7 @@ from backhaul.runs.recovery import let_go, reject_conflicts, rows_listed, settle
 from backhaul.runs.report import RunReport
 from backhaul.runs.sending import recreates
 from backhaul.schemas import Schemas
+from backhaul.state.letters import known_letters
 from backhaul.state.protocol import Row
 from backhaul.types import Mode, Op
 from backhaul.workspace import Workspace
@@ -156,10 +157,10 @@ class Doubts:
         """The delivery of an earlier run's plan; its requests are counted."""
         connection = await self.schemas.connect()
         requests = connection.door.requests
-        dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": self.sync.name}))
+        letters = known_letters(self.workspace.state, self.sync.name)
         async with self.workspace.journal(self.sync.name, plan.id) as journal:
             delivery = self._delivery = Delivery(
-                connection.destination, journal, connection.budget, dead_keys=dead, recreates=recreates(self.sync),
+                connection.destination, journal, connection.budget, letters=letters, recreates=recreates(self.sync),
                 surroundings=self.workspace.surroundings,
             )  # fmt: skip
             if self._stop.is_set():

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import duckdb
 
-from backhaul.advice import advice
+from backhaul.advice import advice, shape
+from backhaul.changes import Stage
 from backhaul.delivery.batches import read_chunks
 from backhaul.delivery.connect import Connection, insist
 from backhaul.delivery.delivery import Delivery
 from backhaul.delivery.encoding import Encoding
 from backhaul.delivery.failures import Systemic
+from backhaul.delivery.tally import WAITING
 from backhaul.destinations.kit import Unsupported
 from backhaul.engine import in_order
-from backhaul.errors import BackhaulError, RunError, UsageError
+from backhaul.errors import BackhaulError, Forbidden, RunError, UsageError
 from backhaul.failpoints import failpoint
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared
+from backhaul.runs.following import follow_up
 from backhaul.runs.recovery import let_go, settle_plan, settlements
 from backhaul.runs.report import RunOptions, RunReport
 from backhaul.schemas import Schemas
-from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial, check_keys
-from backhaul.types import BatchLimits, Mode, Op
+from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial, check_keys, known_letters
+from backhaul.types import BatchLimits, Mode, Op, RefusalClass
 from backhaul.verification.spellings import (
     describe_spellings,
     has_spellings,
@@ -41,6 +46,9 @@ from backhaul.workspace import Workspace
 
 _RESENT = 100
 """Records that were sent again because they differed, and are read back beside the sample."""
+_TURNS = 5
+"""How often records are sent again that wait for others of their plan: chains of references are as long as that in one run."""
+_REASONS = 5
 
 
 class Sending:
@@ -82,26 +90,10 @@ class Sending:
         if delivery is not None and delivery.underway:
             self._judge(delivery)
             return
-        found = settlements(state, plan.id)
-        complete = (
-            report.deferred == 0
-            and report.pending == 0
-            and report.unknown == 0
-            and not (delivery and delivery.failure)
-        )
-        ledger = self.workspace.ledger(self.sync)
-        conflicts = await asyncio.to_thread(
-            settle_plan, engine, state, ledger, plan, found, complete=complete
-        )
-        report.delivered -= len(conflicts)
-        report.rejected += len(conflicts)
-        sampled = []
-        if delivery and not delivery.failure and self.sync.freshness.sample:
-            refused = {item.key for item in conflicts}
-            sampled = [one for one in self._sample(engine, prepared, found) if one.pk not in refused]
-        failpoint("folded")
-        report.refused = self._refused(plan)
-        let_go(state, plan.id, plan.path)
+        sampled = await self._settle(engine, prepared, delivery)
+        if connection is not None and delivery is not None:
+            delivery = await self._follow(engine, connection, prepared, delivery)
+        report.refused += _unsettled(delivery, self._fixes) if delivery is not None else []
         report.seconds["settle"] = round(perf_counter() - settling, 3)
         if connection is not None and sampled and not self.stopping:
             await self._verify(engine, connection, prepared, sampled)
@@ -115,28 +107,85 @@ class Sending:
             again = unsettled_spellings(view, prepared.mapping, _RESENT)
         return sample_plan(engine, prepared.plan, found, self.sync.freshness.sample, again)
 
+    async def _settle(
+        self, engine: duckdb.DuckDBPyConnection, prepared: Prepared, delivery: Delivery | None
+    ) -> list[Expected]:
+        """Takes a plan's outcomes into the ledger. Returns a sample of what was delivered."""
+        plan, report, state = prepared.plan, self.report, self.workspace.state
+        failed = delivery is not None and delivery.failure is not None
+        found = settlements(state, plan.id)
+        complete = not (report.deferred or report.pending or report.unknown or failed)
+        ledger = self.workspace.ledger(self.sync)
+        conflicts = await asyncio.to_thread(
+            settle_plan, engine, state, ledger, plan, found, complete=complete
+        )
+        report.delivered -= len(conflicts)
+        report.rejected += len(conflicts)
+        sampled = []
+        if delivery and not failed and self.sync.freshness.sample:
+            refused = {item.key for item in conflicts}
+            sampled = [one for one in self._sample(engine, prepared, found) if one.pk not in refused]
+        failpoint("folded")
+        report.refused += self._refused(plan)
+        let_go(state, plan.id, plan.path)
+        return sampled
+
+    async def _follow(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        connection: Connection,
+        prepared: Prepared,
+        delivery: Delivery,
+    ) -> Delivery:
+        """Sends records again that waited for others of the plan, as long as that brings any of them further. Returns the last
+        delivery."""
+        first = delivery
+        for turn in range(_TURNS):
+            rows = delivery.waiting
+            helps = delivery.totals.delivered or (turn == 0 and delivery.totals.has_conflicts)
+            if not rows or not helps or delivery.failure or delivery.stopping or self.stopping:
+                break
+            plan_id = self.workspace.surroundings.new_id("p")
+            plan = follow_up(engine, prepared.plan, rows, plan_id, self.workspace.plan_path(plan_id))
+            prepared = replace(prepared, plan=plan)
+            keep_plan(self.workspace, plan, "delivering")
+            await asyncio.to_thread(self.workspace.state.keep_file, plan.id, plan.path)
+            delivery = await self._send(engine, connection, prepared)
+            if delivery.underway:
+                break
+            await self._settle(engine, prepared, delivery)
+        if delivery is not first:
+            delivery.totals.take_over(first.totals)
+            delivery.exhausted = delivery.exhausted or first.exhausted
+        return delivery
+
+    @property
+    def _fixes(self) -> Mapping[str, str]:
+        return self.workspace.destination_class(self.sync.destination).spec.fixes
+
     def _refused(self, plan: Plan) -> list[dict[str, Any]]:
         """What most of a plan's dead letters are about, and what to do."""
         state, found = self.workspace.state, []
-        declared = self.workspace.destination_class(self.sync.destination).spec.fixes
         for row in state.do("refusals_of", {"sync": plan.sync, "plan": plan.id}):
-            told = {"code": row["code"], "field": row["field"], "count": row["records"]}
+            told = {"status": "rejected", "code": row["code"], "field": row["field"], "count": row["records"]}
             for letter in state.do("dead_letters", {"sync": plan.sync, "id": row["id"]}):
-                kind, todo = advice(row["code"], state.keeping.open(letter)[0], declared)
-                found.append({**told, "class": kind, "fix": todo})
+                said = state.keeping.open(letter)[0]
+                fix = advice(row["code"], said, self._fixes)
+                found.append({**told, "class": row["class"], "fix": fix, "message": in_one_line(shape(said))})
         return found
 
     async def _send(
         self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared
     ) -> Delivery:
         plan, sync, destination = prepared.plan, self.sync, connection.destination
-        dead = frozenset(row["key"] for row in self.workspace.state.do("dead_keys", {"sync": sync.name}))
+        letters = known_letters(self.workspace.state, sync.name, again=plan.follows is not None)
         left = self.options.limit if self.options.limit is not None else plan.total
-        self.report.pending = max(plan.total - left, 0)
+        if plan.follows is None:
+            self.report.pending = max(plan.total - left, 0)
         requests = connection.door.requests
         async with self.workspace.journal(sync.name, plan.id) as journal:
             delivery = self._delivery = Delivery(
-                destination, journal, connection.budget, dead_keys=dead, at_least_once=self._at_least_once(destination),
+                destination, journal, connection.budget, letters=letters, at_least_once=self._at_least_once(destination),
                 recreates=recreates(sync),
                 progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
                 surroundings=self.workspace.surroundings,
@@ -161,6 +210,7 @@ class Sending:
                         )
                         await delivery.deliver(chunks, limits, left)
                     left -= segment.high - segment.low
+                delivery.conclude()
             finally:
                 self.report.requests += (
                     connection.door.requests - requests if destination.base_url else delivery.totals.writes
@@ -193,7 +243,7 @@ class Sending:
     def _sum_up(self, delivery: Delivery, plan: Plan) -> None:
         totals, report = delivery.totals, self.report
         rejected = totals.rejected
-        if isinstance(delivery.failure, Systemic):
+        if isinstance(delivery.failure, Systemic | Forbidden):
             code = in_one_line(delivery.failure.code, LONGEST_CODE)
             self.workspace.state.do("void_refusals", {"plan": plan.id, "code": code})
             rejected -= totals.codes[delivery.failure.code]
@@ -205,7 +255,8 @@ class Sending:
         report.retries += totals.retries
         report.recreated += totals.recreated
         report.rejected += rejected
-        report.deferred = plan.total - report.pending - totals.delivered - totals.unknown - rejected
+        settled = totals.delivered + totals.unknown + rejected
+        report.deferred = (report.deferred if plan.follows else plan.total - report.pending) - settled
 
     async def _verify(
         self,
@@ -261,7 +312,11 @@ class Sending:
             raise delivery.failure
         if report.deferred:
             report.status = "deferred"
-            why = "stopped" if self.stopping else delivery and (delivery.exhausted or _at_work(delivery))
+            why = (
+                "stopped"
+                if self.stopping
+                else delivery and (delivery.exhausted or _at_work(delivery) or _open(delivery))
+            )
             report.error = (
                 f"{why}; the rest is sent by the next run" if why else "the rest is sent by the next run"
             )
@@ -269,6 +324,36 @@ class Sending:
             report.status = "partial"
         else:
             report.status = "succeeded"
+
+
+def _open(delivery: Delivery) -> str:
+    """Why most of the records that are deferred were not taken."""
+    found = [why for (stage, _), why in delivery.totals.unsettled.items() if stage is Stage.RETRY]
+    if not found:
+        return ""
+    most = max(found, key=lambda why: why.count)
+    said = (
+        f"{most.reason.code}: {shape(most.reason.message)}"
+        if most.reason.code
+        else shape(most.reason.message)
+    )
+    waits = {
+        RefusalClass.REFERENCE: "wait for a record that they refer to",
+        RefusalClass.CONFLICT: "wait for a value that another record holds",
+    }
+    return f"{most.count:,} record{'s' * (most.count > 1)} {waits.get(most.reason.kind, 'could not be sent now')} ({said})"
+
+
+def _unsettled(delivery: Delivery, fixes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Why records were left deferred or unknown, the commonest reason first."""
+    found = sorted(delivery.totals.unsettled.items(), key=lambda one: -one[1].count)
+    return [
+        {
+            "status": "unknown" if stage is Stage.UNKNOWN else "waiting" if why.reason.kind in WAITING else "deferred",
+            "code": why.reason.code, "field": None, "count": why.count, "class": str(why.reason.kind),
+            "fix": advice(why.reason.code, why.reason.message, fixes), "message": in_one_line(shape(why.reason.message)),
+        } for (stage, _), why in found[:_REASONS]
+    ]  # fmt: skip
 
 
 def recreates(sync: Any) -> bool:

@@ -17,9 +17,12 @@ from typing import Any, Self
 
 import orjson
 
+from backhaul.advice import shape
 from backhaul.errors import StateError
-from backhaul.state.letters import DeadLetter, burial
+from backhaul.state.letters import LONGEST_CODE, DeadLetter, burial
 from backhaul.state.protocol import State
+from backhaul.types import RefusalClass
+from backhaul.words import in_one_line
 
 Statement = tuple[str, Sequence[Any]]
 Told = Callable[[StateError | None], None]
@@ -27,6 +30,15 @@ Told = Callable[[StateError | None], None]
 Entry = tuple[Sequence[Statement], Told]
 _GATHER = 0.005
 """How long a commit waits for company, in seconds, where the last one was shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a record was not taken: the destination's code ('' where it gave none) and words, and the class of the refusal."""
+
+    code: str
+    message: str
+    kind: RefusalClass
 
 
 @dataclass(slots=True)
@@ -40,6 +52,8 @@ class BatchOutcome:
     rejected: list[int] = field(default_factory=list)
     unknown: list[int] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
+    reasons: list[tuple[Reason, list[int]]] = field(default_factory=list)
+    """Why rows are pending or unknown."""
 
 
 class Journal:
@@ -137,12 +151,28 @@ class Journal:
                     *lists,
                     self._left.pop(outcome.low, None),
                     self.state.now(),
+                    self._reasons(outcome),
                 ),
             ),
         ]
         statements += [("bury", burial(self.state, self.sync, self.plan, letter)) for letter in dead]
         statements += [("raise", (self.sync, key)) for key in raised]
         return statements
+
+    def _reasons(self, outcome: BatchOutcome) -> str | None:
+        """As JSON: `[[code, class, words, rows], …]`; the words without what differs from record to record."""
+        if not outcome.reasons:
+            return None
+        told = [
+            (
+                in_one_line(why.code, LONGEST_CODE),
+                why.kind,
+                in_one_line(shape(self.state.mask(why.message))),
+                rows,
+            )
+            for why, rows in outcome.reasons
+        ]
+        return orjson.dumps(told).decode()
 
     def _write(self) -> None:
         last = shared = False

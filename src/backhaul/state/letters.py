@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backhaul.state.protocol import State
+from backhaul.types import RefusalClass
 from backhaul.words import in_one_line
 
 LONGEST_CODE = 100
@@ -26,6 +27,27 @@ class DeadLetter:
     hash: str
     by_mapping: bool = False
     field: str | None = None
+    kind: RefusalClass = RefusalClass.RECORD
+    tries: int = 0
+    """Runs that tried it while it waits for another record; 0: it is refused for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLetter:
+    """What the state has of a refused record: the hash of the value that was refused, its code, and how many runs tried it while
+    it waits for another record."""
+
+    hash: str
+    code: str
+    tries: int
+
+
+def known_letters(state: State, sync: str, *, again: bool = False) -> dict[str, KnownLetter]:
+    """A sync's letters by key. `again`: for records that the same run sends once more, which does not count as another run."""
+    return {
+        row["key"]: KnownLetter(row["hash"], row["code"], max(row["tries"] - again, 0))
+        for row in state.do("letters", {"sync": sync})
+    }
 
 
 def burial(state: State, sync: str, plan: str, letter: DeadLetter) -> Sequence[Any]:
@@ -33,9 +55,10 @@ def burial(state: State, sync: str, plan: str, letter: DeadLetter) -> Sequence[A
     at, said = state.now(), in_one_line(state.mask(letter.message))
     message, payload, seal = state.keeping.close(sync, letter.key, said, letter.payload)
     code = in_one_line(letter.code, LONGEST_CODE)
+    status = "waiting" if letter.tries else "dead"
     return (
         sync, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,
-        letter.field, seal,
+        letter.field, seal, letter.kind, letter.tries, status,
     )  # fmt: skip
 
 

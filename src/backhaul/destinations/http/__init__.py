@@ -20,7 +20,7 @@ from backhaul.destinations.kit import (
     no_such_object,
 )
 from backhaul.errors import BackhaulError, Halt, Unsettled
-from backhaul.types import BatchLimits, FieldType, ObjectSchema, Op, Outcomes
+from backhaul.types import BatchLimits, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
 
 __all__ = ["HttpApi", "HttpConfig"]
 
@@ -44,6 +44,7 @@ class HttpApi(Destination[HttpConfig]):
         config=HttpConfig,
         docs="Any batch HTTP API, declared in backhaul.yml: requests, bodies, how to read results.",
         batch={op: BatchLimits(records=100_000, bytes=10_000_000) for op in Op},
+        unlisted=RefusalClass.RECORD,
         fixes=_FIXES,
         nulls="null is sent as JSON null; what that does is the API's own rule",
     )
@@ -55,6 +56,9 @@ class HttpApi(Destination[HttpConfig]):
 
     def headers(self) -> Mapping[str, str]:
         return self._headers
+
+    def refusal_class(self, code: str) -> RefusalClass:
+        return self.config.refusals.get(code) or super().refusal_class(code)
 
     @property
     def repeatable(self) -> frozenset[Op]:

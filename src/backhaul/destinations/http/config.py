@@ -14,7 +14,7 @@ from pydantic.functional_validators import AfterValidator, BeforeValidator
 from backhaul.destinations.http.expressions import Expression
 from backhaul.destinations.http.template import Template
 from backhaul.destinations.kit import DestinationConfig, Secret
-from backhaul.types import Field, FieldType, Op
+from backhaul.types import Field, FieldType, Op, RefusalClass
 from backhaul.values import Duration, Parsed, Size
 
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) +(/(?!/)[^\s#]*|/)")
@@ -219,4 +219,7 @@ class HttpConfig(DestinationConfig):
     """A header that carries the same value on every attempt at the same records."""
     idempotency_life: Duration = Duration(86_400.0)
     """How long the API knows a value of that header, and so does not apply a create twice."""
+    refusals: dict[str, RefusalClass] = Key(default_factory=dict)
+    """What the API's error codes are about, by code: `record`, `configuration`, `capacity`, `reference_missing`, `conflict`,
+    `transient` or `credential`. A code that is not here is a record's fault."""
     objects: dict[str, ApiObject] = Key(min_length=1)

@@ -10,17 +10,25 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from backhaul.destinations.kit.answers import Answer, classify_status, inner, listed, listing, said_by
+from backhaul.destinations.kit.answers import (
+    HTTP_REFUSALS,
+    Answer,
+    classify_status,
+    inner,
+    listed,
+    listing,
+    said_by,
+)
 from backhaul.destinations.kit.comparing import moment, plain, plain_number, same_moment
 from backhaul.destinations.kit.paging import paged
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
 from backhaul.errors import BackhaulError, Halt
-from backhaul.types import BatchLimits, Field, Frame, Left, ObjectSchema, Op, Outcomes, Rate
+from backhaul.types import BatchLimits, Field, Frame, Left, ObjectSchema, Op, Outcomes, Rate, RefusalClass
 from backhaul.values import RateLimit
 
 __all__ = [
-    "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec", "Token",
-    "Unsupported", "Wire", "classify_status", "inner", "listed", "listing", "moment", "no_such_object", "paged", "plain",
+    "HTTP_REFUSALS", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec",
+    "Token", "Unsupported", "Wire", "classify_status", "inner", "listed", "listing", "moment", "no_such_object", "paged", "plain",
     "plain_number", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
@@ -71,6 +79,10 @@ class Spec:
     """Seconds until a record that was created is found by its identifier; None: it cannot be looked up."""
     nulls: str = ""
     """One sentence: what clearing a field means here."""
+    refusals: Mapping[str, RefusalClass] = field(default_factory=dict)
+    """The class of each of the destination's codes."""
+    unlisted: RefusalClass = RefusalClass.UNKNOWN
+    """The class of a code that `refusals` does not list."""
     fixes: Mapping[str, str] = field(default_factory=dict)
     """What a person does about a record refused with this code, where that is not plain from the words."""
 
@@ -109,6 +121,11 @@ class Batch(Protocol):
     @property
     def parts(self) -> Sequence[str]:
         """The keys of those records that hold their changed fields alone (`Spec.deltas`)."""
+
+    @property
+    def set_aside(self) -> bool:
+        """These records were refused because of values that others hold: a destination with transactions gives up the unique
+        values that they hold before it writes, so that two records can swap theirs."""
 
     def text(self) -> bytes:
         """The encoded records: JSON objects joined by commas (no brackets), or CSV lines."""
@@ -332,6 +349,10 @@ class Destination(ABC, Generic[ConfigT]):
     def ours(self, left: int, quota: int) -> int:
         """Of what everybody together has left of a quota of a day or longer, what we may take: the rest of `share` stays."""
         return max(left - (quota - int(self.config.share.of(quota))), 0)
+
+    def refusal_class(self, code: str) -> RefusalClass:
+        """What a refusal with this code is about, where neither the record nor the request says it."""
+        return self.spec.refusals.get(code) or HTTP_REFUSALS.get(code) or self.spec.unlisted
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         """What an HTTP answer means for the request as a whole; None where its body has to be read."""

@@ -9,7 +9,25 @@ from typing import Any
 
 import orjson
 
-from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.types import RefusalClass
+
+HTTP_REFUSALS = {
+    "400": RefusalClass.RECORD,
+    "402": RefusalClass.CAPACITY,
+    "403": RefusalClass.RECORD,
+    "404": RefusalClass.RECORD,
+    "405": RefusalClass.CONFIGURATION,
+    "409": RefusalClass.CONFLICT,
+    "410": RefusalClass.RECORD,
+    "412": RefusalClass.RECORD,
+    "413": RefusalClass.RECORD,
+    "415": RefusalClass.CONFIGURATION,
+    "422": RefusalClass.RECORD,
+    "507": RefusalClass.CAPACITY,
+}
+"""The class of a status where the connector does not list it (RFC 9110, RFC 4918 for 422 and 507). A 403 becomes a record's only
+where the destination takes others (`Forbidden`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +145,17 @@ def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
         return Throttled(text, code=str(status), after=answer.reset_after())
     if status == 503 and after is not None:
         return Throttled(text, code=str(status), after=after)
-    if status in (401, 403):
+    if status == 401:
         return Halt(f"the destination refuses our credentials or permission: {text}")
+    if status == 403:
+        return Forbidden(f"the destination refuses our credentials or permission: {text}")
     if 300 <= status < 400:
         place = answer.headers.get("location", "somewhere else")
         return Halt(
             f"the destination redirects to {place}, which is not followed: {text}",
             hint="set base_url to the final address",
         )
-    if status in (408, 425) or status >= 500:
+    if status in (408, 425) or (status >= 500 and status != 507):
         return Unsettled(text, code=str(status))
     if status == 423:
         return NotApplied(text, code=str(status))

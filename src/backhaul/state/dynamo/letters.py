@@ -20,8 +20,8 @@ _MORE = 1000
 """Letters that are sealed anew at once."""
 _REFUSALS = 5
 _NAMES = ("sync", "key", "op", "code", "message", "attempts", "first_failed_at", "last_failed_at", "payload", "hash",
-          "by_mapping", "plan", "field", "seal")  # fmt: skip
-_OPEN, _CLOSED = ("dead", "replay"), ("discarded", "expired")
+          "by_mapping", "plan", "field", "seal", "class", "tries", "status")  # fmt: skip
+_OPEN, _CLOSED = ("dead", "replay", "waiting"), ("discarded", "expired")
 _EMPTY = {"message": "", "payload": "", "seal": ""}
 _THERE = "attribute_exists(pk)"
 
@@ -53,7 +53,7 @@ def _burial(place: str, letter: dict[str, Any], number: int) -> Write:
         letter |= {"payload": "", "seal": ""}  # it is read from the plan, as long as that is kept
     first = {"first_failed_at": letter.pop("first_failed_at"), "id": number}
     attempts = {"attempts": letter.pop("attempts")}
-    return change("letters", place, {**letter, "status": "dead"}, first=first, add=attempts)
+    return change("letters", place, letter, first=first, add=attempts)
 
 
 def raise_(table: Table, rows: Rows) -> list[Write]:
@@ -66,6 +66,7 @@ def void_refusals(table: Table, given: Values) -> list[Write]:
         delete("letters", item["sk"])
         for item in table.query("letters", f"{plan['sync']}/" if plan else "")
         if (item["plan"], item["code"], item["by_mapping"]) == (given["plan"], given["code"], 0)
+        and item["first_failed_at"] == item["last_failed_at"]
     ]
 
 
@@ -120,7 +121,11 @@ def letters(table: Table, given: Values) -> list[Item]:
 
 
 def refused(table: Table, given: Values) -> list[Item]:
-    return [item for item in letters(table, given) if item["status"] != "replay"]
+    return [item for item in letters(table, given) if item["status"] not in ("replay", "waiting")]
+
+
+def dead_keys(table: Table, given: Values) -> list[Item]:
+    return [item for item in letters(table, given) if item["status"] != "waiting"]
 
 
 def letter_of(table: Table, given: Values) -> list[Item]:
@@ -152,12 +157,13 @@ def letters_to_seal(table: Table, given: Values) -> list[Item]:
 
 
 def refusals_of(table: Table, given: Values) -> list[Item]:
-    groups: dict[tuple[str, str | None], list[int]] = {}
+    groups: dict[tuple[str, str | None, str], list[int]] = {}
     for item in letters(table, given):
         if item["plan"] == given["plan"] and item["status"] == "dead":
-            groups.setdefault((item["code"], item["field"]), []).append(item["id"])
+            groups.setdefault((item["code"], item["field"], item["class"]), []).append(item["id"])
     found = [
-        Item(code=code, field=field, records=len(ids), id=min(ids)) for (code, field), ids in groups.items()
+        Item(code=code, field=field, **{"class": kind}, records=len(ids), id=min(ids))
+        for (code, field, kind), ids in groups.items()
     ]
     return sorted(found, key=lambda group: (-group["records"], group["code"], group["field"] or ""))[
         :_REFUSALS
@@ -167,7 +173,7 @@ def refusals_of(table: Table, given: Values) -> list[Item]:
 READS = {
     "refused": refused,
     "letters": letters,
-    "dead_keys": letters,
+    "dead_keys": dead_keys,
     "letter_of": letter_of,
     "dead_letters": with_status(_OPEN),
     "closed_letters": with_status(_CLOSED),

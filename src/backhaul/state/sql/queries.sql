@@ -59,14 +59,14 @@ SELECT id, header, status, created_at FROM plans WHERE sync = :sync
 UNION ALL SELECT plan, header, 'delivered', created_at FROM history WHERE sync = :sync ORDER BY 4, 1;
 
 -- answers
-SELECT low, high, remote_ids, rejected, unknown, pending, left_at, answered_at FROM outcomes
+SELECT low, high, remote_ids, rejected, unknown, pending, left_at, answered_at, reasons FROM outcomes
 WHERE plan = :plan AND low <= :row AND high > :row ORDER BY high - low LIMIT 1;
 
 -- intent_of
 SELECT at FROM intents WHERE plan = :plan AND low <= :row AND high > :row;
 
 -- letter_of
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan FROM dead_letters
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, class, tries FROM dead_letters
 WHERE sync = :sync AND key = :key;
 
 -- old_plans
@@ -80,11 +80,12 @@ ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, op = excluded.op, id
     job = excluded.job, encoding = excluded.encoding;
 
 -- settle
-INSERT INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending, left_at, answered_at)
+INSERT INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending, left_at, answered_at, reasons)
 SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    value ->> 7, value ->> 8 FROM {rows} WHERE true
+    value ->> 7, value ->> 8, value ->> 9 FROM {rows} WHERE true
 ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, remote_ids = excluded.remote_ids, rejected = excluded.rejected,
-    unknown = excluded.unknown, pending = excluded.pending, left_at = excluded.left_at, answered_at = excluded.answered_at;
+    unknown = excluded.unknown, pending = excluded.pending, left_at = excluded.left_at, answered_at = excluded.answered_at,
+    reasons = excluded.reasons;
 
 -- end_intent
 DELETE FROM intents WHERE (plan, low) IN (SELECT value ->> 0, CAST(value ->> 1 AS BIGINT) FROM {rows});
@@ -96,35 +97,38 @@ SELECT low, high, op, idempotency_key, at, job, encoding FROM intents WHERE plan
 SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE plan = :plan ORDER BY low;
 
 -- bury
-INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal)
+INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal,
+    class, tries, status)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS INTEGER), value ->> 6, value ->> 7, value ->> 8,
-    value ->> 9, CAST(value ->> 10 AS INTEGER), value ->> 11, value ->> 12, value ->> 13 FROM {rows} WHERE true
+    value ->> 9, CAST(value ->> 10 AS INTEGER), value ->> 11, value ->> 12, value ->> 13, value ->> 14, CAST(value ->> 15 AS INTEGER),
+    value ->> 16 FROM {rows} WHERE true
 ON CONFLICT (sync, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
     attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
-    hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, field = excluded.field, seal = excluded.seal, status = 'dead';
+    hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, field = excluded.field, seal = excluded.seal, class = excluded.class,
+    tries = excluded.tries, status = excluded.status;
 
 -- raise
 DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM {rows});
 
 -- void_refusals
-DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND by_mapping = 0;
+DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND by_mapping = 0 AND first_failed_at = last_failed_at;
 
 -- refused
-SELECT key, hash, by_mapping FROM dead_letters WHERE sync = :sync AND status <> 'replay';
+SELECT key, hash, by_mapping FROM dead_letters WHERE sync = :sync AND status NOT IN ('replay', 'waiting');
 
 -- letters
-SELECT key, hash FROM dead_letters WHERE sync = :sync;
+SELECT key, hash, code, tries FROM dead_letters WHERE sync = :sync;
 
 -- dead_keys
-SELECT key FROM dead_letters WHERE sync = :sync;
+SELECT key FROM dead_letters WHERE sync = :sync AND status <> 'waiting';
 
 -- dead_letters
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping FROM dead_letters
-WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('dead', 'replay')
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries FROM dead_letters
+WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('dead', 'replay', 'waiting')
 ORDER BY sync, id;
 
 -- closed_letters
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping FROM dead_letters
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries FROM dead_letters
 WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('discarded', 'expired')
 ORDER BY sync, id;
 
@@ -151,8 +155,8 @@ FROM (SELECT CAST(value ->> 0 AS BIGINT) AS id, value ->> 1 AS was, value ->> 2 
 WHERE dead_letters.id = fresh.id AND dead_letters.seal = fresh.was;
 
 -- refusals_of
-SELECT code, field, count(*) AS records, min(id) AS id FROM dead_letters WHERE sync = :sync AND plan = :plan AND status = 'dead'
-GROUP BY code, field ORDER BY 3 DESC, 1, 2 LIMIT 5;
+SELECT code, field, class, count(*) AS records, min(id) AS id FROM dead_letters WHERE sync = :sync AND plan = :plan AND status = 'dead'
+GROUP BY code, field, class ORDER BY 4 DESC, 1, 2 LIMIT 5;
 
 -- bucket
 SELECT body FROM buckets WHERE bucket = :bucket;
