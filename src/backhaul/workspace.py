@@ -17,6 +17,7 @@ from backhaul.config.redact import redact
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.errors import UsageError
 from backhaul.ledger.ledger import Ledger
+from backhaul.ledger.plan import Plan
 from backhaul.ledger.shared import SharedLedger
 from backhaul.locks import owned
 from backhaul.state.clock import Machine
@@ -79,9 +80,9 @@ class Workspace:
         """Whether there may be a state already."""
         return "://" in self.project.state or self.folder.exists()
 
-    def journal(self, sync: str, plan: str) -> Journal:
+    def journal(self, plan: Plan) -> Journal:
         """The journal of one plan's delivery."""
-        return Journal(self.state, sync, plan)
+        return Journal(self.state, plan.sync, plan.id, plan.fingerprint)
 
     def buckets(self) -> Buckets:
         """What is spent of the limits of every credential; the caller closes it."""

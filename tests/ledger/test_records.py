@@ -61,6 +61,7 @@ class Known:
                 "record",
                 0,
                 "dead",
+                "m",
             )
             for key in keys
         ]

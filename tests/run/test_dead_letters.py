@@ -177,3 +177,47 @@ def test_a_refused_delete_is_not_sent_again_until_it_is_replayed(
     assert site.run().report.delivered == 1
     assert site.sink.records == site.model()
     assert site.letters() == []
+
+
+@pytest.mark.parametrize("status", ["dead", "discarded"])
+def test_a_changed_mapping_frees_a_dead_letter(site: Site, faulty: Callable[..., None], status: str) -> None:
+    letter = bad(site, faulty)
+    if status == "discarded":
+        mark(site, letter, status)
+    assert site.run().report.requests == 0
+    site.sync = {"nulls": "skip"}  # the values and their hashes stay what they were
+    site.write()
+    report = site.run().report
+    assert (report.delivered, report.rejected) == (0, 1)
+    assert site.run().report.requests == 0
+    faulty()
+    site.sync = {"nulls": "clear"}
+    site.write()
+    assert site.run().report.delivered == 1
+    assert site.letters() == []
+
+
+def test_a_changed_mapping_frees_a_refused_delete(site: Site, faulty: Callable[..., None]) -> None:
+    site.fill(10).run()
+    faulty(refuse_key="4")
+    site.sql("delete from t where id = 4")
+    assert site.run().report.rejected == 1
+    assert site.run().report.requests == 0
+    faulty()
+    site.sync = {"nulls": "skip"}
+    site.write()
+    assert site.run().report.changes["delete"] == 1
+    assert "4" not in site.sink.records
+
+
+def test_a_changed_mapping_judges_what_it_refused_once_more(site: Site) -> None:
+    site.fill(10).sql("update t set name = 'x' where id = 4")
+    value = {"value": "case when id = 4 then 'x' else v::varchar end", "type": "number"}
+    site.sync = {"fields": {"score": value}}
+    site.write()
+    assert site.run().report.rejected == 1
+    assert site.run().report.rejected == 0
+    site.sync = {"fields": {"score": value | {"null": "skip"}}}
+    site.write()
+    assert site.run().report.rejected == 1
+    assert [letter["attempts"] for letter in site.letters()] == [0]

@@ -24,6 +24,7 @@ from backhaul.destinations.http import HttpApi, HttpConfig
 from backhaul.destinations.kit import Batch, Destination
 from backhaul.engine import open_engine
 from backhaul.errors import StateError
+from backhaul.ledger.plan import Plan
 from backhaul.state.journal import Entry, Journal, Statement
 from backhaul.state.keeping import Keeping
 from backhaul.state.protocol import Lease, State
@@ -313,8 +314,8 @@ class SimWorkspace(Workspace):
         state.keeping = KEEPING
         return state
 
-    def journal(self, sync: str, plan: str) -> Journal:
-        journal = InlineJournal(self.state, sync, plan)
+    def journal(self, plan: Plan) -> Journal:
+        journal = InlineJournal(self.state, plan.sync, plan.id, plan.fingerprint)
         journal.house = self.house
         return journal
 

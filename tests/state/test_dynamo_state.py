@@ -107,6 +107,7 @@ def test_answers_of_several_pages_are_read_whole(dynamo: DynamoState) -> None:
             "record",
             0,
             "dead",
+            "m",
         )
         dynamo.do_all("bury", [row])
     pages = dynamo.table.client.query(
@@ -145,6 +146,7 @@ def test_a_payload_too_large_for_an_item_is_kept_by_reference(dynamo: DynamoStat
                 "record",
                 0,
                 "dead",
+                "m",
             )
         ],
     )

@@ -33,7 +33,7 @@ def planned(plan: str, sync: str, status: str, minute: int) -> tuple[str, Any]:
 
 def letter(sync: str, key: str, code: str, plan: str, minute: int, **more: Any) -> list[Any]:
     seal, field, by_mapping = more.get("seal", ""), more.get("field"), more.get("by_mapping", 0)
-    return [sync, key, "upsert", code, "nö", 2, at(minute), at(minute), "{}", f"h{key}", by_mapping, plan, field, seal, "conflict", 0, more.get("status", "dead")]  # fmt: skip
+    return [sync, key, "upsert", code, "nö", 2, at(minute), at(minute), "{}", f"h{key}", by_mapping, plan, field, seal, "conflict", 0, more.get("status", "dead"), f"m{minute}"]  # fmt: skip
 
 
 RUNS: Sequence[tuple[str, Any]] = [

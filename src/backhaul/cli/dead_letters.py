@@ -20,9 +20,9 @@ _SHOWN = 50
 def dead_letters() -> None:
     """The records that failed for good.
 
-    A record that the destination or its field types refuse becomes a dead letter and blocks no other. Mend
-    the model: when the record's value changes, the next run sends it. `replay` sends a value that did not
-    change; `discard` says that this value is not to be sent.
+    A record that the destination or its field types refuse becomes a dead letter and blocks no other. Fix
+    the model or the mapping: when the record's value or the mapping changes, the next run sends it.
+    `replay` sends a value that did not change; `discard` says that this value is not to be sent.
 
     \b
     Examples:
@@ -162,7 +162,7 @@ def _show_one(session: Session, letter: dict[str, Any]) -> None:
     else:
         _show_payload(session, letter["payload"])
     if letter["status"] in ("discarded", "expired"):
-        session.say(f"{letter['status']}: not sent until its value changes, or you replay it")
+        session.say(f"{letter['status']}: not sent until its value or the mapping changes, or you replay it")
         return
     session.say(f"  to do     {letter['fix']}")
     if letter["replay"]:

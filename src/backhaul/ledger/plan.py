@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from backhaul.mapping.fingerprint import whole_fingerprint
 from backhaul.sql import literal
 from backhaul.types import Op
 
@@ -68,6 +69,11 @@ class Plan:
     """The plan whose records this one sends again, because they waited for others of it."""
     undo: str | None = None
     """The run whose changes this takes back; its file has a column more: `_was`, the ledger's hash when it was made."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the mapping as a whole."""
+        return whole_fingerprint(self.mapping)
 
     @property
     def total(self) -> int:

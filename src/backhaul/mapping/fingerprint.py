@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping as Dict
 from functools import lru_cache
 
+import orjson
 import sqlglot
 from sqlglot.errors import SqlglotError
 
@@ -16,6 +18,11 @@ _LENGTH = 16
 def fingerprints(mapping: Mapping) -> dict[str, str]:
     """Field -> fingerprint of a compiled mapping. Of hashes, since an expression may hold a secret of the environment."""
     return {field.name: _fingerprint(field) for field in mapping.fields}
+
+
+def whole_fingerprint(marks: Dict[str, str]) -> str:
+    """The fingerprint of a mapping as a whole, from those of its fields; the order of the fields does not count."""
+    return hashlib.sha256(orjson.dumps(sorted(marks.items()))).hexdigest()[:_LENGTH]
 
 
 def _fingerprint(field: MappedField) -> str:

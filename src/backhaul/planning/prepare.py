@@ -14,6 +14,7 @@ from backhaul.ledger.diff import Diff, DiffOptions
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import remapped
+from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
 from backhaul.models import model_columns, model_select, open_model
 from backhaul.planning.fields import check_fields
@@ -88,7 +89,7 @@ def prepare(
                 cursor=(sync.model.cursor, since) if since is not None else None,
             )  # fmt: skip
             try:
-                refused = _refused(sources.state, sync.name)
+                refused = _refused(sources.state, sync.name, mapping)
                 forgotten, salt = _forgotten(sources.state, sync.name)
                 aside = sync.duplicates == "reject"
                 options = DiffOptions(sync.mode, since is not None, moves, refused, forgotten, salt, aside)
@@ -127,8 +128,14 @@ def _first_line(error: duckdb.Error) -> str:
     return in_one_line(error).split(" [LINE ")[0]
 
 
-def _refused(state: State, sync: str) -> list[tuple[str, str, bool]]:
-    return [(row["key"], row["hash"], bool(row["by_mapping"])) for row in state.do("refused", {"sync": sync})]
+def _refused(state: State, sync: str, mapping: Mapping) -> list[tuple[str, str, bool]]:
+    """The dead letters that were refused with this mapping; those of another one are free."""
+    made_with = whole_fingerprint(fingerprints(mapping))
+    return [
+        (row["key"], row["hash"], bool(row["by_mapping"]))
+        for row in state.do("refused", {"sync": sync})
+        if row["mapping"] == made_with
+    ]
 
 
 def _forgotten(state: State, sync: str) -> tuple[list[str], str]:

@@ -16,6 +16,7 @@ from backhaul.ledger.diff import REFUSE, SEND
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import CHANGES, Plan, plan_from
+from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import SEPARATOR, Mapping, columns_used, compile_mapping
 from backhaul.mapping.wire import key_text
 from backhaul.models import model_columns, open_model
@@ -46,6 +47,8 @@ class Why:
         self.workspace, self.sync, self.typed, self.offline = workspace, sync, key, offline
         self.keys = spellings(key)
         self.near: dict[str, int] = {}
+        self.mapping: str | None = None
+        """Fingerprint of the mapping as the files have it; None where it could not be compiled."""
 
     async def answer(self) -> Found:
         """The life of the record, JSON-ready.
@@ -128,6 +131,7 @@ class Why:
                 root = self.workspace.project.root
                 columns = model_columns(self.sync.model, warehouse, engine, root)
                 mapping = compile_mapping(self.sync, columns, schema, engine)
+                self.mapping = whole_fingerprint(fingerprints(mapping))
                 used = columns_used(self.sync, columns)
                 relation = open_model(self.sync.model, warehouse, engine, root, columns=used)
                 try:
@@ -240,6 +244,7 @@ class Why:
                     "attempts": row["attempts"], "first_failed_at": row["first_failed_at"],
                     "last_failed_at": row["last_failed_at"], "status": row["status"], "class": row["class"],
                     "runs": row["tries"],
+                    "remapped": self.mapping is not None and self.mapping != row["mapping"],
                 }  # fmt: skip
         return None
 
@@ -291,9 +296,9 @@ def summary(found: Found, sync: Any) -> str:
     if letter and letter["status"] == "waiting":
         return (f"Waiting for another record: the destination refused it ({letter['code']}: {letter['message']}). The next run "
                 f"sends it again. Runs that tried it: {letter['runs']} of {WAITING_RUNS}.")  # fmt: skip
-    if letter and letter["status"] != "replay":
+    if letter and letter["status"] != "replay" and not letter["remapped"]:
         return (f"Not sent again: it was refused ({letter['code']}: {letter['message']}); the next run sends it only if its "
-                f"value changes, or after `backhaul dead-letters replay {letter['id']}`.")  # fmt: skip
+                f"value or the mapping changes, or after `backhaul dead-letters replay {letter['id']}`.")  # fmt: skip
     if model["status"] == "unreadable":
         return f"What the next run does is not known: the model cannot be asked ({model['error']})."
     if model["status"] == "refused":
@@ -301,6 +306,8 @@ def summary(found: Found, sync: Any) -> str:
     if "held" in steps:
         plan = steps["held"]["plan"]
         return f"Not sent: plan {plan} is held; deliver it with `backhaul run {sync.name} --plan {plan}`."
+    if letter and letter["status"] != "replay":
+        return f"It was refused ({letter['code']}), and the mapping has changed since: the next run sends it."
     if letter:
         return "Refused before; the next run sends its newest value, as was asked for."
     return _ahead(model, ledger, sync) + _last_reason(found["history"])

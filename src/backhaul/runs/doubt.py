@@ -158,7 +158,7 @@ class Doubts:
         connection = await self.schemas.connect()
         requests = connection.door.requests
         letters = known_letters(self.workspace.state, self.sync.name)
-        async with self.workspace.journal(self.sync.name, plan.id) as journal:
+        async with self.workspace.journal(plan) as journal:
             delivery = self._delivery = Delivery(
                 connection.destination, journal, connection.budget, letters=letters, recreates=recreates(self.sync),
                 surroundings=self.workspace.surroundings,

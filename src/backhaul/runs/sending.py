@@ -183,7 +183,7 @@ class Sending:
         if plan.follows is None:
             self.report.pending = max(plan.total - left, 0)
         requests = connection.door.requests
-        async with self.workspace.journal(sync.name, plan.id) as journal:
+        async with self.workspace.journal(plan) as journal:
             delivery = self._delivery = Delivery(
                 destination, journal, connection.budget, letters=letters, at_least_once=self._at_least_once(destination),
                 recreates=recreates(sync),
@@ -417,5 +417,5 @@ def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: 
             field=one["field"],
         ) for one in refused
     ]  # fmt: skip
-    state.do_all("bury", [burial(state, plan.sync, plan.id, letter) for letter in letters])
+    state.do_all("bury", [burial(state, plan.sync, plan.id, letter, plan.fingerprint) for letter in letters])
     return len(letters)

@@ -57,10 +57,11 @@ class BatchOutcome:
 
 
 class Journal:
-    """The journal of one plan's delivery. Use as an async context manager."""
+    """The journal of one plan's delivery; `mapping` is the fingerprint of the plan's mapping. Use as an async context manager."""
 
-    def __init__(self, state: State, sync: str, plan: str) -> None:
+    def __init__(self, state: State, sync: str, plan: str, mapping: str = "") -> None:
         self.state = state
+        self.mapping = mapping
         self.sync = sync
         self.plan = plan
         self._left: dict[int, str] = {}
@@ -155,7 +156,9 @@ class Journal:
                 ),
             ),
         ]
-        statements += [("bury", burial(self.state, self.sync, self.plan, letter)) for letter in dead]
+        statements += [
+            ("bury", burial(self.state, self.sync, self.plan, letter, self.mapping)) for letter in dead
+        ]
         statements += [("raise", (self.sync, key)) for key in raised]
         return statements
 

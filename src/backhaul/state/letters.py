@@ -50,15 +50,15 @@ def known_letters(state: State, sync: str, *, again: bool = False) -> dict[str, 
     }
 
 
-def burial(state: State, sync: str, plan: str, letter: DeadLetter) -> Sequence[Any]:
-    """The row of `bury`."""
+def burial(state: State, sync: str, plan: str, letter: DeadLetter, mapping: str) -> Sequence[Any]:
+    """The row of `bury`; `mapping` is the fingerprint of the mapping that the plan was made with."""
     at, said = state.now(), in_one_line(state.mask(letter.message))
     message, payload, seal = state.keeping.close(sync, letter.key, said, letter.payload)
     code = in_one_line(letter.code, LONGEST_CODE)
     status = "waiting" if letter.tries else "dead"
     return (
         sync, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,
-        letter.field, seal, letter.kind, letter.tries, status,
+        letter.field, seal, letter.kind, letter.tries, status, mapping,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ _MORE = 1000
 """Letters that are sealed anew at once."""
 _REFUSALS = 5
 _NAMES = ("sync", "key", "op", "code", "message", "attempts", "first_failed_at", "last_failed_at", "payload", "hash",
-          "by_mapping", "plan", "field", "seal", "class", "tries", "status")  # fmt: skip
+          "by_mapping", "plan", "field", "seal", "class", "tries", "status", "mapping")  # fmt: skip
 _OPEN, _CLOSED = ("dead", "replay", "waiting"), ("discarded", "expired")
 _EMPTY = {"message": "", "payload": "", "seal": ""}
 _THERE = "attribute_exists(pk)"

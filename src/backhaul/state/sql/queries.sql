@@ -66,7 +66,7 @@ WHERE plan = :plan AND low <= :row AND high > :row ORDER BY high - low LIMIT 1;
 SELECT at FROM intents WHERE plan = :plan AND low <= :row AND high > :row;
 
 -- letter_of
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, class, tries FROM dead_letters
+SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, class, tries, mapping FROM dead_letters
 WHERE sync = :sync AND key = :key;
 
 -- old_plans
@@ -98,14 +98,14 @@ SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE pla
 
 -- bury
 INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal,
-    class, tries, status)
+    class, tries, status, mapping)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS INTEGER), value ->> 6, value ->> 7, value ->> 8,
     value ->> 9, CAST(value ->> 10 AS INTEGER), value ->> 11, value ->> 12, value ->> 13, value ->> 14, CAST(value ->> 15 AS INTEGER),
-    value ->> 16 FROM {rows} WHERE true
+    value ->> 16, value ->> 17 FROM {rows} WHERE true
 ON CONFLICT (sync, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
     attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
     hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, field = excluded.field, seal = excluded.seal, class = excluded.class,
-    tries = excluded.tries, status = excluded.status;
+    tries = excluded.tries, status = excluded.status, mapping = excluded.mapping;
 
 -- raise
 DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM {rows});
@@ -114,7 +114,7 @@ DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 F
 DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND by_mapping = 0 AND first_failed_at = last_failed_at;
 
 -- refused
-SELECT key, hash, by_mapping FROM dead_letters WHERE sync = :sync AND status NOT IN ('replay', 'waiting');
+SELECT key, hash, by_mapping, mapping FROM dead_letters WHERE sync = :sync AND status NOT IN ('replay', 'waiting');
 
 -- letters
 SELECT key, hash, code, tries FROM dead_letters WHERE sync = :sync;
