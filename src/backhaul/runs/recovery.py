@@ -160,7 +160,9 @@ def reject_conflicts(
     ]
     with state.together():
         state.do_all("settle", _with_rejections(state, plan.id, sorted(rows)))
-        state.do_all("bury", [burial(state, plan.sync, plan.id, letter) for letter in letters])
+        state.do_all(
+            "bury", [burial(state, plan.sync, plan.id, letter, plan.fingerprint) for letter in letters]
+        )
 
 
 def _operation(plan: Plan, row: int) -> str:
