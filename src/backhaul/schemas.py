@@ -44,6 +44,7 @@ class Schemas:
                 permit=self._permit,
                 surroundings=self.workspace.surroundings,
                 transport=self.workspace.transport,
+                mask=self.workspace.mask,
             )
             self._connection = await self.stack.enter_async_context(opening)
         return self._connection

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backhaul.config import Project, SyncConfig
-from backhaul.config.redact import redact
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.errors import UsageError
 from backhaul.ledger.ledger import Ledger
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.shared import SharedLedger
 from backhaul.locks import owned
+from backhaul.redaction import redact
 from backhaul.state.clock import Machine
 from backhaul.state.journal import Journal
 from backhaul.state.keeping import Keeping
@@ -61,14 +61,15 @@ class Workspace:
             StateError: it cannot be opened.
         """
 
-        def mask(text: str) -> str:
-            return redact(text, self.project.secrets)
-
         address = self.project.state if "://" in self.project.state else self.folder
-        state = open_state(address, mask, self.surroundings.now, length=self.project.lease)
+        state = open_state(address, self.mask, self.surroundings.now, length=self.project.lease)
         state.keeps_history = self.project.history.keep > 0
         state.keeping = Keeping(self.project.dead_letters.secrets())
         return state
+
+    def mask(self, text: str) -> str:
+        """The text without the project's secrets, and without those that were given at run time."""
+        return redact(text, self.project.secrets)
 
     def lease(self, sync: SyncConfig) -> AbstractContextManager[Lease]:
         """Holds a sync for this process. Raises: RunError where another one runs it."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backhaul.project import Project
 
 FILE = "backhaul.yml"
-_MESSAGES = ("error", "message", "hint")
+_MESSAGES = ("error", "message", "hint", "code", "fix", "summary")
 """Keys whose texts may quote what a driver or a destination said."""
 
 
@@ -62,7 +62,7 @@ class Session:
 
     def redact(self, text: str) -> str:
         """The text without the project's secrets and without control characters."""
-        from backhaul.config.redact import redact
+        from backhaul.redaction import redact
 
         return printable(redact(text, self.secrets))
 
@@ -93,7 +93,7 @@ class Session:
         if isinstance(node, list | tuple):
             return [self._clean(item, key) for item in node]
         if isinstance(node, str) and key in _MESSAGES:
-            from backhaul.config.redact import redact
+            from backhaul.redaction import redact
 
             return redact(node, self.secrets)
         return node

@@ -9,8 +9,8 @@ from backhaul.config.model import ModelConfig
 from backhaul.config.parts import FieldMapping, Freshness, Guards, LedgerOptions
 from backhaul.config.plugins import Plugins
 from backhaul.config.project import Project
-from backhaul.config.redact import redact
 from backhaul.config.sync import SyncConfig
+from backhaul.redaction import redact
 
 __all__ = [
     "FieldMapping",

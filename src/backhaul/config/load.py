@@ -17,10 +17,10 @@ from backhaul.config.inline import password_in, refuse_inline, secrets_of
 from backhaul.config.interpolate import Interpolated, environment, interpolate
 from backhaul.config.plugins import EntryPoints, Plugins
 from backhaul.config.project import VERSION, BackhaulFile, DeadLetters, Project
-from backhaul.config.redact import redact
 from backhaul.config.sync import SyncConfig
 from backhaul.config.syncs import read_sync
 from backhaul.errors import Problem, UsageError
+from backhaul.redaction import redact
 
 FILE = "backhaul.yml"
 

@@ -14,6 +14,7 @@ from backhaul.delivery.door import Door
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Destination
 from backhaul.errors import Exhausted, Halt, NotApplied, SendError, Throttled, Unsettled
+from backhaul.redaction import redact
 from backhaul.state.protocol import Buckets
 from backhaul.surroundings import REAL, Surroundings
 
@@ -34,17 +35,17 @@ class Connection:
 async def connected(
     name: str, kind: type[Destination[Any]], config: Any, buckets: Buckets, *, priority: int = 0,
     permit: Callable[[], None] = lambda: None, surroundings: Surroundings = REAL,
-    transport: Callable[[float], Transport] = Internet,
+    transport: Callable[[float], Transport] = Internet, mask: Callable[[str], str] = redact,
 ) -> AsyncIterator[Connection]:  # fmt: skip
     """The destination under its name in backhaul.yml, on the budget of its credential, which `buckets` keeps and which is
-    closed with it. `permit` is asked before each request.
+    closed with it. `permit` is asked before each request; `mask` takes secrets out of what the destination says.
 
     Raises:
         Halt: it refuses us, or is not reachable.
         StateError: what is spent of its limits cannot be read.
     """
     timeout = float(config.timeout)
-    door = Door(Budget(name, ()), timeout, transport(timeout))
+    door = Door(Budget(name, ()), timeout, transport(timeout), mask)
     destination = kind(config, door)
     door.owner = destination
     budget = door.budget = Budget(

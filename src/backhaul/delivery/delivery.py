@@ -283,7 +283,12 @@ class Delivery:
 
     def _tally(self, batch: PlanBatch, doubted: Sequence[int], *, recreates: bool = False) -> Tally:
         return Tally(
-            batch, doubted, recreates=recreates, class_of=self._refusals.class_of, letters=self._letters
+            batch,
+            doubted,
+            recreates=recreates,
+            class_of=self._refusals.class_of,
+            letters=self._letters,
+            mask=self.journal.state.mask,
         )
 
     def _intention(self, batch: PlanBatch) -> Statement:

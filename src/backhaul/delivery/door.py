@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +16,8 @@ from backhaul.delivery.budget import Budget, Pass, Stale
 from backhaul.delivery.departure import Act, before_leaving
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Answer, Destination, classify_status
-from backhaul.errors import Expired, Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.errors import BackhaulError, Expired, Halt, NotApplied, Refused, SendError, Throttled, Unsettled
+from backhaul.redaction import redact, remember
 
 _EARLY = 60.0
 """Seconds before its end at which a token is renewed; at most a tenth of its life."""
@@ -27,8 +29,15 @@ class Door:
 
     owner: Destination[Any]
 
-    def __init__(self, budget: Budget, timeout: float, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        timeout: float,
+        transport: Transport | None = None,
+        mask: Callable[[str], str] = redact,
+    ) -> None:
         self.budget = budget
+        self._mask = mask
         self.requests = 0
         self._transport = transport or Internet(timeout)
         self._fetching = asyncio.Lock()
@@ -78,8 +87,16 @@ class Door:
         if isinstance(error, Throttled):
             error.endpoints = endpoints
         if error is not None:
-            raise error
+            raise self._masked(error)
         return answer
+
+    def _masked(self, error: BackhaulError) -> BackhaulError:
+        """Without secrets, which the destination may have echoed."""
+        error.args = tuple(map(self._mask, map(str, error.args)))
+        error.hint = self._mask(error.hint) if error.hint else None
+        if isinstance(error, SendError):
+            error.code = self._mask(error.code)
+        return error
 
     async def _token(self) -> str:
         """The access token, fetched by one for all where it is about to end.
@@ -100,6 +117,8 @@ class Door:
             raise NotApplied(f"no access token: {error}", code=error.code) from None
         life = inf if found is None or found.life is None else found.life
         self._good_until = inf if life == inf else self.budget.clock() + life - min(_EARLY, life / 10)
+        if found is not None:
+            remember(found.value)
         self.owner.token = found.value if found is not None else ""
 
     def _refused(self, token: str) -> None:
@@ -111,6 +130,8 @@ class Door:
         self, path: str, form: Mapping[str, str], *, method: str = "POST", headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:  # fmt: skip
         """See kit.Http."""
+        if "assertion" in form:  # signed for this request, and good for minutes
+            remember(form["assertion"])
         url = self._url(path)
         posted = method == "POST"
         answer = await self._counted(
@@ -125,6 +146,9 @@ class Door:
         if error is not None:
             raise error
         said = answer.json()
+        for name, value in said.items() if isinstance(said, dict) else ():
+            if isinstance(value, str) and name.endswith("token"):
+                remember(value)
         if not isinstance(said, dict) or not isinstance(said.get("access_token"), str):
             raise NotApplied("the answer to the login has no access_token")
         return said
@@ -154,7 +178,8 @@ class Door:
                 place = await part.acquire()
                 given.append((part, place))
             await ready()
-            return await self._transport.exchange(method, url, data, params, headers, departed)
+            answer = await self._transport.exchange(method, url, data, params, headers, departed)
+            return replace(answer, mask=self._mask)
         finally:
             if left < inf:
                 self.requests += 1

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backhaul.advice import field_of
 from backhaul.changes import Event, Stage, after
 from backhaul.delivery.batches import PlanBatch
 from backhaul.state.journal import BatchOutcome, Reason
-from backhaul.state.letters import DeadLetter, KnownLetter
+from backhaul.state.letters import LONGEST_CODE, DeadLetter, KnownLetter
 from backhaul.types import Delivered, Gone, Op, Outcomes, RefusalClass, Rejected
+from backhaul.words import in_one_line
 
 _GONE = ("404", "410")
 WAITING_RUNS = 10
@@ -72,14 +73,17 @@ class Totals:
 
 class Tally:
     """Where the rows of one batch are. All of them are in flight; `stages` has those that left it for another stage than
-    acknowledged, which is what is left when a batch ends. `recreates`: what is gone at the destination is made again."""
+    acknowledged, which is what is left when a batch ends. `recreates`: what is gone at the destination is made again. `mask`
+    takes secrets out of what the destination says."""
 
     def __init__(
         self, batch: PlanBatch, doubted: Sequence[int] = (), *, recreates: bool = False,
         class_of: Callable[[str], RefusalClass] = lambda code: RefusalClass.RECORD,
-        letters: Mapping[str, KnownLetter] | None = None,
+        letters: Mapping[str, KnownLetter] | None = None, mask: Callable[[str], str] = str,
     ) -> None:  # fmt: skip
         self.batch = batch
+        self._mask = mask
+        self._masked: dict[Reason, Reason] = {}
         self._class_of = class_of
         self._letters = letters or {}
         self.reasons: dict[int, Reason] = {}
@@ -140,12 +144,12 @@ class Tally:
             elif isinstance(outcome, Rejected):
                 if self._class(outcome) is RefusalClass.TRANSIENT:
                     retry.append(row)
-                    self.reasons[row] = Reason(outcome.code, outcome.message, RefusalClass.TRANSIENT)
+                    self._note(row, Reason(outcome.code, outcome.message, RefusalClass.TRANSIENT))
                 else:
                     self.reject(batch, row, outcome)
             else:
                 retry.append(row)
-                self.reasons[row] = Reason("", outcome.reason, RefusalClass.TRANSIENT)
+                self._note(row, Reason("", outcome.reason, RefusalClass.TRANSIENT))
                 self.pause = max(self.pause, outcome.after or 0.0)
         return sorted([*retry, *waiting]), waiting
 
@@ -201,13 +205,13 @@ class Tally:
 
     def refuse(self, row: int, reason: Reason) -> None:
         self._move(row, Event.REFUSE)
-        self.refusals[row] = reason
+        self.refusals[row] = self._safe(reason)
         self.reasons.pop(row, None)
 
     def doubt(self, rows: Iterable[int], reason: Reason) -> None:
         """These rows may have been applied; they are sent again."""
         self.doubted.update(rows)
-        self.reasons.update(dict.fromkeys(rows, reason))
+        self.reasons.update(dict.fromkeys(rows, self._safe(reason)))
 
     def lose(self, rows: Iterable[int], reason: Reason | None = None) -> None:
         """The outcome of these rows is not known, and sending them again is no way to find out."""
@@ -217,7 +221,16 @@ class Tally:
 
     def _note(self, row: int, reason: Reason | None) -> None:
         if reason is not None:
-            self.reasons[row] = reason
+            self.reasons[row] = self._safe(reason)
+
+    def _safe(self, reason: Reason) -> Reason:
+        """A destination may echo a secret: it is taken out before the text is cut, since half of it would not be recognised."""
+        if reason not in self._masked:
+            code, words = (self._mask(text) for text in (reason.code, reason.message))
+            self._masked[reason] = replace(
+                reason, code=in_one_line(code, LONGEST_CODE), message=in_one_line(words)
+            )
+        return self._masked[reason]
 
     def _move(self, row: int, event: Event) -> None:
         self.stages[row] = after(self.stages.get(row, Stage.IN_FLIGHT), event)

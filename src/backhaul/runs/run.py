@@ -91,7 +91,7 @@ class Run:
         report = self.report
         report.finished_at = self.workspace.surroundings.now()
         report.seconds["total"] = round(perf_counter() - began, 3)
-        mask = self.workspace.state.mask
+        mask = self.workspace.mask
         report.error, report.hint = report.error and mask(report.error), report.hint and mask(report.hint)
         self.workspace.state.do("finish_run", {
             "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,

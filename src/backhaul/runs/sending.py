@@ -244,9 +244,9 @@ class Sending:
         totals, report = delivery.totals, self.report
         rejected = totals.rejected
         if isinstance(delivery.failure, Systemic | Forbidden):
-            code = in_one_line(delivery.failure.code, LONGEST_CODE)
+            code = in_one_line(self.workspace.mask(delivery.failure.code), LONGEST_CODE)
             self.workspace.state.do("void_refusals", {"plan": plan.id, "code": code})
-            rejected -= totals.codes[delivery.failure.code]
+            rejected -= totals.codes[code]
         if totals.stray and totals.unknown:
             key = in_one_line(totals.stray, LONGEST_CODE)
             report.hint = f"the destination answered for {key!r}, which was not sent: does it spell keys in another way?"

@@ -168,7 +168,7 @@ class Journal:
             return None
         told = [
             (
-                in_one_line(why.code, LONGEST_CODE),
+                in_one_line(self.state.mask(why.code), LONGEST_CODE),
                 why.kind,
                 in_one_line(shape(self.state.mask(why.message))),
                 rows,

@@ -54,7 +54,7 @@ def burial(state: State, sync: str, plan: str, letter: DeadLetter, mapping: str)
     """The row of `bury`; `mapping` is the fingerprint of the mapping that the plan was made with."""
     at, said = state.now(), in_one_line(state.mask(letter.message))
     message, payload, seal = state.keeping.close(sync, letter.key, said, letter.payload)
-    code = in_one_line(letter.code, LONGEST_CODE)
+    code = in_one_line(state.mask(letter.code), LONGEST_CODE)
     status = "waiting" if letter.tries else "dead"
     return (
         sync, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,

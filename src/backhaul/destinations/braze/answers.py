@@ -35,7 +35,7 @@ def outcomes(answer: Answer, array: str, keys: Sequence[str], created: frozenset
     taken = queued or body.get(f"{array}_processed", 0) == len(keys) - len(refused)
     if taken and not (errors or created):
         return Outcomes(everything=True)
-    found: list[Outcome] = [Rejected(keys[place], words[:80], words) for place, words in refused.items()]
+    found: list[Outcome] = [Rejected(keys[place], words, words) for place, words in refused.items()]
     if taken:
         found += [
             Delivered(key, created=key in created) for place, key in enumerate(keys) if place not in refused
@@ -73,7 +73,7 @@ def _said(answer: Answer) -> tuple[str, str]:
     errors = listed(body, "errors")
     each = [str(item.get("message") or item.get("type") or item) for item in errors]
     words = "; ".join(dict.fromkeys([str(body.get("message") or ""), *each])).strip("; ")
-    return next((str(item["id"]) for item in errors if item.get("id")), ""), words[:1000]
+    return next((str(item["id"]) for item in errors if item.get("id")), ""), words
 
 
 def left(answer: Answer, limits: Sequence[Rate]) -> Mapping[float, Left]:

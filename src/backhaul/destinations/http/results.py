@@ -12,8 +12,6 @@ from backhaul.destinations.kit import Answer
 from backhaul.errors import Unsettled
 from backhaul.types import Delivered, Gone, Outcome, Outcomes, Rejected, Retry
 
-_LONGEST = 500
-
 
 def outcomes_of(results: Results, answer: Answer, keys: Sequence[str]) -> Outcomes:
     """What the answer says about each key. A key it does not name, or contradicts itself about, is left out.
@@ -84,10 +82,10 @@ def said(error: Any) -> tuple[str, str]:
     if isinstance(error, dict):
         code = first(error, ("code", "error_code", "errorCode", "type", "name", "status")) or "rejected"
         message = first(error, ("message", "detail", "description", "error", "reason", "title"))
-        return code[:100], (message or orjson.dumps(error).decode())[:_LONGEST]
+        return code, message or orjson.dumps(error).decode()
     if error is None or error == "" or error == []:
         return "rejected", "the destination gave no reason"
-    return "rejected", (error if isinstance(error, str) else orjson.dumps(error).decode())[:_LONGEST]
+    return "rejected", error if isinstance(error, str) else orjson.dumps(error).decode()
 
 
 def first(error: dict[str, Any], names: Iterable[str]) -> str:

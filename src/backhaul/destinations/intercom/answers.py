@@ -23,7 +23,7 @@ def error_of(answer: Answer) -> tuple[str, str]:
     """The code of the first error and the words of all; ('', '') where the body is no `error.list`."""
     errors = _errors(answer)
     words = "; ".join(dict.fromkeys(_words(error) for error in errors))
-    return (str(errors[0].get("code") or ""), words[:1000]) if errors else ("", "")
+    return (str(errors[0].get("code") or ""), words) if errors else ("", "")
 
 
 def _words(error: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
@@ -37,6 +37,8 @@ class Answer:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    mask: Callable[[str], str] = field(default=str, repr=False, compare=False)
+    """Takes secrets out of what the answer says, which may echo its request: before it is cut."""
 
     def json(self) -> Any:
         """The body as JSON.
@@ -162,6 +164,10 @@ def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
     return Refused(text, code=str(status))
 
 
+_READ = 16_384
+"""Bytes of an answer that is no JSON in which its words are looked for."""
+
+
 def said_by(answer: Answer, limit: int = 300) -> str:
     """The answer's own words, one line, at most `limit` characters; '' where it has none."""
     try:
@@ -170,7 +176,7 @@ def said_by(answer: Answer, limit: int = 300) -> str:
         return (
             ""
             if b"<" in answer.body[:200]
-            else " ".join(answer.body[: limit * 4].decode("utf-8", "replace").split())[:limit]
+            else " ".join(answer.mask(answer.body[:_READ].decode("utf-8", "replace")).split())[:limit]
         )
     while isinstance(body, list) and body:
         body = body[0]
@@ -178,5 +184,5 @@ def said_by(answer: Answer, limit: int = 300) -> str:
         for name in ("message", "error_description", "detail", "error", "errors", "title"):
             if body.get(name):
                 said = body[name]
-                return (said if isinstance(said, str) else orjson.dumps(said).decode())[:limit]
-    return orjson.dumps(body).decode()[:limit] if body else ""
+                return answer.mask(said if isinstance(said, str) else orjson.dumps(said).decode())[:limit]
+    return answer.mask(orjson.dumps(body).decode())[:limit] if body else ""
