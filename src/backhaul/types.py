@@ -101,6 +101,8 @@ class Field:
     choices: tuple[str, ...] | None = None
     case_insensitive: bool = False
     """The destination compares values of this field without regard to case (HubSpot e-mail)."""
+    trims: bool = False
+    """The destination stores a text of this field without blanks around it; an identifier is sent so."""
     native_type: str | None = None
     """The destination's own name of the type, for messages and casts."""
     parent: bool = False

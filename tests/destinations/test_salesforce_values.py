@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import places
 import pytest
 import salesforce_calls
 from aiohttp import web
@@ -50,6 +51,31 @@ def org() -> SlowSandbox:
 def url(org: SalesforceSandbox) -> Iterator[str]:
     with serving(org.app()) as address:
         yield address
+
+
+def test_blank_external_ids_are_rejected_and_padded_ones_find_their_record(
+    org: SalesforceSandbox, url: str, tmp_path: Path
+) -> None:
+    destination = {"type": "salesforce", "base_url": url, "client_id": "app", "client_secret": "sandbox"}
+    fields = {
+        "object": "Customer__c",
+        "mode": "upsert",
+        "identify": {"External_Id__c": "ext"},
+        "fields": {"Plan__c": "plan"},
+    }
+    table = "SELECT * FROM (VALUES (1, ' z9 ', 'a'), (2, '  ', 'b'), (3, 'z9', 'c')) AS v (id, ext, plan) WHERE id < 3"
+    project = places.project(tmp_path, destination, fields, table)
+    with project:
+        first = project.run("s").report
+        assert (first.delivered, first.rejected) == (1, 1)
+        (letter,) = project.dead_letters("s")
+        assert (letter["key"], letter["error"]["code"], letter["field"]) == (2, "null", "External_Id__c")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+        warehouse.execute("UPDATE t SET plan = 'new' WHERE id = 1")
+    with load(tmp_path) as project:
+        assert project.run("s").report.delivered == 1
+    (record,) = org.kinds["Customer__c"].records.values()
+    assert (record.values["External_Id__c"], record.values["Plan__c"]) == ("z9", "new")
 
 
 async def test_a_parent_whose_external_id_is_zero_is_set_and_not_cleared(

@@ -80,7 +80,7 @@ def test_refusals_say_field_code_and_why(world: World) -> None:
     )
     found = sorted(refusals(world.engine, plan), key=lambda refusal: refusal["key"])
     assert [(one["key"], one["field"], one["code"], one["message"]) for one in found] == [
-        ("1", "email", "null", "email: an identifier must not be null or empty"),
+        ("1", "email", "null", "email: an identifier must not be null, empty or blank"),
         ("2", "email", "duplicate", "email: another record of the model has the same email"),
         ("3", "email", "duplicate", "email: another record of the model has the same email"),
     ]

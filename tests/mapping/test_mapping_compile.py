@@ -112,10 +112,19 @@ def test_a_default_is_sent_in_place_of_a_null(
     assert found[0]["a"] not in (None, sent)
 
 
-@pytest.mark.parametrize("value", ["NULL", "''", "name"])
+@pytest.mark.parametrize("value", ["NULL", "''", "name", "'  '", "concat(chr(9), chr(160), chr(10))"])
 def test_an_identifier_is_never_null_or_empty(db: duckdb.DuckDBPyConnection, value: str) -> None:
     mapped.compiled(db, {}, identify={"email": value}, nulls="skip")
-    assert mapped.errors(db)[1] == ("email", "null", "an identifier must not be null or empty")
+    assert mapped.errors(db)[1] == ("email", "null", "an identifier must not be null, empty or blank")
+
+
+def test_an_identifier_is_sent_without_the_blanks_that_the_destination_cuts_off(
+    db: duckdb.DuckDBPyConnection,
+) -> None:
+    padded = "concat(chr(9), ' z9', chr(160))"
+    for trims, sent in ((True, "z9"), (False, "\t z9\xa0")):
+        types = {"key": Field("key", FieldType.STRING, trims=trims)}
+        assert mapped.keys(db, mapped.compiled(db, {}, types, identify={"key": padded}))[0] == sent
 
 
 def test_lengths_and_choices(db: duckdb.DuckDBPyConnection) -> None:

@@ -127,7 +127,7 @@ class CustomerIo(Destination[CustomerIoConfig]):
             fields = {field.name: field for field in (one, *related)}
             return ObjectSchema(object, fields, open=kind == "objects")
         who = {
-            "email": Field("email", text, unique=True, case_insensitive=True),
+            "email": Field("email", text, unique=True, case_insensitive=True, trims=True),
             "cio_id": Field("cio_id", text, unique=True),
         }
         own = {"timestamp": Field("timestamp", FieldType.INTEGER), "person": Field("person", text)} if name else {

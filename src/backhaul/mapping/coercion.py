@@ -73,6 +73,11 @@ def natural(sql_type: str) -> FieldType:
     return known.get(base, FieldType.STRING)
 
 
+def trimmed(text: str) -> str:
+    """SQL of a text without blanks around it."""
+    return f"trim({text}, concat(' ', chr(9), chr(10), chr(11), chr(12), chr(13), chr(160)))"
+
+
 def coerce(expr: str, sql_type: str, target: FieldType) -> Coercion:
     """The coercion of an SQL expression of a DuckDB type to a field type.
 

@@ -20,7 +20,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from backhaul.errors import Problem, UsageError
-from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natural
+from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natural, trimmed
 from backhaul.mapping.hashing import record_hash
 from backhaul.mapping.spoilt import ColumnLike, or_error, told
 from backhaul.sql import ident, literal
@@ -209,12 +209,12 @@ def _rules(field: MappedField) -> list[str]:
         rules.append((condition, "type", f"concat(left(CAST({raw} AS VARCHAR), 60), {literal(' ' + what)})"))
     if field.nulls is Nulls.ERROR or field.identifier:
         why = (
-            "an identifier must not be null or empty"
+            "an identifier must not be null, empty or blank"
             if field.identifier
             else "is null, and nulls are an error here"
         )
         empty = (
-            f"({raw} IS NULL OR {typed} = '')"
+            f"({raw} IS NULL OR {trimmed(typed)} = '')"
             if field.identifier and field.storage == "VARCHAR"
             else f"{raw} IS NULL"
         )
@@ -325,6 +325,8 @@ def _field(
             )
         )
         return None
+    if identifier and known.trims and coercion.storage == "VARCHAR":
+        coercion = replace(coercion, typed=trimmed(coercion.typed))
     final = target if target is not FieldType.ANY else natural(sql_type)
     policy = nulls or sync.nulls
     field = replace(known, type=final, skip_null=policy is Nulls.SKIP and not identifier)

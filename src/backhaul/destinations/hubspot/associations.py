@@ -64,7 +64,13 @@ class Associations:
             described = await self.account.describe(kind)
             fields.append(Field(end, FieldType.STRING, unique=True))
             fields += [
-                Field(f"{end}.{field.name}", field.type, unique=True, case_insensitive=field.case_insensitive)
+                Field(
+                    f"{end}.{field.name}",
+                    field.type,
+                    unique=True,
+                    case_insensitive=field.case_insensitive,
+                    trims=field.trims,
+                )
                 for field in described.fields.values()
                 if field.unique and field.name != RECORD_ID
             ]

@@ -48,6 +48,7 @@ def field_of(item: Mapping[str, Any], object: str) -> Field:
         max_length=_LONGEST if kind == "string" else None,
         choices=options if closed else None,
         case_insensitive=email,
+        trims=email,
         native_type=native,
     )
 

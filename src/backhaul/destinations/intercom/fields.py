@@ -49,6 +49,7 @@ def standard_fields(object: str) -> dict[str, Field]:
             unique=name in KEYS[object],
             choices=_CHOICES.get(name),
             case_insensitive=name == "email",
+            trims=name == "email",
             native_type=kind,
         )
         for name, kind in STANDARD[object].items()

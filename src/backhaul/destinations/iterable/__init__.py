@@ -239,7 +239,7 @@ class Iterable(Destination[IterableConfig]):
 
 def _people() -> tuple[Field, ...]:
     return (
-        Field("email", FieldType.STRING, unique=True, case_insensitive=True),
+        Field("email", FieldType.STRING, unique=True, case_insensitive=True, trims=True),
         Field("userId", FieldType.STRING, unique=True),
     )
 

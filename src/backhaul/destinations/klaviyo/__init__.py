@@ -158,7 +158,10 @@ class Klaviyo(Destination[KlaviyoConfig]):
             raise no_such_object(object, ["profiles", "lists/ID", "events/METRIC"], "Klaviyo")
         await self.http.request("GET", "/api/profiles", params={"page[size]": "1"})
         text = FieldType.STRING
-        who = {name: Field(name, text, unique=True, case_insensitive=name == "email") for name in _WHO}
+        who = {
+            name: Field(name, text, unique=True, case_insensitive=name == "email", trims=name == "email")
+            for name in _WHO
+        }
         who["phone_number"] = Field("phone_number", FieldType.PHONE, unique=True)
         own = {name: Field(name, text) for name in _TEXTS} | {
             name: Field(name, FieldType.JSON) for name in _ROOMS

@@ -30,7 +30,13 @@ async def described(http: Http, object: str) -> ObjectSchema:
         raise no_such_object(object, [f"{PREFIX}{one.get('id')}" for one in known], "Klaviyo")
     kinds = {"phone_number": FieldType.PHONE}
     fields = {
-        name: Field(name, kinds.get(name, FieldType.STRING), unique=True, case_insensitive=name == "email")
+        name: Field(
+            name,
+            kinds.get(name, FieldType.STRING),
+            unique=True,
+            case_insensitive=name == "email",
+            trims=name == "email",
+        )
         for name in WHO
     }
     return ObjectSchema(object, fields)

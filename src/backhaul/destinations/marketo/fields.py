@@ -29,6 +29,7 @@ def field_of(name: str, item: Mapping[str, Any], *, writable: bool, unique: bool
         unique=unique,
         max_length=int(length) if length and kind is FieldType.STRING else None,
         case_insensitive=native == "email",
+        trims=native == "email",
         native_type=native,
     )
 

@@ -50,6 +50,7 @@ def field_of(item: Mapping[str, Any]) -> Field:
         max_length=int(item["length"]) if textual and item.get("length") else None,
         choices=tuple(str(option["value"]) for option in options) if closed else None,
         case_insensitive=kind == "email" or bool(textual and _folds(item)),
+        trims=textual,
         native_type=f"{kind}({item.get('scale')})" if kind in _NUMBERS else kind,
         parent=kind == "reference" and name not in _UNLOCKED,
     )

@@ -62,6 +62,7 @@ def standard_fields(kind: Kind) -> dict[str, Field]:
             unique=name in kind.keys,
             choices=_ROLES if name == "role" else None,
             case_insensitive=name in kind.keys,
+            trims=name in kind.keys,
             native_type=native,
         )
         for name, native in kind.standard.items()
