@@ -207,6 +207,16 @@ def test_answers_that_break_while_a_job_is_asked_about(site: Site, org: Salesfor
     assert site.statuses() == {"acknowledged"}
 
 
+async def test_of_a_job_that_is_forgotten_the_records_tell(url: str, org: SalesforceSandbox) -> None:
+    rows = [row("a", Plan__c="x", Score__c=1.5), row("b", Plan__c="y", Score__c=None)]
+    async with connected(url) as crm:
+        await done(crm, in_csv(Op.UPSERT, *rows))
+        sent = in_csv(Op.UPSERT, *rows, row("c", Plan__c="never applied", Score__c=2))
+        org.kinds["Customer__c"].matching("External_Id__c", "b")[0].values["Plan__c"] = "other"
+        told = await crm.collect(sent, "750000000000000AAA")
+    assert told.items == (Delivered("a"),)
+
+
 async def test_inserts_may_go_as_a_job(url: str, org: SalesforceSandbox) -> None:
     async with connected(url, bulk_above=1) as crm:
         assert crm.wire("Customer__c", Op.INSERT, 2) is Wire.CSV

@@ -22,7 +22,7 @@ from backhaul.sandbox.kit import Faults, serve
 from backhaul.sandbox.zendesk import ZendeskSandbox
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.serving import serving
-from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Rejected, Retry
+from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Outcomes, Rejected, Retry
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ async def test_a_job_of_a_part_of_the_batch_blames_nobody_by_place() -> None:
         assert {item.key for item in said.items} == {"ada", "cyd"}  # type: ignore[union-attr]
 
 
-async def test_a_working_job_is_asked_again_and_a_forgotten_one_says_nothing() -> None:
+async def test_a_working_job_is_asked_again_and_of_a_forgotten_one_the_records_tell() -> None:
     async with account() as (sandbox, desk):
         sandbox.job_seconds = 60.0
         sent = await batch(desk, Op.UPSERT, *people("ada", "bob"))
@@ -102,7 +102,49 @@ async def test_a_working_job_is_asked_again_and_a_forgotten_one_says_nothing() -
         assert isinstance(handed, Job)
         assert await desk.collect(sent, handed.id) == handed
         sandbox.jobs.clear()
-        assert (await desk.collect(sent, handed.id)).items == ()  # type: ignore[union-attr]
+        bob = sandbox.rooms["users"].held("external_id", "bob")
+        ada = sandbox.rooms["users"].held("external_id", "ada")
+        assert bob is not None
+        assert ada is not None
+        bob.values["name"] = "Not Bob"
+        told = await desk.collect(sent, handed.id)
+        assert told == Outcomes((Delivered("ada", str(ada.id)),)), "of the other nothing is known"
+
+
+async def test_a_delete_of_a_forgotten_job_is_done_where_the_record_is_gone() -> None:
+    async with account() as (sandbox, desk):
+        await write(desk, Op.UPSERT, *people("ada", "bob", "cyd", "dan"))
+        sent = await batch(desk, Op.DELETE, *({"external_id": key} for key in ("ada", "bob", "cyd", "dan")))
+        handed = await desk.write(sent)
+        assert isinstance(handed, Job)
+        sandbox.jobs.clear()
+        await write(desk, Op.UPSERT, *people("dan"))
+        told = await desk.collect(sent, handed.id)
+        assert told == Outcomes(tuple(map(Delivered, ("ada", "bob", "cyd"))))
+
+
+async def test_nothing_is_asked_about_a_user_that_was_deleted_by_its_email() -> None:
+    async with account() as (sandbox, desk):
+        made = await write(desk, Op.UPSERT, {"email": "ada@x.com", "name": "Ada"}, by="email")
+        own = made["ada@x.com"].remote_id  # type: ignore[union-attr]
+        before = len(sandbox.requests)
+        said = await write(desk, Op.DELETE, {"email": "ada@x.com"}, by="email", known=[own])
+        assert said == {"ada@x.com": Delivered("ada@x.com", own)}
+        assert [one.method for one in list(sandbox.requests)[before:] if "_fields" not in one.path] == [
+            "DELETE"
+        ]
+
+
+async def test_tags_that_custom_fields_add_are_no_difference() -> None:
+    async with account() as (_, desk):
+        custom = {"user_fields.plan": "pro", "user_fields.trial": True}
+        await desk.write(await batch(desk, Op.UPSERT, *people("ada", tags=["vip"], **custom)))
+        held = (await desk.read("users", ("external_id",), ["ada"], ["tags"]))["ada"]["tags"]
+        assert held == ["vip", "pro", "trial"]
+        field = (await desk.describe("users")).fields["tags"]
+        assert desk.same(field, ["vip"], held)
+        assert not desk.same(field, ["vip", "new"], held)
+        assert not desk.same(field, ["vip"], [*held, "by hand"])
 
 
 async def test_an_account_that_may_not_use_bulk_gets_single_calls() -> None:

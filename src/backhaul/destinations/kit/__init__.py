@@ -21,6 +21,7 @@ from backhaul.destinations.kit.answers import (
 )
 from backhaul.destinations.kit.comparing import moment, plain, plain_number, same_moment
 from backhaul.destinations.kit.paging import paged
+from backhaul.destinations.kit.sent import held_as_sent
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
 from backhaul.errors import BackhaulError, Halt
 from backhaul.types import BatchLimits, Field, Frame, Left, ObjectSchema, Op, Outcomes, Rate, RefusalClass
@@ -28,8 +29,8 @@ from backhaul.values import RateLimit
 
 __all__ = [
     "HTTP_REFUSALS", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec",
-    "Token", "Unsupported", "Wire", "classify_status", "inner", "listed", "listing", "moment", "no_such_object", "paged", "plain",
-    "plain_number", "said_by", "same_moment",
+    "Token", "Unsupported", "Wire", "classify_status", "held_as_sent", "inner", "listed", "listing", "moment",
+    "no_such_object", "paged", "plain", "plain_number", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
 """Seconds. Windows as long as this, or longer, are quotas that a customer's other tools draw on too."""
@@ -319,7 +320,7 @@ class Destination(ABC, Generic[ConfigT]):
 
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
         """What became of a batch that was handed over as this job; a Job where it is not over. It may hold fewer records
-        than the batch; where the destination knows the job no more, the answer names none.
+        than the batch. Where the destination does not know the job any more, the records are read (`held_as_sent`).
 
         Raises:
             Refused: the job failed as a whole because of what is in it, and nothing of it was applied.

@@ -11,7 +11,19 @@ from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from backhaul.destinations.kit import Answer, Batch, Destination, Http, Job, Spec, Token, Wire, listing, paged
+from backhaul.destinations.kit import (
+    Answer,
+    Batch,
+    Destination,
+    Http,
+    Job,
+    Spec,
+    Token,
+    Wire,
+    held_as_sent,
+    listing,
+    paged,
+)
 from backhaul.destinations.salesforce import atomic, bulk
 from backhaul.destinations.salesforce.answers import DAY, FIXES, classify, left, missed, outcomes, refused
 from backhaul.destinations.salesforce.fields import (
@@ -169,8 +181,10 @@ class Salesforce(Destination[SalesforceConfig]):
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
         path = ("jobs", "ingest", job)
         answer = await self.http.request("GET", self._path(*path))
-        if answer.status == 404:
-            return Outcomes(())
+        if answer.status == 404:  # Salesforce keeps jobs for seven days
+            names = [field.name for field in batch.fields]
+            found = await self.read(batch.object, batch.identifiers, batch.keys, names)
+            return Outcomes(tuple(held_as_sent(batch, found, self.same, csv_null=bulk.NULL)))
         said = answer.json()
         if said["state"] == "Open":
             await self.http.request("PATCH", self._path(*path), json={"state": "UploadComplete"})

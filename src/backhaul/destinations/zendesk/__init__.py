@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field as Setting
@@ -24,6 +25,7 @@ from backhaul.destinations.kit import (
     JobsConfig,
     Secret,
     Spec,
+    held_as_sent,
     inner,
     listed,
     listing,
@@ -43,8 +45,10 @@ from backhaul.destinations.zendesk.fields import (
     KINDS,
     custom_field,
     fold,
+    members,
     same,
     standard_fields,
+    tags_of,
     values_of,
 )
 from backhaul.destinations.zendesk.jobs import attributed, deleted
@@ -123,6 +127,8 @@ class Zendesk(Destination[ZendeskConfig]):
         super().__init__(config, http)
         self.base_url = config.base_url
         self._bulk = config.bulk
+        self._tags: dict[str, set[str]] = {}
+        """Of each kind, the tags that its custom fields add."""
 
     def headers(self) -> Mapping[str, str]:
         config = self.config
@@ -166,7 +172,9 @@ class Zendesk(Destination[ZendeskConfig]):
             more = inner(body, "meta", "has_more")
             return listing(body, kind.custom), inner(body, "meta", "after_cursor") if more else None
 
-        found = [custom_field(kind, item) async for item in paged(page) if item.get("active") is not False]
+        items = [item async for item in paged(page) if item.get("active") is not False]
+        self._tags[object] = {tag for item in items for tag in tags_of(item)}
+        found = [custom_field(kind, item) for item in items]
         return ObjectSchema(object, standard_fields(kind) | {field.name: field for field in found})
 
     async def write(self, batch: Batch) -> Outcomes | Job:
@@ -230,23 +238,34 @@ class Zendesk(Destination[ZendeskConfig]):
         return Job(str(status["id"]), float(self.config.poll_interval))
 
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
-        """Of a job that is not known any more (Zendesk keeps them for a day) nothing."""
+        """Zendesk keeps jobs for a day; after that the records tell."""
         answer = await self._ask("GET", "job_statuses/show_many", params={"ids": job})
         jobs = [] if answer.status == 404 else listing(body_of(answer), "job_statuses")
         if any(status.get("status") in _WORKING for status in jobs):
             return Job(job, float(self.config.poll_interval))
-        if len(jobs) < len(job.split(",")):
-            return Outcomes(())
         held = await self._held(batch.object, batch.keys)
+        if len(jobs) < len(job.split(",")):
+            return Outcomes(tuple(await self._promoted(batch, await self._as_sent(batch, held), held)))
         if batch.op is Op.DELETE:
             return Outcomes(tuple(deleted(batch, jobs, held)))
         outcomes = attributed(batch, jobs, held)
         return Outcomes(tuple(await self._promoted(batch, outcomes, held)))
 
+    async def _as_sent(self, batch: Batch, held: Mapping[str, Record]) -> list[Outcome]:
+        """The records of a forgotten job that are as they were sent; an e-mail may still be no primary one."""
+        names = [field.name for field in batch.fields]
+        values = {key: values_of(record, names) for key, record in held.items()}
+        await self._load_tags(batch.object, names)
+        found = held_as_sent(batch, values, self.same, apart=("email",) if batch.object == "users" else ())
+        return [replace(one, remote_id=str(held[one.key]["id"])) if one.key in held else one for one in found]
+
     async def _promoted(
         self, batch: Batch, outcomes: list[Outcome], held: Mapping[str, Record]
     ) -> list[Outcome]:
-        """A new e-mail of a user that has one is made its primary one: Zendesk only adds it (recorded)."""
+        """A new e-mail of a user that has one is made its primary one: Zendesk only adds it (recorded). A user that was deleted
+        has none, and no identities."""
+        if batch.op is Op.DELETE:
+            return outcomes
         sent = {key: record.get("email") for key, record in zip(batch.keys, batch.records(), strict=True)}
         late = [
             (held[item.key], str(sent[item.key]))
@@ -332,7 +351,12 @@ class Zendesk(Destination[ZendeskConfig]):
     ) -> dict[str, dict[str, Any]]:
         if identifiers[0] != KEY:
             return await super().read(object, identifiers, keys, fields)
+        await self._load_tags(object, fields)
         return {key: values_of(record, fields) for key, record in (await self._held(object, keys)).items()}
+
+    async def _load_tags(self, object: str, fields: Sequence[str]) -> None:
+        if "tags" in fields and object not in self._tags:
+            await self.describe(object)
 
     async def _held(self, object: str, keys: Sequence[str]) -> dict[str, Record]:
         """Records by external_id, from show_many, which does not lag as search does."""
@@ -348,6 +372,10 @@ class Zendesk(Destination[ZendeskConfig]):
         }
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
+        """Zendesk adds the tags of a record's dropdowns and checkboxes to its `tags`."""
+        if field.name == "tags":
+            added = members(held) - members(sent)
+            return members(sent) <= members(held) and added <= set().union(*self._tags.values())
         return same(field, sent, held)
 
     def left(self, answer: Answer) -> Mapping[float, Left]:

@@ -81,6 +81,12 @@ def custom_field(kind: Kind, item: Mapping[str, Any]) -> Field:
     )
 
 
+def tags_of(item: Mapping[str, Any]) -> set[str]:
+    """The tags that a custom field can add to a record: of a dropdown or multi-select its options, of a checkbox its tag."""
+    options = {str(option["value"]) for option in item.get("custom_field_options") or () if "value" in option}
+    return options | ({str(item["tag"])} if item.get("tag") else set())
+
+
 def fold(value: Any) -> str:
     """An identifier in the form in which Zendesk compares it."""
     return str(value).strip().lower()
@@ -99,7 +105,7 @@ def same(field: Field, sent: Any, held: Any) -> bool:
     """Whether both are one value: a date is given back as a moment (reference: user fields), a list in any order; an
     unset checkbox is false."""
     if field.native_type in _SETS:
-        return _members(sent) == _members(held)
+        return members(sent) == members(held)
     if field.native_type == "checkbox":
         return bool(plain(field, sent or False) == plain(field, held or False))
     if field.type is FieldType.DATE:
@@ -107,7 +113,8 @@ def same(field: Field, sent: Any, held: Any) -> bool:
     return bool(plain(field, sent) == plain(field, held))
 
 
-def _members(value: Any) -> set[str]:
+def members(value: Any) -> set[str]:
+    """A list of texts, or its JSON text, without regard to order."""
     import orjson
 
     if isinstance(value, str):

@@ -60,7 +60,14 @@ class Custom:
         options = [
             {"id": number, "name": value.title(), "value": value} for number, value in enumerate(self.options)
         ]
-        return body | ({"custom_field_options": options} if self.options else {})
+        tag = {"tag": self.key} if self.type == "checkbox" else {}
+        return body | tag | ({"custom_field_options": options} if self.options else {})
+
+    def tags(self, value: Any) -> list[str]:
+        """The tags that a record with this value has."""
+        if self.type == "checkbox":
+            return [self.key] if value else []
+        return [one for one in (value if isinstance(value, list) else [value]) if one in self.options]
 
     def accept(self, value: Any) -> Any:
         """The value as it would be held. Raises: Refusal."""
@@ -199,9 +206,16 @@ class Room:
     def json(self, record: Record, url: str) -> dict[str, Any]:
         body = {"id": record.id, "url": f"{url}/api/v2/{self.many}/{record.id}.json", **record.values}
         body |= {"created_at": record.created, "updated_at": record.updated, self.custom: record.custom}
+        body["tags"] = self.tags(record)
         if self.is_users:
-            body |= {"email": next(iter(record.emails.values()), None), "active": record.active}
+            email = next(iter(record.emails.values()), None) if record.active else None
+            body |= {"email": email, "active": record.active}
         return body
+
+    def tags(self, record: Record) -> list[str]:
+        """Its own tags, and those that its dropdowns and checkboxes add."""
+        added = (tag for key, item in self.fields.items() for tag in item.tags(record.custom.get(key)))
+        return list(dict.fromkeys([*record.values["tags"], *added]))
 
     def flat(self, record: Record) -> dict[str, Any]:
         email = {"email": next(iter(record.emails.values()), None)} if self.is_users else {}
