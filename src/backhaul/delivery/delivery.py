@@ -55,6 +55,7 @@ class Delivery:
     def __init__(
         self, destination: Destination[Any], journal: Journal, budget: Budget, *,
         letters: Mapping[str, KnownLetter] | None = None, at_least_once: bool = False, recreates: bool = False,
+        erases: bool = False,
         progress: Callable[[Totals], None] = lambda totals: None, surroundings: Surroundings = REAL,
     ) -> None:  # fmt: skip
         self.destination = destination
@@ -69,6 +70,7 @@ class Delivery:
         """Records of jobs that are not over: their intents stay, and a later run asks."""
         self._repeatable = destination.repeatable | (frozenset({Op.INSERT}) if at_least_once else frozenset())
         self._recreates = recreates
+        self._act = destination.erase if erases else destination.write
         self.stopping = False
         self._broken: BaseException | None = None
         self._writing: set[asyncio.Task[Any]] = set()
@@ -442,7 +444,7 @@ class Delivery:
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._writing.add(task)
         try:
-            return await self.destination.write(batch)
+            return await self._act(batch)
         except asyncio.CancelledError:
             if not self.stopping or task.uncancel():
                 raise

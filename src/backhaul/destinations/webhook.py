@@ -110,6 +110,9 @@ class Webhook(Destination[WebhookConfig]):
     async def describe(self, object: str) -> ObjectSchema:
         return ObjectSchema(object, {}, open=True)
 
+    def describe_delete(self, object: str, *, erase: bool = False) -> str:
+        return "told that the record is deleted"
+
     async def write(self, batch: Batch) -> Outcomes:
         now = time.time()
         data = batch.text() if self.config.batch_size == 1 else b"[" + batch.text() + b"]"

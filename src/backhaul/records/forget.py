@@ -127,7 +127,7 @@ class Forget:
         if destination.batch_limits(sync.object, Op.DELETE) is None:
             raise RunError(f"{sync.destination} has no delete of {sync.object}", hint=local)
         report = RunReport(around.new_id("r"), sync.name, around.now())
-        sending = Sending(self.workspace, sync, RunOptions(), report)
+        sending = Sending(self.workspace, sync, RunOptions(), report, erases=True)
         try:
             await sending.deliver(engine, Schemas(self.workspace, sync, stack, check), prepared)
         except BackhaulError:
@@ -138,7 +138,7 @@ class Forget:
         if report.delivered != 1:
             how = "refused the delete" if report.rejected else "did not say that it deleted the record"
             raise RunError(f"{sync.destination} {how}", hint=local)
-        return "deleted"
+        return destination.describe_delete(sync.object, erase=True)
 
     def _plan(self, engine: duckdb.DuckDBPyConnection, view: LedgerView) -> Prepared | None:
         """A plan of one delete, in the ledger's own shape; None where the ledger does not hold the record."""

@@ -52,10 +52,14 @@ _REASONS = 5
 
 
 class Sending:
-    """One plan of one sync on its way; what becomes of it is added to `report`. `stop()` as in Run."""
+    """One plan of one sync on its way; what becomes of it is added to `report`. `stop()` as in Run. `erases`: its deletes are
+    those of `forget`."""
 
-    def __init__(self, workspace: Workspace, sync: Any, options: RunOptions, report: RunReport) -> None:
+    def __init__(
+        self, workspace: Workspace, sync: Any, options: RunOptions, report: RunReport, *, erases: bool = False
+    ) -> None:
         self.workspace, self.sync, self.options, self.report = workspace, sync, options, report
+        self._erases = erases
         self.stopping = False
         self._delivery: Delivery | None = None
 
@@ -186,7 +190,7 @@ class Sending:
         async with self.workspace.journal(plan) as journal:
             delivery = self._delivery = Delivery(
                 destination, journal, connection.budget, letters=letters, at_least_once=self._at_least_once(destination),
-                recreates=recreates(sync),
+                recreates=recreates(sync), erases=self._erases,
                 progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
                 surroundings=self.workspace.surroundings,
             )  # fmt: skip

@@ -251,6 +251,33 @@ class HubSpot(Destination[HubSpotConfig]):
             return outcomes(said, Sent(RECORD_ID, list(ids), list(ids.values()), str))
         return [Delivered(key, record_id) for key, record_id in ids.items()]
 
+    async def erase(self, batch: Batch) -> Outcomes:
+        """Contacts by the privacy delete (OpenAPI document: contacts, gdpr-delete), by their ids alone: an e-mail that nobody has
+        would be blocked from ever being a contact."""
+        if not _is_contacts(batch.object):
+            return await self.write(batch)
+        name, keys = batch.identifiers[0], batch.keys
+        ids = dict(zip(keys, keys if name == RECORD_ID else batch.remote_ids, strict=True))
+        unknown = [key for key in keys if ids[key] is None]
+        if unknown:
+            found = (await find(self, batch.object, name, unknown)).whole(unknown)
+            ids |= {key: str(record["id"]) for key, record in found.held.items()}
+        path = self.path("objects", batch.object, "gdpr-delete")
+        for known in filter(None, ids.values()):
+            await self.http.request("POST", path, json={"objectId": known})
+        return Outcomes(tuple(Delivered(key, known) for key, known in ids.items()))
+
+    def describe_delete(self, object: str, *, erase: bool = False) -> str:
+        if self._between(object) is not None:
+            return (
+                "association removed"
+                if object.startswith("associations/")
+                else super().describe_delete(object)
+            )
+        if erase and _is_contacts(object):
+            return "permanently deleted (HubSpot's privacy delete)"
+        return "archived (HubSpot can restore it for 90 days)"
+
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
@@ -276,6 +303,10 @@ class HubSpot(Destination[HubSpotConfig]):
         if answer.status == 401 and self.config.access_token is None:
             return Expired("HubSpot does not accept the access token any more")
         return classify(answer)
+
+
+def _is_contacts(object: str) -> bool:
+    return is_email(object, "email")
 
 
 def _properties(record: dict[str, Any], several: frozenset[str], numbers: frozenset[str]) -> dict[str, Any]:

@@ -121,13 +121,26 @@ class Intercom(Destination[IntercomConfig]):
         return ObjectSchema(object, standard_fields(object) | {field.name: field for field in custom})
 
     async def write(self, batch: Batch) -> Outcomes:
+        return await self._write(batch)
+
+    async def erase(self, batch: Batch) -> Outcomes:
+        """A contact is deleted for good, whatever `deletes` says of those that leave the model."""
+        return await self._write(batch, erases=True)
+
+    def describe_delete(self, object: str, *, erase: bool = False) -> str:
+        if object != "contacts":
+            return "archived (Intercom's delete of a company)"
+        return "permanently deleted" if erase or self.config.deletes == "erase" else "archived"
+
+    async def _write(self, batch: Batch, *, erases: bool = False) -> Outcomes:
         name, key, known = batch.identifiers[0], batch.keys[0], batch.remote_ids[0]
         record = outgoing(batch.records()[0], batch.fields)
         if name != OWN_ID and name not in KEYS[batch.object]:
             raise Halt(f"Intercom finds no {batch.object} by {name}", hint=f"by {KEYS[batch.object]} or id")
         if name == OWN_ID and batch.op in (Op.INSERT, Op.UPSERT):
             raise Halt("Intercom gives ids itself", hint="identify by a key of yours, or use mode: update")
-        one = One(self.http, batch.object, name, key, record, self.config.deletes == "archive")
+        archives = self.config.deletes == "archive" and not erases
+        one = One(self.http, batch.object, name, key, record, archives)
         if name == OWN_ID:
             known = key
         if batch.op is Op.DELETE:

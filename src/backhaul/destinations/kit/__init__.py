@@ -318,6 +318,14 @@ class Destination(ABC, Generic[ConfigT]):
         destination only takes it in: nothing may be applied before its id is returned, if the API allows (create and upload
         here, start in `collect`)."""
 
+    async def erase(self, batch: Batch) -> Outcomes | Job:
+        """Deletes the records of a batch for `forget`: by the API's privacy delete where it has one."""
+        return await self.write(batch)
+
+    def describe_delete(self, object: str, *, erase: bool = False) -> str:
+        """What a delete does to a record, or `erase`, in the words of the vendor: `deleted`, `archived`."""
+        return "removed from the list" if object.startswith("lists/") else "deleted"
+
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
         """What became of a batch that was handed over as this job; a Job where it is not over. It may hold fewer records
         than the batch. Where the destination does not know the job any more, the records are read (`held_as_sent`).

@@ -235,6 +235,10 @@ class Salesforce(Destination[SalesforceConfig]):
         written = await self._send("PATCH", ("composite", "sobjects"), list(sent), chosen)
         return Outcomes((*written.items, *failed))
 
+    def describe_delete(self, object: str, *, erase: bool = False) -> str:
+        """No REST request empties the recycle bin of one record."""
+        return "deleted (Salesforce keeps it in the recycle bin for 15 days)"
+
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:

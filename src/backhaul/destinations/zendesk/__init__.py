@@ -346,6 +346,27 @@ class Zendesk(Destination[ZendeskConfig]):
         outcomes: list[Outcome] = [Delivered(key, str(held["id"]), answer.status == 201)]
         return await self._promoted(batch, outcomes, {key: held})
 
+    async def erase(self, batch: Batch) -> Outcomes | Job:
+        """Users are deleted, and then permanently (reference: Users, Permanently Delete User)."""
+        if batch.object != "users":
+            return await self.write(batch)
+        ids = dict(zip(batch.keys, batch.remote_ids, strict=True))
+        asked = [key for key, known in ids.items() if known is None]
+        if asked and batch.identifiers[0] != KEY:
+            raise Halt("users are deleted by external_id alone", hint="identify by external_id")
+        ids |= {key: str(record["id"]) for key, record in (await self._held(batch.object, asked)).items()}
+        for own in filter(None, ids.values()):
+            for place in ("users", "deleted_users"):
+                answer = await self._ask("DELETE", f"{place}/{own}")
+                if answer.status != 404:
+                    body_of(answer)
+        return Outcomes(tuple(Delivered(key, own) for key, own in ids.items()))
+
+    def describe_delete(self, object: str, *, erase: bool = False) -> str:
+        if object != "users":
+            return "deleted"
+        return "permanently deleted" if erase else "deleted (Zendesk keeps it among the deleted users)"
+
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:

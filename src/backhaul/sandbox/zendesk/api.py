@@ -73,6 +73,7 @@ class ZendeskSandbox(Sandbox):
             ("GET", f"{users}/{{id:[0-9]+}}", self._show),
             ("PUT", f"{users}/{{id:[0-9]+}}", self._update),
             ("DELETE", f"{users}/{{id:[0-9]+}}", self._destroy),
+            ("DELETE", "deleted_users/{id:[0-9]+}", self._destroy_for_good),
             ("GET", users, self._list),
             ("POST", users, self._create),
             ("GET", "users/{id:[0-9]+}/identities", self._identities),
@@ -203,6 +204,15 @@ class ZendeskSandbox(Sandbox):
         self._poisoned(request, [record.values])
         room.remove(record)
         return (200, {room.one: room.json(record, self._url(request))}) if room.is_users else (204, None)
+
+    def _destroy_for_good(self, request: web.Request, _: Body) -> tuple[int, Any]:
+        """Only of a user that was deleted."""
+        room = self.rooms["users"]
+        record = room.records.get(int(request.match_info["id"]))
+        if record is None or record.active:
+            raise not_found()
+        del room.records[record.id]
+        return 200, {"deleted_user": {"id": record.id, "active": False, "email": None}}
 
     def _show(self, request: web.Request, _: Body) -> tuple[int, Body]:
         room = self._room(request)
