@@ -178,6 +178,6 @@ def _with_rejections(state: State, plan: str, rows: Sequence[int]) -> list[Seque
     return [
         (plan, low, answer["high"], answer["remote_ids"],
          orjson.dumps(sorted([*orjson.loads(answer["rejected"] or "[]"), *more])).decode(),
-         answer["unknown"], answer["pending"], answer["left_at"], answer["answered_at"])
+         answer["unknown"], answer["pending"], answer["left_at"], answer["answered_at"], answer["reasons"])
         for low, (answer, more) in found.items()
     ]  # fmt: skip
