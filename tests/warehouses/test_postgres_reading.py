@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import psycopg
@@ -28,6 +28,8 @@ SPOILT = "\x1f"
 
 
 class Model:
+    columns: ClassVar[dict[str, str]] = {}
+    primary_key = ()
     table = file = None
 
     def __init__(self, sql: str) -> None:

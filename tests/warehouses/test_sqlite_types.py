@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import duckdb
 import pytest
@@ -18,6 +19,8 @@ BIG = 2**53 + 1
 
 
 class Model:
+    columns: ClassVar[dict[str, str]] = {}
+    primary_key = ()
     table = file = None
 
     def __init__(self, sql: str) -> None:

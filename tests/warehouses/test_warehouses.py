@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pytest
@@ -24,6 +24,9 @@ from backhaul.warehouses.sqlite import Sqlite, SqliteConfig
 
 
 class Model:
+    columns: ClassVar[dict[str, str]] = {}
+    primary_key = ()
+
     def __init__(self, sql: str | None = None, table: str | None = None, file: str | None = None) -> None:
         self.sql, self.table, self.file = sql, table, file
 
@@ -131,7 +134,7 @@ def test_files_are_tables(tmp_path: Path, engine: duckdb.DuckDBPyConnection) -> 
         f"COPY (SELECT i AS id, i * 2 AS double FROM range(3) t(i)) TO '{tmp_path}/data/numbers.parquet'"
     )
     files = Files(FilesConfig(path=Path("data")), tmp_path)
-    assert read(files, engine, Model(table="people")) == [(1, "Ann"), (2, None)]
+    assert read(files, engine, Model(table="people")) == [("1", "Ann"), ("2", None)]
     assert read(files, engine, Model(sql="select n.id, p.name from numbers n join people p using (id)")) == [
         (1, "Ann"),
         (2, None),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from backhaul.config.parts import Line, Name, Section
+from backhaul.text_values import declared
 
 SOURCES = ("sql", "table", "file", "dbt", "audience")
 _KEY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
@@ -32,6 +33,17 @@ class ModelConfig(Section):
     """The column, or the list of columns, that names a record: unique and never NULL."""
     cursor: Line | None = None
     """A column that grows with each change, for incremental reads."""
+
+    columns: dict[Line, str] = Field(default={}, max_length=2000)
+    """The types of columns of CSV files, which are text otherwise: `mrr: decimal(12,2)`. A value that does not fit rejects its
+    record."""
+
+    @field_validator("columns")
+    @classmethod
+    def _types(cls, value: dict[str, str]) -> dict[str, str]:
+        for type_ in value.values():
+            declared(type_)
+        return value
 
     @field_validator("primary_key", mode="before")
     @classmethod

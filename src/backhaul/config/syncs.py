@@ -90,6 +90,13 @@ def _references(document: Document, data: dict[str, Any], connections: Connectio
 def _model(
     root: Path, document: Document, model: ModelConfig, connections: Connections | None
 ) -> Iterator[Found]:
+    warehouse = (
+        connections.type_names["warehouses"].get(model.warehouse or "", "files") if connections else "files"
+    )
+    if model.columns and warehouse != "files":
+        where = ("model", "columns")
+        message = f"`columns` declares the types of CSV columns, and {model.warehouse} is {warehouse}"
+        yield where, document.problem(where, message, "cast in the model's SQL")
     dialects = connections.dialects if connections else {}
     dialect = dialects.get(model.warehouse or "") or next(iter(dialects.values()), "duckdb")
     for source in ("dbt", "audience"):

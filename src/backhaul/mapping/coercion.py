@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from backhaul import text_values
 from backhaul.mapping.codes import COUNTRIES, CURRENCIES
 from backhaul.sql import literal
 from backhaul.types import FieldType
@@ -18,11 +19,6 @@ from backhaul.types import FieldType
 _SMALL_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
 _INTEGERS = _SMALL_INTEGERS | {"UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM"}
 _DECIMAL = re.compile(r"DECIMAL\((\d+), ?(\d+)\)")
-_INTEGER_TEXT = r"\s*[+-]?[0-9]+\s*"
-_NUMBER_TEXT = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
-_DATE_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
-_ZONE_TEXT = r"\s*([zZ]|UTC|[+-][0-9]{2}(:?[0-9]{2})?)\s*"
-_TIME_TEXT = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?)?\s*"
 _PHONE_MARKS = r"[\s\x{00A0}\x{202F}\x{2010}-\x{2015}().\-/]"
 """What people put between the digits of a telephone number."""
 _PHONE_TEXT = r"\+[1-9][0-9]{6,14}"
@@ -157,10 +153,7 @@ def _integer(expr: str, source: str) -> Coercion:
     if kind is FieldType.BOOLEAN:
         return Coercion(f"CAST({expr} AS BIGINT)", "BIGINT")
     if kind is FieldType.STRING:
-        text = _text(expr, source)
-        return Coercion(
-            f"CASE WHEN regexp_full_match({text}, '{_INTEGER_TEXT}') THEN TRY_CAST({text} AS DECIMAL(38,0)) END",
-            "DECIMAL(38,0)", "lost")  # fmt: skip
+        return Coercion(text_values.integer(_text(expr, source)), "DECIMAL(38,0)", "lost")
     if kind in (FieldType.NUMBER, FieldType.DECIMAL):
         return Coercion(
             f"CASE WHEN {expr} = trunc({expr}) THEN TRY_CAST({expr} AS DECIMAL(38,0)) END",
@@ -196,21 +189,8 @@ def decimal(expr: str, source: str) -> Coercion:
     if kind is FieldType.NUMBER:
         return _number(expr, source)
     if kind is FieldType.STRING:
-        text = _text(expr, source)
-        double = f"TRY_CAST({text} AS DOUBLE)"
-        # a double holds the number exactly as written where its shortest text has the same digits
-        exact = f"isfinite({double}) AND {_digits(text)} = {_digits(f'CAST({double} AS VARCHAR)')}"
-        return Coercion(
-            f"CASE WHEN regexp_full_match({text}, '{_NUMBER_TEXT}') AND {exact} THEN {double} END",
-            "DOUBLE",
-            "lost",
-        )
+        return Coercion(text_values.double(_text(expr, source)), "DOUBLE", "lost")
     raise NotCoercibleError(f"is {source}, which is no number")
-
-
-def _digits(text: str) -> str:
-    mantissa = f"regexp_replace({text}, '[eE].*', '')"
-    return f"trim(regexp_replace({mantissa}, '[^0-9]', '', 'g'), '0')"
 
 
 def _boolean(expr: str, source: str) -> Coercion:
@@ -220,7 +200,7 @@ def _boolean(expr: str, source: str) -> Coercion:
     if kind is FieldType.INTEGER:
         return Coercion(f"CASE {expr} WHEN 0 THEN false WHEN 1 THEN true END", "BOOLEAN", "lost")
     if kind is FieldType.STRING:
-        return Coercion(f"TRY_CAST(trim({_text(expr, source)}) AS BOOLEAN)", "BOOLEAN", "lost")
+        return Coercion(text_values.boolean(_text(expr, source)), "BOOLEAN", "lost")
     raise NotCoercibleError(f"is {source}, which is no boolean")
 
 
@@ -237,11 +217,8 @@ def _date(expr: str, source: str) -> Coercion:
         )  # fmt: skip
     if kind is FieldType.STRING:
         text = _text(expr, source)
-        return Coercion(
-            f"CASE WHEN regexp_full_match({text}, '{_DATE_TEXT}') THEN TRY_CAST({text} AS DATE) END",
-            "DATE",
-            f"lost OR {_outside(f'TRY_CAST({text} AS DATE)', 'DATE')}",
-        )
+        outside = _outside(f"TRY_CAST({text} AS DATE)", "DATE")
+        return Coercion(text_values.date(text), "DATE", f"lost OR {outside}")
     raise NotCoercibleError(f"is {source}, which is no date")
 
 
@@ -261,13 +238,7 @@ def _instant(expr: str, source: str, storage: str) -> Coercion:
     """A time without a zone is taken as UTC (the engine's zone is UTC); finer than a microsecond does not fit."""
     kind = natural(source)
     if kind is FieldType.STRING:
-        text = _text(expr, source)
-        # the engine drops an offset where it reads a time without a zone
-        zoned = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS {storage})"
-        found = (
-            f"CASE WHEN regexp_full_match({text}, '{_TIME_TEXT}') THEN TRY_CAST({text} AS {storage}) "
-            f"WHEN regexp_full_match({text}, '{_TIME_TEXT}{_ZONE_TEXT}') THEN {zoned} END"
-        )
+        found = text_values.instant(_text(expr, source), storage)
     elif source.endswith("_NS"):
         micro = f"TRY_CAST({expr} AS {storage})"
         found = f"CASE WHEN CAST({micro} AS {source}) = {expr} THEN {micro} END"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backhaul.errors import SourceError
+from backhaul.models.columns import typed_columns, typed_select, with_unfit
+from backhaul.sql import ident
 from backhaul.warehouses.protocol import Column, Relation, Warehouse
 
 if TYPE_CHECKING:
@@ -22,10 +24,20 @@ class ModelLike(Protocol):
     def table(self) -> str | None: ...
     @property
     def file(self) -> str | None: ...
+    @property
+    def columns(self) -> Mapping[str, str]: ...
+    @property
+    def primary_key(self) -> Sequence[str]: ...
 
 
 def model_select(model: ModelLike, warehouse: Warehouse, root: Path) -> str:
-    """The model as one SELECT, without what may follow it: it can stand in parentheses.
+    """The model as one SELECT that can stand in parentheses, its declared columns in their types. Raises as `_written`."""
+    select = _written(model, warehouse, root)
+    return typed_select(select, model.columns) if model.columns else select
+
+
+def _written(model: ModelLike, warehouse: Warehouse, root: Path) -> str:
+    """The model's SELECT as written, without what may follow it.
 
     Raises:
         SourceError: its file is gone, or it is of a kind that this release does not read.
@@ -69,8 +81,9 @@ def model_columns(
 
     Raises:
         SourceError: the model does not run, has no columns, or has two of one name.
+        UsageError: `columns` declares one that the model does not have, or that is not text.
     """
-    columns = warehouse.columns(engine, model_select(model, warehouse, root))
+    columns = warehouse.columns(engine, _written(model, warehouse, root))
     if not columns:
         raise SourceError("the model has no columns", hint="name them after SELECT")
     seen: set[str] = set()
@@ -82,7 +95,7 @@ def model_columns(
                 f"the model has two columns named {column.name}", hint="rename one of them with AS"
             )
         seen.add(column.name.casefold())
-    return columns
+    return typed_columns(columns, model.columns) if model.columns else columns
 
 
 def open_model(
@@ -90,4 +103,28 @@ def open_model(
     columns: Sequence[str] | None = None, cursor: tuple[str, Any] | None = None,
 ) -> Relation:  # fmt: skip
     """The model's rows; `columns` and `cursor` as in Warehouse.relation."""
-    return warehouse.relation(engine, model_select(model, warehouse, root), columns=columns, cursor=cursor)
+    if columns is not None:
+        columns = with_unfit(columns, model.columns)
+    select = model_select(model, warehouse, root)
+    relation = warehouse.relation(engine, select, columns=columns, cursor=cursor)
+    try:
+        _require_keys(model, relation, engine)
+    except SourceError:
+        relation.close()
+        raise
+    return relation
+
+
+def _require_keys(model: ModelLike, relation: Relation, engine: duckdb.DuckDBPyConnection) -> None:
+    """Raises SourceError where a key does not fit its declared type: its record could not even be named."""
+    for name in model.primary_key if model.columns else ():
+        if name not in model.columns:
+            continue
+        (unfit,) = with_unfit([name], model.columns)[1:]
+        query = f"SELECT count({ident(unfit)}), min({ident(unfit)}) FROM {relation.sql}"
+        count, first = engine.execute(query).fetchall()[0]
+        if count:
+            raise SourceError(
+                f"{count:,} value{'s' if count > 1 else ''} of the key {name} do not fit {model.columns[name]}: {first}",
+                hint=f"correct the file, or leave {name} out of `columns`: then it is text",
+            )

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
+
+from backhaul.engine import in_order
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
-from backhaul.warehouses.inplace import InPlace, described, in_one_line, read_in_place
-from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig
+from backhaul.warehouses.csv_files import Format, exactly, line_numbers, numbered, scan
+from backhaul.warehouses.inplace import SPOOL, InPlace, described, in_one_line, read_in_place
+from backhaul.warehouses.protocol import SPOILT, Column, Warehouse, WarehouseConfig
 from backhaul.warehouses.repeatable import parsed, tables_of
 
 if TYPE_CHECKING:
     import duckdb
 
-_READERS = {".parquet": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_ENDINGS = (".parquet", *_DELIMITERS)
 _WATCHED = frozenset(("read_parquet",))
 """Scanned twice; that a file did not change meanwhile is seen when it is closed. CSV is read once."""
 _ALIAS = "backhaul_files"
+_ROW = SPOILT + "row"
+_NAMED_LINES = 10_000
+"""Values that do not fit of which the line is named; of more, only the column is."""
+_Mark = Annotated[str, Field(min_length=1, max_length=1, pattern=r"[^\r\n\x00]")]
 
 
 class FilesConfig(WarehouseConfig):
@@ -27,6 +35,12 @@ class FilesConfig(WarehouseConfig):
 
     path: Path
     """The folder, relative to the project. Sub-folders are not read."""
+    delimiter: _Mark | None = None
+    """Between the values of a CSV file; unset: a comma, in a .tsv file a tab."""
+    quote: _Mark = '"'
+    """Around values of a CSV file that hold a delimiter, a quote or a line break."""
+    escape: _Mark = '"'
+    """Before a quote within a quoted value."""
 
 
 class Files(Warehouse):
@@ -56,25 +70,56 @@ class Files(Warehouse):
                         f"{path.name} changed while it was read", hint="run again when it is complete"
                     )
 
-        return read_in_place(engine, select, columns, cursor, _ALIAS, release, _WATCHED)
+        relation = read_in_place(engine, select, columns, cursor, _ALIAS, release, _WATCHED)
+        if relation.sql != SPOOL or len(read) != 1 or not _unfit(engine):
+            return relation
+        relation.close()
+        return self._with_lines(engine, select, columns, cursor)
 
-    def _open(self, engine: duckdb.DuckDBPyConnection, select: str) -> list[Path]:
-        """Makes views, in a catalog of their own, of the files that a SELECT names; gives these files."""
+    def _with_lines(
+        self, engine: duckdb.DuckDBPyConnection, select: str, columns: Sequence[str] | None, cursor: tuple[str, Any] | None,
+    ) -> InPlace:  # fmt: skip
+        """The relation of a model over one CSV file, in which values that do not fit are named by their lines where the model's
+        rows are the file's."""
+        (path,) = self._open(engine, select, _ROW)
+        has_rows = any(column.name == _ROW for column in described(engine, select))
+        columns = [*columns, _ROW] if has_rows and columns else columns
+        with in_order(engine):
+            relation = read_in_place(
+                engine, select, columns, cursor, _ALIAS, lambda: _close(engine), _WATCHED
+            )
+        if has_rows:
+            _name_lines(engine, path, self._format(path))
+        return relation
+
+    def _format(self, path: Path) -> Format:
+        settings = self.settings
+        return Format(settings.delimiter or _DELIMITERS[path.suffix.lower()], settings.quote, settings.escape)
+
+    def _open(self, engine: duckdb.DuckDBPyConnection, select: str, row: str | None = None) -> list[Path]:
+        """Makes views, in a catalog of their own, of the files that a SELECT names; gives these files. `row`: the name of a
+        column for the numbers of rows of CSV files."""
         import duckdb
 
         files = self._named(engine, select)
         engine.execute(f"ATTACH ':memory:' AS {_ALIAS}")
         engine.execute(f"USE {_ALIAS}")
         for path in files:
-            reader = _READERS[path.suffix.lower()]
             try:
-                engine.execute(
-                    f"CREATE VIEW {ident(path.stem)} AS SELECT * FROM {reader}({literal(_one(path))})"
-                )
+                engine.execute(f"CREATE VIEW {ident(path.stem)} AS {self._select(path, row)}")
+            except SourceError:
+                _close(engine)
+                raise
             except duckdb.Error as error:
                 _close(engine)
                 raise SourceError(f"{path.name} cannot be read: {in_one_line(error)}") from None
         return files
+
+    def _select(self, path: Path, row: str | None) -> str:
+        if path.suffix.lower() not in _DELIMITERS:
+            return f"SELECT * FROM read_parquet({literal(exactly(path))})"
+        form = self._format(path)
+        return numbered(path, form, row) if row else f"SELECT * FROM {scan(path, form)}"
 
     def _named(self, engine: duckdb.DuckDBPyConnection, select: str) -> list[Path]:
         folder = self.root / self.settings.path
@@ -82,7 +127,7 @@ class Files(Warehouse):
             raise SourceError(f"there is no folder {self.settings.path}", hint="see `path` in backhaul.yml")
         names = tables_of(parsed(engine, select))
         files = [
-            path for path in sorted(folder.iterdir()) if path.suffix.lower() in _READERS and path.is_file()
+            path for path in sorted(folder.iterdir()) if path.suffix.lower() in _ENDINGS and path.is_file()
         ]
         files = [path for path in files if path.stem.lower() in names]
         stems = [path.stem.lower() for path in files]
@@ -109,6 +154,30 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return known.st_ino, known.st_size, known.st_mtime_ns
 
 
-def _one(path: Path) -> str:
-    """A path as the engine's pattern for this file alone."""
-    return re.sub(r"([*?\[])", r"[\1]", str(path))
+def _unfit(engine: duckdb.DuckDBPyConnection) -> list[str]:
+    """The columns beside those of the spooled model in which a value does not fit."""
+    names = [row[0] for row in engine.execute(f"DESCRIBE {SPOOL}").fetchall()]
+    spoilt = [name for name in names if name.endswith(SPOILT)]
+    if not spoilt:
+        return []
+    counts = engine.execute(
+        f"SELECT {', '.join(f'count({ident(name)})' for name in spoilt)} FROM {SPOOL}"
+    ).fetchall()[0]
+    return [name for name, count in zip(spoilt, counts, strict=True) if count]
+
+
+def _name_lines(engine: duckdb.DuckDBPyConnection, path: Path, form: Format) -> None:
+    """Puts lines for the numbers of rows into the spooled model."""
+    spoilt = _unfit(engine)
+    any_unfit = " OR ".join(f"{ident(name)} IS NOT NULL" for name in spoilt)
+    query = f"SELECT {ident(_ROW)} FROM {SPOOL} WHERE {any_unfit} ORDER BY 1 LIMIT {_NAMED_LINES}"
+    lines = line_numbers(path, form, [row for (row,) in engine.execute(query).fetchall()])
+    given = {"rows": list(lines), "lines": list(lines.values())}
+    for name in spoilt:
+        engine.execute(
+            f"UPDATE {SPOOL} SET {ident(name)} = 'the value on line ' || given.line "
+            f"FROM (SELECT unnest($rows) AS row, unnest($lines) AS line) AS given "
+            f"WHERE {ident(_ROW)} = given.row AND {ident(name)} IS NOT NULL",
+            given,
+        )
+    engine.execute(f"ALTER TABLE {SPOOL} DROP COLUMN {ident(_ROW)}")

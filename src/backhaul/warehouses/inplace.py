@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SPOOL = "temp.main.model_rows"
 _BUILT_IN = "system.main"
+_CSV = "CSV Error on Line: "
+_COLUMNS = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
 _VALUE = re.compile(r'Could not convert string ".*?" to(?= )', re.DOTALL)
 
 
@@ -78,13 +80,22 @@ def in_one_line(error: Exception) -> str:
     text = _VALUE.sub("a value cannot become", str(error))
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     said = lines[0].split("Error: ", 1)[-1] if lines else text
-    if said.startswith("CSV Error on Line: "):
-        causes = (line for line in lines[1:] if not line.startswith(("Original Line", "Possible", "LINE ")))
-        return (
-            f"line {said.removeprefix('CSV Error on Line: ')}: {next(causes, 'it does not fit the others')}"
-        )
+    if said.startswith(_CSV):
+        return _csv_error(said.removeprefix(_CSV), lines[1:])
     where = next((line for line in lines[1:] if line.startswith("LINE ")), "")
     return f"{said} [{where.replace('DESCRIBE ', '')}]" if where else said
+
+
+def _csv_error(line: str, rest: Sequence[str]) -> str:
+    """A reader's error by file and line; the line itself is quoted in `rest` and stays out."""
+    told = (part for part in rest if not part.startswith(("Original Line", "Possible", "LINE ")))
+    cause = next(told, "it does not fit the others")
+    if counts := _COLUMNS.fullmatch(cause):
+        # the reader stops at the first value too many
+        found = counts[2] if int(counts[2]) < int(counts[1]) else "more"
+        cause = f"the header has {counts[1]} columns, and this line has {found}"
+    file = next((part.removeprefix("file = ") for part in rest if part.startswith("file = ")), "")
+    return f"{file.rpartition('/')[2]}, line {line}: {cause}"
 
 
 def read_in_place(
@@ -98,6 +109,8 @@ def read_in_place(
         return InPlace(engine, narrowed(select, columns, cursor), catalog, release, files)
     except duckdb.Error as error:
         release()
+        if _CSV in str(error):
+            raise SourceError(in_one_line(error), hint="correct the file; nothing was sent") from None
         raise SourceError(
             f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first"
         ) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backhaul.sql import ident
+from backhaul.warehouses.protocol import SPOILT
 
 _NATIVE = {
     16: "BOOLEAN", 20: "BIGINT", 21: "SMALLINT", 23: "INTEGER", 25: "VARCHAR", 1043: "VARCHAR", 1042: "VARCHAR",
@@ -70,7 +71,7 @@ def _sent(name: str, sql: str, kind: str) -> Sent:
 
 
 def _numeric(name: str, kind: str) -> Sent:
-    column, spoilt = ident(name), name + "\x1f"
+    column, spoilt = ident(name), name + SPOILT
     number = f"TRY_CAST({column} AS {kind})"
     cast = f"{number} AS {column}, CASE WHEN {number} IS NULL THEN {column} END AS {ident(spoilt)}"
     return Sent(name, f"{column}::text AS {column}", cast, kind, spoilt)

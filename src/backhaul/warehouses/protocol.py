@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import duckdb
 
 
+SPOILT = "\x1f"
+"""The end of the name of a column that says which values of another one do not fit; no column of a model ends so."""
+
+
 class WarehouseConfig(BaseModel):
     """Keys that every warehouse takes in backhaul.yml: none but its own."""
 
