@@ -101,6 +101,8 @@ class Field:
     choices: tuple[str, ...] | None = None
     case_insensitive: bool = False
     """The destination compares values of this field without regard to case (HubSpot e-mail)."""
+    escapes: bool = False
+    """Signs of the destination's markup in a text are escaped; a mapping with `markup: true` sends them as they are."""
     trims: bool = False
     """The destination stores a text of this field without blanks around it; an identifier is sent so."""
     native_type: str | None = None

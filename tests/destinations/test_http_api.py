@@ -400,8 +400,8 @@ def test_a_wrong_destination_is_refused(change, said):
         ({"body": {"$records": 1}}, "name of a field"),
         ({"results": RESULTS | {"each": "results["}}, "not a JMESPath expression"),
         ({"results": RESULTS | {"delivered": True}}, "not a JMESPath expression"),
-        ({"results": RESULTS | {"index": True}}, "either `key` or"),
-        ({"results": {k: v for k, v in RESULTS.items() if k != "key"}}, "either `key` or"),
+        ({"results": RESULTS | {"index": True}}, "one of `key`, `index: true`"),
+        ({"results": {k: v for k, v in RESULTS.items() if k != "key"}}, "one of `key`, `index: true`"),
         ({"results": RESULTS | {"succeeded": "x"}}, "not permitted"),
     ],
 )

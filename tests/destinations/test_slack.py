@@ -202,3 +202,18 @@ async def test_one_message_a_second_in_a_channel() -> None:
         with pytest.raises(SlackApiError) as refused:
             await asyncio.to_thread(client.chat_postMessage, channel="#general", text="2")
     assert refused.value.response.headers["Retry-After"] == "1"
+
+
+def test_signs_of_markup_in_a_row_are_escaped_unless_the_field_says_so(tmp_path: Path) -> None:
+    sandbox = SlackSandbox(per_second=1000)
+    with serving(sandbox.app()) as url:
+        place = Place(tmp_path, sandbox, url)
+        place.rows("(1, '<!channel> R&D > all')")
+        assert place.run().report.delivered == 1
+        place.sync(f"channels/{GENERAL}", text={"value": "words", "markup": True})  # type: ignore[arg-type]
+        place.rows("(2, '<!here> &amp;')")
+        assert place.run().report.delivered == 1
+        texts = [message["text"] for message in sandbox.channels[GENERAL].messages.values()]
+        assert texts == ["&lt;!channel&gt; R&amp;D &gt; all", "<!here> &amp;"]
+        place.sync(f"channels/{GENERAL}", username={"value": "words", "markup": True})  # type: ignore[arg-type]
+        assert "username has no markup" in str(place.run().report.error)

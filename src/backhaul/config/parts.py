@@ -183,6 +183,8 @@ class FieldMapping(Section):
     """Sent in place of a NULL."""
     type: FieldType | None = None
     """The type to cast to; unset: what the destination's own metadata says."""
+    markup: bool = False
+    """Send the text as the destination's markup (Slack: mentions, links); unset: signs of markup are escaped."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _DOUBTFUL = frozenset({"fatal_error", "internal_error", "service_unavailable"})
 """Some of it may have been done, says Slack."""
 _TEXT, _JSON, _FLAG = FieldType.STRING, FieldType.JSON, FieldType.BOOLEAN
 _MEMBERS = {
-    "text": Field("text", _TEXT, max_length=40_000),
+    "text": Field("text", _TEXT, max_length=40_000, escapes=True),
     **{name: Field(name, _JSON) for name in ("blocks", "attachments")},
     **{name: Field(name, _TEXT) for name in ("thread_ts", "username", "icon_emoji", "icon_url")},
     **{
@@ -99,6 +99,9 @@ class Slack(Destination[SlackConfig]):
     async def write(self, batch: Batch) -> Outcomes:
         ((key, record),) = zip(batch.keys, batch.records(), strict=True)
         message = {name: value for name, value in record.items() if name != "id" and value is not None}
+        for field in batch.fields:
+            if field.escapes and isinstance(message.get(field.name), str):
+                message[field.name] = _escaped(message[field.name])
         channel = batch.object.partition("/")[2]
         answer = await self.http.request(
             "POST", "/chat.postMessage", json=message | ({"channel": channel} if channel else {})
@@ -116,6 +119,11 @@ class Slack(Destination[SlackConfig]):
         if "ok" not in said:
             return by_status or Unsettled(f"HTTP {answer.status} with an answer that is not Slack's")
         return None if said.get("ok") is True else _refusal(said)
+
+
+def _escaped(text: str) -> str:
+    """A text without mentions and links (docs.slack.dev: Formatting message text, Escaping text)."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _refusal(said: Mapping[str, Any]) -> BackhaulError:

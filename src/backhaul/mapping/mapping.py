@@ -298,8 +298,8 @@ def _field(
     engine: duckdb.DuckDBPyConnection, problems: list[Problem], types: dict[str, str],
 ) -> MappedField | None:  # fmt: skip
     path = f"{'identify' if identifier else 'fields'}.{name}"
-    expr, asked, nulls, default = (value, None, None, None) if isinstance(value, str) else (
-        value.value, value.type, value.null, value.default)  # fmt: skip
+    expr, asked, nulls, default, markup = (value, None, None, None, False) if isinstance(value, str) else (
+        value.value, value.type, value.null, value.default, value.markup)  # fmt: skip
     try:
         sql_type = types.get(expr) or expression_type(engine, expr, columns)
         if default is not None:
@@ -329,7 +329,8 @@ def _field(
         coercion = replace(coercion, typed=trimmed(coercion.typed))
     final = target if target is not FieldType.ANY else natural(sql_type)
     policy = nulls or sync.nulls
-    field = replace(known, type=final, skip_null=policy is Nulls.SKIP and not identifier)
+    escapes = known.escapes and not markup
+    field = replace(known, type=final, skip_null=policy is Nulls.SKIP and not identifier, escapes=escapes)
     names = _names_in(expr) or frozenset()
     spoilt = tuple(column for column in columns if column.spoilt and column.name.lower() in names)
     return MappedField(field, expr, coercion, policy, identifier, spoilt)

@@ -12,7 +12,21 @@ from backhaul.types import Mode, ObjectSchema
 
 def check_fields(sync: Any, schema: ObjectSchema) -> Sequence[Problem]:
     """Fields that do not exist or cannot be written, identifiers that are not unique, required fields left out."""
-    return [*_unknown(sync, schema), *_identifiers(sync, schema), *_required(sync, schema)]
+    return [
+        *_unknown(sync, schema),
+        *_markup(sync, schema),
+        *_identifiers(sync, schema),
+        *_required(sync, schema),
+    ]
+
+
+def _markup(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:
+    for name, mapped in sync.fields.items():
+        field = schema.fields.get(name)
+        if mapped.markup and not (field and field.escapes):
+            yield sync.problem(
+                f"fields.{name}", f"{name} has no markup at {sync.destination}", "leave out `markup`"
+            )
 
 
 def _unknown(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -76,13 +76,20 @@ class Results(Declared):
     """How to read per-record outcomes from an answer."""
 
     each: Expression
-    """The list of results in the answer."""
+    """The list of results in the answer; with `map`, the object of results by key."""
     key: Expression | None = None
     """The record's key in one result."""
     index: bool = False
     """Results come back in the order of the records, one for each."""
-    delivered: Expression
-    """True where the record was taken; a value that is neither true nor false leaves the record unknown."""
+    map: bool = False
+    """`each` is an object: its names are the records' keys, its values are what the other expressions read."""
+    delivered: Expression | None = None
+    """True where the record was taken; a value that is neither true nor false leaves the record unknown. May be left out where
+    the answer lists failures alone (`unnamed: delivered`)."""
+    unnamed: Literal["unknown", "delivered"] = "unknown"
+    """What a record is that the results do not name: `delivered` for an API that lists failures alone."""
+    success: Expression | None = None
+    """With `unnamed: delivered`: true in an answer without `each` that took the whole batch."""
     retryable: Expression | None = None
     """True where the record was not taken now, and may be later."""
     gone: Expression | None = None
@@ -92,8 +99,16 @@ class Results(Declared):
 
     @model_validator(mode="after")
     def one_way_to_match(self) -> Self:
-        if (self.key is None) == (not self.index):
-            raise ValueError("results need either `key` or `index: true`: which record is a result about?")
+        if (self.key is not None) + self.index + self.map != 1:
+            raise ValueError(
+                "results need one of `key`, `index: true` and `map: true`: which record is a result about?"
+            )
+        if self.delivered is None and self.unnamed != "delivered":
+            raise ValueError(
+                "results need `delivered`, or `unnamed: delivered` where failures alone are listed"
+            )
+        if self.index and self.unnamed == "delivered":
+            raise ValueError("results by index name every record: leave out `unnamed`")
         return self
 
 

@@ -19,18 +19,33 @@ def outcomes_of(results: Results, answer: Answer, keys: Sequence[str]) -> Outcom
     Raises:
         Unsettled: the answer is not JSON.
     """
-    items = results.each.of(answer.json())
-    if not isinstance(items, list) or (results.index and len(items) != len(keys)):
+    body = answer.json()
+    items = results.each.of(body)
+    if items is None and results.success and results.success.of(body) is True:
+        return Outcomes(everything=True)
+    if not isinstance(items, dict if results.map else list) or (results.index and len(items) != len(keys)):
         return Outcomes()
-    pairs = zip(keys, items, strict=True) if results.index else named(results, items)
+    pairs = list(zip(keys, items, strict=True) if results.index else named(results, items))
     delivered, others, torn = sorted_out(results, pairs, set(keys))
+    if results.unnamed == "delivered":
+        delivered |= unnamed(pairs, keys, len(items))
     if len(delivered) == len(keys) and not others and not torn:
         return Outcomes(everything=True)
     taken: list[Outcome] = [Delivered(key) for key in delivered if key not in torn]
     return Outcomes((*taken, *(other for key, other in others.items() if key not in torn)))
 
 
-def named(results: Results, items: list[Any]) -> Iterator[tuple[str, Any]]:
+def unnamed(pairs: Sequence[tuple[str, Any]], keys: Sequence[str], items: int) -> set[str]:
+    """The keys that an answer which lists failures alone does not name; none where some failure is about no key that was
+    sent: it may be about any of them."""
+    about = {key for key, _ in pairs}
+    return set(keys) - about if len(pairs) == items and about <= set(keys) else set()
+
+
+def named(results: Results, items: Any) -> Iterator[tuple[str, Any]]:
+    if results.map:
+        yield from items.items()
+        return
     assert results.key is not None  # noqa: S101 - the configuration has either a key or an index
     key_of = results.key.of
     for item in items:
@@ -48,7 +63,7 @@ def sorted_out(
     delivered: set[str] = set()
     others: dict[str, Outcome] = {}
     torn: set[str] = set()
-    verdict_of = results.delivered.of
+    verdict_of = results.delivered.of if results.delivered else lambda item: False
     for key, item in pairs:
         if key not in sent:
             continue
