@@ -24,6 +24,12 @@ class Op(StrEnum):
     UPDATE = "update"
     UPSERT = "upsert"
     DELETE = "delete"
+    MOVE = "move"
+    """An update that changes identifiers of records, which are found by the previous ones."""
+
+
+COMMON_OPS = (Op.INSERT, Op.UPDATE, Op.UPSERT, Op.DELETE)
+"""What a destination without ways of its own can be asked for."""
 
 
 class Change(StrEnum):

@@ -277,8 +277,8 @@ async def test_an_update_makes_no_user() -> None:
         assert set(sandbox.store.external) == {"a"}
 
 
-async def test_a_part_of_a_user_who_is_gone_is_said_to_have_made_one() -> None:
-    """The engine then sends the whole record."""
+async def test_a_part_of_a_user_who_is_gone_is_not_sent() -> None:
+    """The engine then makes the whole record again."""
     fields = (Field("external_id"), Field("first_name"), Field("plan_tier"))
     rows = [*people("here", "gone", plan_tier="x"), *people("whole", plan_tier="x", first_name="Ada")]
     async with workspace() as (sandbox, braze):
@@ -286,8 +286,10 @@ async def test_a_part_of_a_user_who_is_gone_is_said_to_have_made_one() -> None:
         parts = ("here", "gone")
         said = await braze.write(RecordBatch(Op.UPSERT, "users", ("external_id",), fields, rows, parts=parts))
         assert {item.key: item for item in said.items} == {
-            "here": Delivered("here"), "gone": Delivered("gone", created=True), "whole": Delivered("whole"),
+            "here": Delivered("here"), "gone": Gone("gone", "no-such-user", "Braze has no such user"),
+            "whole": Delivered("whole"),
         }  # fmt: skip
+        assert set(sandbox.store.external) == {"here", "whole"}
         assert sent_to(sandbox, "/users/export/ids") == 1
 
 

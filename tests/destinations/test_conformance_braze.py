@@ -39,5 +39,10 @@ class TestBraze(DestinationSuite):
         sandbox = BrazeSandbox(track=100_000)
         with serving(sandbox.app()) as url:
             yield BrazeRemote(
-                sandbox, type="braze", base_url=url, api_key="local-sandbox", rate_limits=["100000/1m"]
+                sandbox,
+                type="braze",
+                base_url=url,
+                api_key="local-sandbox",
+                rate_limits=["100000/1m"],
+                read_lag="1ms",
             )

@@ -37,6 +37,7 @@ class TestCustomerIo(DestinationSuite):
             yield CustomerIoRemote(
                 sandbox,
                 type="customerio",
+                read_lag="1ms",
                 base_url=url,
                 site_id="local-sandbox",
                 api_key="local-sandbox",

@@ -36,5 +36,10 @@ class TestIterable(DestinationSuite):
         sandbox = IterableSandbox(by_email=False, bulk=10_000, deletes=10_000, reads=10_000)
         with serving(sandbox.app()) as url:
             yield IterableRemote(
-                sandbox, type="iterable", base_url=url, api_key="local-sandbox", rate_limits=["10000/10s"]
+                sandbox,
+                type="iterable",
+                base_url=url,
+                api_key="local-sandbox",
+                rate_limits=["10000/10s"],
+                read_lag="1ms",
             )

@@ -48,6 +48,7 @@ class TestKlaviyo(DestinationSuite):
             yield KlaviyoRemote(
                 sandbox,
                 type="klaviyo",
+                read_lag="1ms",
                 base_url=url,
                 api_key="local-sandbox",
                 rate_limits=["10000/1s"],

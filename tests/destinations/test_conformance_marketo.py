@@ -20,6 +20,7 @@ class MarketoRemote(SandboxRemote[MarketoSandbox]):
         super().__init__(
             sandbox,
             type="marketo",
+            read_lag="1ms",
             base_url=url,
             client_id="service",
             client_secret="sandbox",

@@ -21,7 +21,7 @@ from backhaul.mapping.mapping import Mapping as Compiled
 from backhaul.mapping.mapping import compile_mapping
 from backhaul.mapping.wire import json_text, key_text
 from backhaul.sql import ident, literal
-from backhaul.types import Field, ObjectSchema
+from backhaul.types import Field, ObjectSchema, Op
 from backhaul.warehouses.protocol import Column
 
 OK, LOST, APPLIED, REFUSED, WAITING = "ok", "lost", "applied", "refused", "waiting"
@@ -97,7 +97,7 @@ class World:
             "o", {"email": Field("email", case_insensitive=True)} if case_insensitive else {}, open=True
         )
         self.destination = Destination()
-        self.moves, self.ids = moves, ids
+        self.moves, self.ids = Op.UPDATE if moves else None, ids
         self.letters: dict[str, tuple[str, bool]] = {}
         self._numbers = itertools.count(1)
 
@@ -140,13 +140,17 @@ class World:
         self, plan: Plan, fate: Callable[[dict[str, Any]], str] = lambda row: OK
     ) -> list[Settlement]:
         """Sends the plan's rows in order; gives what a journal would say."""
-        settled = []
+        settled, undeleted = [], set[str]()
         for row in self.rows(plan):
+            if row["segment"] != DELETE and row["key"] in undeleted:
+                continue
             if row["segment"] == REFUSE:
                 self.letters[row["key"]] = (row["hash"], True)
             if row["segment"] > SEND:
                 continue
             what, number = fate(row), row["number"]
+            if row["segment"] == DELETE and what != OK:
+                undeleted.add(row["key"])
             rid = self._apply(row) if what in (OK, APPLIED) else None
             if what == OK and rid == "":
                 what = REFUSED

@@ -112,6 +112,10 @@ REASONS = {
     "unknown": "because the destination may not hold them",
     "reset": "because they were reset",
 }
+_REPLACED = {
+    "replaced": "which the destination cannot change: each is deleted and created again",
+    "left_behind": "which the destination cannot change: each is created again, and the record under the old one stays",
+}
 
 
 def reasons(found: dict[str, int], remapped: dict[str, int]) -> list[str]:
@@ -119,8 +123,11 @@ def reasons(found: dict[str, int], remapped: dict[str, int]) -> list[str]:
     lines = [
         f"resends {count:,} {REASONS.get(name, name)}"
         for name, count in found.items()
-        if count and name != "mapping"
+        if count and name != "mapping" and name not in _REPLACED
     ]
+    for name, what in _REPLACED.items():
+        if count := found.get(name, 0):
+            lines.append(f"{records(count)} {'has' if count == 1 else 'have'} a new identifier, {what}")
     return [*_mapping(found.get("mapping", 0), remapped), *lines]
 
 

@@ -174,6 +174,10 @@ class PlanBatch:
         """How its records are written, as it is stored with its intent."""
         return self.chunk.encoding_text(RECREATED if self.anew else WHOLE if self._is_full else CHANGED)
 
+    @cached_property
+    def previous_keys(self) -> Sequence[str]:
+        return self._strings("previous") if self.op is Op.MOVE else ()
+
     @property
     def parts(self) -> Sequence[str]:
         if self._is_full:
@@ -259,11 +263,13 @@ class PlanBatch:
         return bool(self.chunk.table.column("again")[row].as_py() == code(Stage.UNKNOWN))
 
     def is_held(self, row: int) -> bool:
-        """Whether the destination has acknowledged this record before, and it is found by more than what is sent."""
-        if self.anew or self.op not in (Op.UPDATE, Op.UPSERT):
+        """Whether the destination has acknowledged this record before, and it is found by more than what is sent, or sent in
+        part."""
+        if self.anew or self.op not in (Op.UPDATE, Op.UPSERT, Op.MOVE):
             return False
-        known = self.chunk.table.column("remote_id")[row].is_valid
-        return known or (self.op is Op.UPDATE and bool(self.chunk.table.column("held")[row].as_py()))
+        if self.chunk.table.column("remote_id")[row].is_valid or self.is_part(row):
+            return True
+        return self.op is not Op.UPSERT and bool(self.chunk.table.column("held")[row].as_py())
 
     def hash(self, row: int) -> str:
         return str(self.chunk.table.column("hash")[row].as_py())
@@ -372,13 +378,14 @@ def _is_part(mapping: Mapping) -> str:
 
 
 def _held(segment: Segment, mapping: Mapping) -> str:
-    """SQL of whether a record to update was acknowledged. Of one in doubt the ledger has no values but the identifiers, if it
-    never was."""
-    if segment.op is not Op.UPDATE:
+    """SQL of whether a record to update was acknowledged, and of the identifier of one to move. Of one in doubt the ledger has
+    no values but the identifiers, if it never was."""
+    if segment.op not in (Op.UPDATE, Op.MOVE):
         return ""
     sure = [f"{ident('o.' + field.name)} IS NOT NULL" for field in mapping.fields if not field.identifier]
     rules = " OR ".join([f"_again IS DISTINCT FROM {code(Stage.UNKNOWN)}", *sure])
-    return f", {ident('o.' + mapping.identifiers[0].name)} IS NOT NULL AND ({rules}) AS held"
+    held = f", {ident('o.' + mapping.identifiers[0].name)} IS NOT NULL AND ({rules}) AS held"
+    return f"{held}, {key_text(mapping.identifiers, 'o.')} AS previous"
 
 
 def _whole_batches(tables: Iterable[pa.RecordBatch], records: int) -> Iterator[pa.RecordBatch]:

@@ -40,7 +40,7 @@ from backhaul.failpoints import failpoint
 from backhaul.state.journal import Journal, Reason, Statement
 from backhaul.state.letters import KnownLetter
 from backhaul.surroundings import REAL, Surroundings
-from backhaul.types import BatchLimits, Op, Outcomes, RefusalClass
+from backhaul.types import BatchLimits, Gone, Op, Outcomes, RefusalClass, Retry
 
 ATTEMPTS = 5
 GRACE = 15.0
@@ -78,9 +78,13 @@ class Delivery:
         self._refusals = Refusals(destination, frozenset(letter.code for letter in self._letters.values()))
         self._narrowing = Narrowing(self._send, self._refusals, lambda: self.stopping)
         self.waiting: list[int] = []  # rows of the plan that wait for another record
+        self._undeleted = set[str]()
+        """Primary keys of records that were to be deleted and were not: nothing takes their place in this run."""
         self._progress = progress
         budget.told = self._waits
         self._clock = surroundings.clock
+        self._visible_at = self._clock() + destination.read_lag
+        """When everything that was written before this delivery is shown: "not there" means nothing until then."""
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)
@@ -260,9 +264,13 @@ class Delivery:
             self._room.give(1)
 
     def _sendable(self, batch: PlanBatch, tally: Tally) -> Sequence[int]:
-        """Its rows but those that are larger than the destination takes."""
+        """Its rows but those that are larger than the destination takes, or whose record under another identifier stays."""
         most = self._each
+        if self._undeleted and batch.op is not Op.DELETE:
+            tally.give_up([row for row in batch.rows if batch.primary_key(row) in self._undeleted])
         for row, size in batch.larger(most) if most is not None and not self._keyed(batch) else ():
+            if row in tally.stages:
+                continue
             said = f"the record has {size:,} bytes, and {self.destination.spec.name} takes {most:,}"
             tally.refuse(row, Reason("too_large", said, RefusalClass.RECORD))
         return [row for row in batch.rows if row not in tally.stages] if tally.stages else batch.rows
@@ -272,6 +280,8 @@ class Delivery:
             self._fail(failure)
             return
         failpoint("rejected" if tally.refusals else "acknowledged")
+        if tally.batch.op is Op.DELETE:
+            self._undeleted.update(map(tally.batch.primary_key, tally.stages))
         tally.add_to(self.totals)
         self.waiting += tally.waiting_rows()
         if self.failure is None and (failed := self._refusals.too_many(self.totals)) is not None:
@@ -462,6 +472,7 @@ class Delivery:
     ) -> Sequence[int]:
         """Takes an answer in; returns the rows still open."""
         before = len(tally.stages)
+        outcomes = self._doubting_absence(batch, outcomes)
         left, unnamed = tally.take(batch, open_rows, outcomes)
         taken = len(open_rows) - len(left) - (len(tally.stages) - before)
         self._note_room(taken, tally.no_room)
@@ -472,6 +483,16 @@ class Delivery:
         if self._refusals.answered(taken, reason is not None) and reason is not None:
             self.exhausted = self.exhausted or Exhausted(reason.message, code=reason.code)
             self.stop()
+
+    def _doubting_absence(self, batch: PlanBatch, outcomes: Outcomes) -> Outcomes:
+        """An answer that records are not there is asked for again where the destination may only show them later."""
+        wait = self._visible_at - self._clock()
+        if wait <= 0 or batch.op is Op.DELETE or not any(isinstance(item, Gone) for item in outcomes.items):
+            return outcomes
+        items = (
+            Retry(item.key, item.message, wait) if isinstance(item, Gone) else item for item in outcomes.items
+        )
+        return Outcomes(tuple(items))
 
     def _keep_doubt(
         self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int], reason: Reason

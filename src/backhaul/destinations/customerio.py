@@ -82,6 +82,7 @@ class CustomerIo(Destination[CustomerIoConfig]):
         batch={Op.UPSERT: _BATCH, Op.UPDATE: _BATCH, Op.INSERT: _BATCH, Op.DELETE: _BATCH},
         limits=(Rate("second", 100, 1), Rate("app", 10, 1, "app")),
         concurrency=8,
+        read_lag=30.0,  # what is sent is queued before it is applied; Customer.io names no bound (from memory)
         nulls="null clears the attribute.",
         fixes={
             "too_large": "Customer.io takes 32 KB a record: shorten its longest attributes, or map fewer",

@@ -30,7 +30,7 @@ from backhaul.destinations.kit import (
     classify_status,
 )
 from backhaul.errors import BackhaulError, Halt
-from backhaul.types import BatchLimits, ObjectSchema, Op, Outcomes, RefusalClass
+from backhaul.types import COMMON_OPS, BatchLimits, ObjectSchema, Op, Outcomes, RefusalClass
 from backhaul.values import Duration
 
 _PREFIX = "whsec_"
@@ -82,7 +82,7 @@ class Webhook(Destination[WebhookConfig]):
         name="webhook",
         config=WebhookConfig,
         docs="Signed events (Standard Webhooks) to an address of yours; any object.",
-        batch={op: BatchLimits(bytes=_LARGEST) for op in Op},
+        batch={op: BatchLimits(bytes=_LARGEST) for op in COMMON_OPS},
         concurrency=4,
         describes_offline=True,
         nulls="null is sent as JSON null.",

@@ -20,11 +20,11 @@ from backhaul.ledger.duplicates import Duplicates, Found, count_candidates, key_
 from backhaul.ledger.ledger import LedgerView
 from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, rows_of
 from backhaul.ledger.remapping import APPROVED, remapped, resent
+from backhaul.ledger.replaced import identity, is_replaced, with_replacements
 from backhaul.ledger.suppression import is_wanted, suppress
 from backhaul.ledger.tally import Tally, tally_of
 from backhaul.mapping.fingerprint import fingerprints
 from backhaul.mapping.mapping import SEPARATOR, Mapping
-from backhaul.mapping.wire import key_text
 from backhaul.sql import ident, literal
 from backhaul.types import Mode, Nulls, Op
 
@@ -48,24 +48,17 @@ class RelationLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DiffOptions:
-    """`moves`: the destination can change a record's identifier by its own id. `refused` holds the dead letters as
-    (key as JSON, hash, made by the mapping). `forgotten` are hashes of keys that are not to be sent: sha256 of `salt` and key.
+    """`moves`: the operation that changes a record's identifier, as in the kit's Destination. `refused` holds the dead letters
+    as (key as JSON, hash, made by the mapping). `forgotten` are hashes of keys that are not to be sent: sha256 of `salt` and key.
     `set_aside`: keys that are NULL or occur twice are refused one by one, and not the model."""
 
     mode: Mode
     incremental: bool = False
-    moves: bool = False
+    moves: Op | None = None
     refused: Sequence[tuple[str, str, bool]] = ()
     forgotten: Sequence[str] = ()
     salt: str = ""
     set_aside: bool = False
-
-
-def identity(mapping: Mapping) -> str:
-    """SQL of a record's identifier as the destination compares it."""
-    text = key_text(mapping.identifiers)
-    folds = any(field.field.case_insensitive for field in mapping.identifiers)
-    return f"lower(trim({text}))" if folds else text
 
 
 class Diff:
@@ -85,8 +78,8 @@ class Diff:
         self.keys = [key.column for key in mapping.keys]
         self.rows = self.suppressed = self._nameless = 0
         self.found = Found()
-        self._claims = self._twins = 0
-        """Rows of temp.claimed and temp.twins."""
+        self._claims = self._twins = self._replaced = 0
+        """Rows of temp.claimed and temp.twins; records whose identifier changes and that others take the place of."""
 
     def find(self, relation: RelationLike) -> None:
         """Fills temp.candidates with the rows that may differ, in one pass over the model.
@@ -331,7 +324,19 @@ class Diff:
             "_error",
             "_again",
         ]
-        return f"SELECT {self._segment()} AS _segment, {self._change()} AS _change, {', '.join(names)} FROM ({self._joined()})"
+        changes = f"SELECT {self._segment()} AS _segment, {self._change()} AS _change, {', '.join(names)}"
+        if not self._may_replace():
+            return f"{changes} FROM ({self._joined()})"
+        replaced = is_replaced(self.mapping, self._moved())
+        changes = (
+            f"{changes}, {replaced} AS replaced FROM ({self._joined()}) WHERE NOT ({replaced} AND undeleted)"
+        )
+        self._replaced = self._one(f"SELECT count(*) FROM ({changes}) WHERE replaced AND _segment = {SEND}")
+        delete = DELETE if self.options.mode is Mode.MIRROR else None
+        return with_replacements(changes, self.mapping, send=SEND, delete=delete)
+
+    def _may_replace(self) -> bool:
+        return self.view is not None and self._claims > 0 and self.options.mode in (Mode.MIRROR, Mode.UPSERT)
 
     def _values(self, prefix: str) -> list[str]:
         return [ident(prefix + field.name) for field in self.mapping.fields]
@@ -372,7 +377,11 @@ class Diff:
             hashed = f"coalesce(CAST(c._hash AS VARCHAR), {literal(NO_HASH)})"
             joins += f" LEFT JOIN temp.main.refused AS r ON r.hash = {hashed} AND r.key = {self._key('c.')}"
             dead = f"r.key IS NOT NULL AND (r.by_mapping IS FALSE OR {bad})"
-        parts += [error, f"{dead} AS dead"]
+        undeleted = "false"
+        if self.options.refused and self._may_replace():
+            letters = f"SELECT key FROM temp.main.refused WHERE hash = {literal(NO_HASH)}"
+            undeleted = f"{self._key('c.')} IN ({letters})"
+        parts += [error, f"{dead} AS dead", f"{undeleted} AS undeleted"]
         return f"SELECT {', '.join(parts)} FROM temp.main.candidates AS c{joins}"
 
     def _segment(self) -> str:
@@ -414,10 +423,11 @@ class Diff:
         return " OR ".join(rules)
 
     def _moved(self) -> str:
-        if not self.options.moves or self.view is None:
+        if self.options.moves is None or self.view is None:
             return "false"
         pairs = [f"{ident(field.column)} <> {ident('o.' + field.name)}" for field in self.mapping.identifiers]
-        return f"_remote_id IS NOT NULL AND NOT never AND ({' OR '.join(pairs)})"
+        known = "_remote_id IS NOT NULL AND " if self.options.moves is Op.UPDATE else ""
+        return f"{known}NOT never AND ({' OR '.join(pairs)})"
 
     def _segments(self, tally: list[Tally]) -> Iterator[Segment]:
         low = 0
@@ -446,6 +456,8 @@ class Diff:
             Stage.RETRY: "absent",
         }
         reasons = {names[named(state)]: count for state, count in again.items()}
+        if self._replaced:
+            reasons["replaced" if self.options.mode is Mode.MIRROR else "left_behind"] = self._replaced
         return Plan(
             id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=tuple(self._segments(tally)),
             refused=sum(row.count for row in tally if row.segment == REFUSE),
@@ -471,7 +483,7 @@ class Diff:
         if segment == DELETE:
             return Op.DELETE
         if segment == MOVE:
-            return Op.UPDATE
+            return self.options.moves or Op.UPDATE
         return Op.UPSERT if self.options.mode is Mode.MIRROR else Op(self.options.mode.value)
 
     def _make(self, name: str, select: str) -> int:

@@ -13,11 +13,12 @@ import pyarrow as pa
 from backhaul.changes import Stage, code
 from backhaul.engine import number, spill_folder
 from backhaul.failpoints import failpoint
-from backhaul.ledger.diff import FORGET, identity
+from backhaul.ledger.diff import FORGET
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import note_mapping
 from backhaul.ledger.remote_conflicts import Conflict, release_conflicts
+from backhaul.ledger.replaced import identity
 from backhaul.mapping.mapping import Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import Nulls, Op

@@ -51,7 +51,8 @@ class Plan:
     incremental: bool = False
     reasons: dict[str, int] = field(default_factory=dict)
     """Why rows are sent again although their values are as acknowledged: `mapping`, `unknown`, `reset`; `absent`:
-    a create of unknown end that a look-up did not find."""
+    a create of unknown end that a look-up did not find. `replaced` and `left_behind`: records whose identifier changes at a
+    destination that cannot change it; those under the previous one are deleted, or stay."""
     shape: dict[str, Any] = field(default_factory=dict)
     mapping: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the mapping's fields."""

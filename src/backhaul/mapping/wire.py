@@ -18,18 +18,18 @@ _TIMES = (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP)
 
 
 def plain_text(field: MappedField, prefix: str = "f.") -> str:
-    """A field's value as plain text; NULL stays NULL."""
+    """A field's value as plain text; NULL stays NULL. With the prefix `o.` the acknowledged value of a plan."""
     column = ident(prefix + field.name)
     if field.field.type in _TIMES and field.storage != "VARCHAR":
         return time_text(column, field.field.type)
     return f"CAST({column} AS VARCHAR)"
 
 
-def key_text(fields: Sequence[MappedField]) -> str:
+def key_text(fields: Sequence[MappedField], prefix: str = "f.") -> str:
     """The identifier of a record as text: of one field its text, of several a JSON list of texts."""
     if len(fields) == 1:
-        return plain_text(fields[0])
-    return f"CAST(to_json([{', '.join(plain_text(field) for field in fields)}]) AS VARCHAR)"
+        return plain_text(fields[0], prefix)
+    return f"CAST(to_json([{', '.join(plain_text(field, prefix) for field in fields)}]) AS VARCHAR)"
 
 
 def json_text(fields: Sequence[MappedField], part: str = "", frame: Frame | None = None) -> str:

@@ -22,7 +22,7 @@ from backhaul.planning.guards import Guard, check_guards, field_changes, wants_f
 from backhaul.planning.schema_changes import ModelSchema, check_schema
 from backhaul.sql import ident
 from backhaul.state.protocol import State
-from backhaul.types import Mode, ObjectSchema
+from backhaul.types import Mode, ObjectSchema, Op
 from backhaul.warehouses.inplace import in_one_line
 
 
@@ -60,7 +60,7 @@ class Sources:
 
 def prepare(
     engine: duckdb.DuckDBPyConnection, sources: Sources, schema: ObjectSchema, plan_id: str, path: Path,
-    *, full: bool = False, moves: bool = False,
+    *, full: bool = False, moves: Op | None = None,
 ) -> Prepared:  # fmt: skip
     """Reads the model once and freezes what differs from the ledger.
 

@@ -157,7 +157,7 @@ class Run:
     async def planned(self, engine: duckdb.DuckDBPyConnection, schema: Any) -> Prepared:
         workspace, sync = self.workspace, self.sync
         plan_id = workspace.surroundings.new_id("p")
-        kind = workspace.destination_class(sync.destination)
+        destination = workspace.undelivering(sync.destination)
         with workspace.warehouse(sync) as warehouse:
             sources = Sources(
                 sync, warehouse, workspace.project.root, workspace.ledger(sync), workspace.state
@@ -173,7 +173,7 @@ class Run:
                     plan_id,
                     workspace.plan_path(plan_id),
                     full=full,
-                    moves=kind.spec.moves,
+                    moves=destination.moves(sync.object, tuple(sync.identify)),
                 )
             except BackhaulError:
                 self._go_on()

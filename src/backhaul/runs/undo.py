@@ -11,11 +11,12 @@ import orjson
 from backhaul.changes import Stage, code
 from backhaul.engine import in_order, number
 from backhaul.errors import PlanMoved, UsageError
-from backhaul.ledger.diff import DELETE, MOVE, ROW_GROUP, SEND, identity
+from backhaul.ledger.diff import DELETE, MOVE, ROW_GROUP, SEND
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.ledger import LedgerView
 from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, plan_from, rows_of
+from backhaul.ledger.replaced import identity
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema
@@ -80,7 +81,8 @@ class Abilities:
     """What the destination can do to the object."""
 
     delete: bool
-    move: bool
+    move: Op | None
+    """As in the kit's Destination.moves."""
 
 
 class Undo:
@@ -163,12 +165,16 @@ class Undo:
             for field in self.mapping.identifiers
         )
         update = f"p._change = {CHANGES.index('update')}"
-        stuck = "a._remote_id IS NULL" if self.can.move else "true"
+        stuck = {Op.UPDATE: "a._remote_id IS NULL", Op.MOVE: "false"}.get(self.can.move or Op.DELETE, "true")
         rules = [
             f"(p._change <> {CHANGES.index('create')} AND ({unnamed}))",
             f"({update} AND coalesce(p._again, {_ACKNOWLEDGED}) = {code(Stage.UNKNOWN)})",
             f"({update} AND ({moved}) AND {stuck})",
         ]
+        if "replaced" in self.of.reasons:  # a delete and a create of one key
+            keys = ", ".join(self.keys)
+            twice = f"SELECT {keys} FROM {self.of.rows_sql} GROUP BY {keys} HAVING count(*) > 1"
+            rules.append(f"({', '.join('p.' + key for key in self.keys)}) IN ({twice})")
         if not self.can.delete:
             rules.append(f"p._change = {CHANGES.index('create')}")
         return f"({' OR '.join(rules)})"
@@ -211,7 +217,7 @@ class Undo:
             f"SELECT _segment, min(file_row_number), max(file_row_number) + 1 FROM {file} GROUP BY 1 ORDER BY 1"
         ).fetchall()
         send = Op.UPSERT if mode is Mode.MIRROR else Op(mode.value)
-        ops = {DELETE: Op.DELETE, MOVE: Op.UPDATE, SEND: send}
+        ops = {DELETE: Op.DELETE, MOVE: self.can.move or Op.UPDATE, SEND: send}
         counts = dict(self.engine.execute(f"SELECT _change, count(*) FROM {file} GROUP BY 1").fetchall())
         told = ", ".join(["_segment", "_change", *self.keys, "_hash", "_was"])
         digest = number(self.engine, f"SELECT coalesce(sum(hash({told})::HUGEINT), 0) FROM {file}")
@@ -246,7 +252,7 @@ def plan_undo(
     of = kept_plan(workspace, sync.name, run, plan_id)
     destination = workspace.undelivering(sync.destination)
     deletes = destination.batch_limits(sync.object, Op.DELETE) is not None
-    can = Abilities(deletes, destination.spec.moves)
+    can = Abilities(deletes, destination.moves(sync.object, tuple(sync.identify)))
     with workspace.ledger(sync).reading(engine) as view:
         if not sync.ledger.values or (view is not None and view.meta.get("values") == "no"):
             raise UsageError(

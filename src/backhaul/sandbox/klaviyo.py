@@ -38,7 +38,8 @@ _FILTER = re.compile(r"(any|equals)\((\w+),(.+)\)", re.DOTALL)
 _JOBS = "/api/profile-bulk-import-jobs"
 _LIMITS = {
     f"POST {_JOBS}": (10, 150), f"GET {_JOBS}/{{id}}": (10, 150), f"GET {_JOBS}/{{id}}/import-errors": (10, 150),
-    "GET /api/profiles": (75, 750), "POST /api/profile-import": (75, 750), "POST /api/event-bulk-create-jobs": (10, 150),
+    "GET /api/profiles": (75, 750), "PATCH /api/profiles/{id}": (75, 750),
+    "POST /api/profile-import": (75, 750), "POST /api/event-bulk-create-jobs": (10, 150),
     "POST /api/lists/{id}/relationships/profiles": (10, 150), "DELETE /api/lists/{id}/relationships/profiles": (10, 150),
     "GET /api/lists/{id}": (75, 750), "GET /api/lists": (75, 750), "GET /api/profiles/{id}/lists": (3, 60),
 }  # fmt: skip
@@ -117,6 +118,7 @@ class KlaviyoSandbox(Sandbox):
         router.add_post("/api/profile-import", self._import)
         router.add_get("/api/profiles", self._profiles)
         router.add_get("/api/profiles/", self._profiles)
+        router.add_patch("/api/profiles/{id}", self._change)
         router.add_post(_JOBS, self._create)
         router.add_get(f"{_JOBS}/{{id}}", self._job)
         router.add_get(f"{_JOBS}/{{id}}/import-errors", self._errors)
@@ -172,6 +174,19 @@ class KlaviyoSandbox(Sandbox):
                 {"errors": [invalid.json("/data")]}, 409 if invalid.code == "duplicate_profile" else 400
             )
         return _json({"data": self._shown(own)}, 201 if created else 200)
+
+    async def _change(self, request: web.Request) -> web.Response:
+        own, data = request.match_info["id"], _body(await request.read()).get("data") or {}
+        request[RECORDS] = 1
+        if own not in self.profiles or data.get("id") != own:
+            return self.refusal(404 if own not in self.profiles else 400)
+        try:
+            self.store(data.get("attributes") or {}, own)
+        except Invalid as invalid:
+            return _json(
+                {"errors": [invalid.json("/data")]}, 409 if invalid.code == "duplicate_profile" else 400
+            )
+        return _json({"data": self._shown(own)})
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -348,23 +363,30 @@ class KlaviyoSandbox(Sandbox):
         links = {"self": f"https://a.klaviyo.com/api/profiles/{own}/"}
         return {"type": "profile", "id": own, "attributes": self.profiles[own], "links": links}
 
-    def store(self, attributes: Body) -> tuple[str, bool]:
-        """Its id, and whether it is new. Raises: Invalid."""
+    def store(self, attributes: Body, own: str = "") -> tuple[str, bool]:
+        """Make or update a profile, or update the one with this id. Return its id, and whether it is new. Raises: Invalid."""
         self._check(attributes)
         named = [_fold(kind, attributes[kind]) for kind in _WHO if attributes.get(kind)]
         if self.refuses(*_keys(attributes)):
             raise Invalid("properties", "refused by a switch of the sandbox")
-        owners = list(dict.fromkeys(own for name in named if (own := self.named.get(name))))
+        owners = {self.named[name] for name in named if name in self.named} | ({own} if own else set())
         if len(owners) > 1:
             raise Invalid(
                 "email", "A profile already exists with one of these identifiers.", "duplicate_profile"
             )
-        own = owners[0] if owners else f"01SANDBOX{next(self._numbers):017}"
+        own = next(iter(owners), "") or f"01SANDBOX{next(self._numbers):017}"
         held = self.profiles.setdefault(own, {"properties": {}, "location": {}})
+        self._unname(own, {kind for kind, _ in named})
         for name, value in attributes.items():
             held[name] = {**held[name], **(value or {})} if name in ("properties", "location") else value
         self.named |= dict.fromkeys(named, own)
         return own, not owners
+
+    def _unname(self, own: str, kinds: set[str]) -> None:
+        for kind in kinds:
+            held = self.profiles[own].get(kind)
+            if held and self.named.get(_fold(kind, held)) == own:
+                del self.named[_fold(kind, held)]
 
     def _check(self, attributes: Body) -> None:
         if strange := attributes.keys() - _KNOWN:

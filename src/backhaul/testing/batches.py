@@ -24,7 +24,7 @@ class RecordBatch:
     def __init__(
         self, op: Op, object: str, identifiers: tuple[str, ...], fields: tuple[Field, ...], rows: Sequence[Row],
         wire: Wire = Wire.JSON, remote_ids: Sequence[str | None] | None = None, csv_null: str = "",
-        parts: Sequence[str] = (), frame: Frame | None = None,
+        parts: Sequence[str] = (), frame: Frame | None = None, previous_keys: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.op = op
         self.object = object
@@ -36,6 +36,7 @@ class RecordBatch:
         self.keys: Sequence[str] = [self._key(row) for row in rows]
         self.remote_ids: Sequence[str | None] = [None] * len(rows) if remote_ids is None else remote_ids
         self.parts = parts
+        self.previous_keys = previous_keys
         self.frame = frame or Frame()
         if len(set(self.keys)) != len(rows) or len(self.remote_ids) != len(rows):
             raise ValueError("a batch holds no key twice, and one remote id (or None) for each row")

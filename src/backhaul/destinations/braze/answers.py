@@ -18,7 +18,7 @@ def body_of(answer: Answer) -> dict[str, Any]:
     return body
 
 
-def outcomes(answer: Answer, array: str, keys: Sequence[str], created: frozenset[str]) -> Outcomes:
+def outcomes(answer: Answer, array: str, keys: Sequence[str]) -> Outcomes:
     """One outcome for each object of `array`, whose keys are given in its order.
 
     Errors name the array and the place in it (`input_array`, `index`); the others are counted, and only where that count
@@ -33,13 +33,11 @@ def outcomes(answer: Answer, array: str, keys: Sequence[str], created: frozenset
             refused[place] = f"{refused[place]}; {words}" if place in refused else words
     queued = body["message"] == "queued" and not errors
     taken = queued or body.get(f"{array}_processed", 0) == len(keys) - len(refused)
-    if taken and not (errors or created):
+    if taken and not errors:
         return Outcomes(everything=True)
     found: list[Outcome] = [Rejected(keys[place], words, words) for place, words in refused.items()]
     if taken:
-        found += [
-            Delivered(key, created=key in created) for place, key in enumerate(keys) if place not in refused
-        ]
+        found += [Delivered(key) for place, key in enumerate(keys) if place not in refused]
     return Outcomes(tuple(found))
 
 

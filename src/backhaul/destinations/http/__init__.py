@@ -20,7 +20,7 @@ from backhaul.destinations.kit import (
     no_such_object,
 )
 from backhaul.errors import BackhaulError, Halt, Unsettled
-from backhaul.types import BatchLimits, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
+from backhaul.types import COMMON_OPS, BatchLimits, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
 
 __all__ = ["HttpApi", "HttpConfig"]
 
@@ -43,7 +43,7 @@ class HttpApi(Destination[HttpConfig]):
         name="http",
         config=HttpConfig,
         docs="Any batch HTTP API, declared in backhaul.yml: requests, bodies, how to read results.",
-        batch={op: BatchLimits(records=100_000, bytes=10_000_000) for op in Op},
+        batch={op: BatchLimits(records=100_000, bytes=10_000_000) for op in COMMON_OPS},
         unlisted=RefusalClass.RECORD,
         fixes=_FIXES,
         nulls="null is sent as JSON null; what that does is the API's own rule",

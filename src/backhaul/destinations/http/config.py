@@ -14,7 +14,7 @@ from pydantic.functional_validators import AfterValidator, BeforeValidator
 from backhaul.destinations.http.expressions import Expression
 from backhaul.destinations.http.template import Template
 from backhaul.destinations.kit import DestinationConfig, Secret
-from backhaul.types import Field, FieldType, Op, RefusalClass
+from backhaul.types import COMMON_OPS, Field, FieldType, Op, RefusalClass
 from backhaul.values import Duration, Parsed, Size
 
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) +(/(?!/)[^\s#]*|/)")
@@ -200,9 +200,9 @@ class ApiObject(Declared):
 
     @model_validator(mode="after")
     def writes_something(self) -> Self:
-        if not any(self.operation(op) for op in Op):
+        if not any(self.operation(op) for op in COMMON_OPS):
             raise ValueError("an object needs at least one of upsert, insert, update, delete")
-        for op in Op:
+        for op in COMMON_OPS:
             operation = self.operation(op)
             if operation and not carries(operation, op):
                 wanted = "$records or $keys" if op is Op.DELETE else "$records, or $record with batch_size: 1"

@@ -83,7 +83,7 @@ class Iterable(Destination[IterableConfig]):
         name="iterable",
         config=IterableConfig,
         docs="`users`, `lists/ID` (memberships of a static list), `events/NAME`, and `catalogs/NAME` (items).",
-        batch={Op.UPSERT: _BULK, Op.DELETE: _BULK},
+        batch={Op.UPSERT: _BULK, Op.DELETE: _BULK, Op.MOVE: BatchLimits(records=1)},
         limits=(
             Rate("bulk", 10, 1),
             Rate("events", 10, 1, "events"),
@@ -97,6 +97,7 @@ class Iterable(Destination[IterableConfig]):
             "RequestFieldsTypesMismatched": "a field's type never changes in Iterable: cast the expression, or use another field",
             "UniqueFieldsLimitExceeded": "the project has its most fields: remove some there, or map fewer",
             "forgotten": "only Iterable's support lifts this; `backhaul forget` the record here too",
+            "EmailAlreadyExists": "another profile has the new address: merge or delete one of the two in Iterable, then replay",
             "InvalidItemId": "identify by another column, or write it so: regexp_replace(id, '[^A-Za-z0-9-]', '-', 'g')",
             "filteredOutFields": "add the field in Iterable, or set `create_fields: true`",
         },
@@ -110,13 +111,19 @@ class Iterable(Destination[IterableConfig]):
         return {"Api-Key": self.config.api_key.get_secret_value()}
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
-        """Users are deleted one by one, and events stay."""
+        """Users are deleted and moved one by one, and events stay."""
+        if op is Op.MOVE:
+            return self.spec.batch[op] if object == "users" else None
         if op is Op.DELETE and object == "users":
             return BatchLimits(records=1, endpoint="delete")
         limits, kind = self.spec.batch.get(op), object.partition("/")[0]
         if limits is None or (op is Op.DELETE and kind == "events"):
             return None
         return replace(limits, endpoint=kind) if kind in ("events", "lists") else limits
+
+    def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
+        """An e-mail address can be changed, a userId cannot (Iterable/api-client, updateEmail)."""
+        return Op.MOVE if object == "users" and identifiers == ("email",) else None
 
     def endpoints(self, method: str, path: str) -> tuple[str, ...]:
         """Limits are an endpoint's: of deletions the Swagger documents say so, those of lists and events are from memory."""
@@ -165,6 +172,8 @@ class Iterable(Destination[IterableConfig]):
         kind, _, name = batch.object.partition("/")
         if kind == "users" and batch.op is Op.DELETE:
             return await self._delete(batch)
+        if batch.op is Op.MOVE:
+            return await self._move(batch)
         if kind == "catalogs":
             return await catalogs.written(self.http, batch, name)
         path, body = self._request(batch, kind, name)
@@ -190,6 +199,22 @@ class Iterable(Destination[IterableConfig]):
         return "/api/users/bulkUpdate", orjson.dumps(
             {"users": users, "createNewFields": self.config.create_fields}
         )
+
+    async def _move(self, batch: Batch) -> Outcomes:
+        """Changes the address of a user, then writes the other fields. A user whose address was changed before, by an attempt
+        whose answer was lost, is not found, and is made again by the upsert that follows."""
+        (key,), (previous,) = batch.keys, batch.previous_keys
+        addresses = {"currentEmail": previous, "newEmail": key}
+        answer = await self.http.request("POST", "/api/users/updateEmail", json=addresses)
+        if answer.status >= 400:
+            return Outcomes((Gone(key, code(answer), said_by(answer)),))
+        if code(answer) != "Success":
+            raise Unsettled("Iterable's answer to a change of an address is not Success")
+        return Outcomes(tuple(outcomes(batch, await self._write_users(batch))))
+
+    async def _write_users(self, batch: Batch) -> Answer:
+        path, body = self._request(batch, "users", "")
+        return await self.http.request("POST", path, body=body)
 
     async def _delete(self, batch: Batch) -> Outcomes:
         (key,) = batch.keys

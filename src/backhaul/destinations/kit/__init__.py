@@ -61,7 +61,7 @@ class Spec:
     limits: tuple[Rate, ...] = ()
     concurrency: int = 8
     wire: Wire = Wire.JSON
-    repeatable: frozenset[Op] = frozenset({Op.UPSERT, Op.UPDATE, Op.DELETE})
+    repeatable: frozenset[Op] = frozenset({Op.UPSERT, Op.UPDATE, Op.DELETE, Op.MOVE})
     """Operations whose repetition has no further effect."""
     moves: bool = False
     """An UPDATE batch may change the identifiers of records, found by `Batch.remote_ids`."""
@@ -75,7 +75,8 @@ class Spec:
     late: float = 0.25
     """Seconds for which a request that got no answer may still be applied; what repeats it is sent later than that."""
     read_lag: float = 0.0
-    """Seconds, at most, until a read shows what was written; what differs before that is read again."""
+    """Seconds, at most, until a read, or a write that asks who is there, shows what was written; what differs or is not there
+    before that is asked about again."""
     index_lag: float | None = None
     """Seconds until a record that was created is found by its identifier; None: it cannot be looked up."""
     nulls: str = ""
@@ -118,6 +119,10 @@ class Batch(Protocol):
     @property
     def remote_ids(self) -> Sequence[str | None]:
         """The destination's own id of each record, where an earlier answer gave one."""
+
+    @property
+    def previous_keys(self) -> Sequence[str]:
+        """In a MOVE: the key, as in `keys`, under which the destination holds each record until now."""
 
     @property
     def parts(self) -> Sequence[str]:
@@ -260,6 +265,11 @@ class Destination(ABC, Generic[ConfigT]):
         return float(self.config.job_timeout) if isinstance(self.config, JobsConfig) else 0.0
 
     @property
+    def read_lag(self) -> float:
+        """Seconds, at most, until the destination shows what was written."""
+        return self.spec.read_lag if self.config.read_lag is None else float(self.config.read_lag)
+
+    @property
     def repeatable(self) -> frozenset[Op]:
         """Operations that may be sent again when nobody knows whether they were applied."""
         return self.spec.repeatable
@@ -285,6 +295,11 @@ class Destination(ABC, Generic[ConfigT]):
         """
         found = await self.read(object, identifiers, keys, ())
         return dict.fromkeys(found, (None,))
+
+    def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
+        """The operation that changes the identifier of a record: UPDATE finds it by the destination's own id, MOVE by the
+        previous identifier. None: it cannot be changed."""
+        return Op.UPDATE if self.spec.moves else None
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         """The largest batch of this operation on this object where there are `rows` of it to send; None where it does not

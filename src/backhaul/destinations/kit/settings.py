@@ -35,6 +35,9 @@ class DestinationConfig(BaseModel):
     """The name of a budget to share. Unset: destinations with the same type, address and credential share one."""
     timeout: Duration = Duration(60.0)
     """Total for one request, from connecting to the last byte of the answer."""
+    read_lag: Duration | None = None
+    """How long the destination may take to show what was written; unset: the connector's own. What differs or is not
+    there is asked about again until then."""
 
     known_endpoints: ClassVar[tuple[str, ...]] = ()
     """The endpoints that have limits of their own."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from pydantic import Field as Setting
@@ -38,6 +38,7 @@ from backhaul.types import (
     Field,
     FieldType,
     Frame,
+    Gone,
     ObjectSchema,
     Op,
     Outcome,
@@ -57,6 +58,7 @@ _LARGEST = 100_000
 """Bytes of one profile."""
 _BULK = BatchLimits(records=10_000, bytes=4_900_000, each=_LARGEST)
 """10,000 profiles and 5 MB a job, less what is put around them."""
+_MOVE = BatchLimits(1, _LARGEST, each=_LARGEST, endpoint="update")
 _READ = 100
 
 
@@ -78,7 +80,16 @@ class KlaviyoConfig(JobsConfig):
     poll_interval: Duration = Duration(2.0)
     """How often a job is asked about."""
 
-    known_endpoints: ClassVar = ("status", "errors", "profiles", "single", "events", "lists", "memberships")
+    known_endpoints: ClassVar = (
+        "status",
+        "errors",
+        "profiles",
+        "single",
+        "update",
+        "events",
+        "lists",
+        "memberships",
+    )
 
 
 class Klaviyo(Destination[KlaviyoConfig]):
@@ -89,19 +100,21 @@ class Klaviyo(Destination[KlaviyoConfig]):
         config=KlaviyoConfig,
         docs="`profiles`, by `external_id`, `email` or `phone_number` (mode `upsert`); members of lists as `lists/ID`; "
         "`events/METRIC` (mode `insert`).",
-        batch={Op.UPSERT: _BULK, Op.INSERT: events.LIMITS, Op.DELETE: lists.LIMITS},
+        batch={Op.UPSERT: _BULK, Op.INSERT: events.LIMITS, Op.DELETE: lists.LIMITS, Op.MOVE: _MOVE},
         limits=(
             *_limits(10, 150),
             *_limits(10, 150, "status"),
             *_limits(10, 150, "errors"),
             *_limits(75, 750, "profiles"),
             *_limits(75, 750, "single"),
+            *_limits(75, 750, "update"),
             *_limits(10, 150, "events"),
             *_limits(10, 150, "lists"),
             *_limits(3, 60, "memberships"),
         ),
         concurrency=20,
         repeatable=frozenset(Op),
+        read_lag=30.0,  # profiles are found by a filter some time after they were written; Klaviyo names no bound (from memory)
         nulls="null clears the field; a property stays, with no value.",
         fixes={
             "too_large": "Klaviyo takes 100 KB a profile: shorten its longest values, or map fewer",
@@ -127,6 +140,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return events.LIMITS if op is Op.INSERT else None
         if object.startswith(lists.PREFIX):
             return lists.LIMITS if op in (Op.UPSERT, Op.DELETE) else None
+        if op is Op.MOVE:
+            return _MOVE
         if op is not Op.UPSERT:
             return None
         return (
@@ -146,6 +161,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return ("lists",)
         if path.startswith("/api/profiles/") and path.endswith("/lists"):
             return ("memberships",)
+        if method == "PATCH":
+            return ("update",)
         return ({events.PATH: "events", "/api/profile-import": "single"}.get(path, "profiles"),)
 
     async def describe(self, object: str) -> ObjectSchema:
@@ -168,6 +185,9 @@ class Klaviyo(Destination[KlaviyoConfig]):
         }
         return ObjectSchema(object, who | own, open=True)
 
+    def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
+        return Op.MOVE if object == "profiles" and identifiers[0] in _WHO else None
+
     def frame(self, object: str, op: Op, identifiers: tuple[str, ...]) -> Frame | None:
         return Frame("attributes", {"type": "profile"}) if object == "profiles" else None
 
@@ -179,6 +199,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
         strange = {field.name.partition(".")[0] for field in batch.fields} - {*_WHO, *_TEXTS, *_ROOMS}
         if strange:
             raise Halt(f"Klaviyo's profiles have no {min(strange)!r}", hint="map it as properties.NAME")
+        if batch.op is Op.MOVE:
+            return await self._move(batch)
         if len(batch) == 1:
             return await self._one(batch.keys[0], batch.text())
         start = b'{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
@@ -189,6 +211,25 @@ class Klaviyo(Destination[KlaviyoConfig]):
         if not isinstance(job, str):
             raise Unsettled("Klaviyo's answer has no job")
         return Job(job, float(self.config.poll_interval))
+
+    async def _move(self, batch: Batch) -> Outcomes:
+        """Find the profile by its previous identifier, or by the new one where an earlier attempt wrote it, and update it by its
+        id (Update Profile)."""
+        name, key, previous = batch.identifiers[0], batch.keys[0], batch.previous_keys[0]
+        ids = await self._ids(name, [previous]) or await self._ids(name, [key])
+        if not ids:
+            return Outcomes((Gone(key, "not_found", "Klaviyo has no such profile"),))
+        (profile,) = batch.records()
+        body = {"data": {**profile, "id": ids[0]}}
+        answer = await self.http.request("PATCH", f"/api/profiles/{quote(ids[0], safe='')}", json=body)
+        if inner(answer.json(), "data", "id") != ids[0]:
+            raise Unsettled("Klaviyo's answer is not about the profile")
+        return Outcomes((Delivered(key, ids[0]),))
+
+    async def _ids(self, name: str, keys: Sequence[str]) -> list[str]:
+        asked = {"filter": f"any({name},{orjson.dumps(list(keys)).decode()})"}
+        answer = await self.http.request("GET", "/api/profiles", params=asked)
+        return [str(profile["id"]) for profile in listing(answer.json(), "data")]
 
     async def _one(self, key: str, profile: bytes) -> Outcomes:
         answer = await self.http.request("POST", "/api/profile-import", body=b'{"data":' + profile + b"}")

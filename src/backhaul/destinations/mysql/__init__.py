@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
 from backhaul.destinations.sql import but, canonical, key_columns
 from backhaul.errors import UsageError
-from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
+from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
 
 if TYPE_CHECKING:
     from backhaul.destinations.mysql.catalog import Held
@@ -62,7 +62,7 @@ class Mysql(Destination[MysqlConfig]):
         name="mysql",
         config=MysqlConfig,
         docs="Tables of a MySQL or MariaDB database, written in bulk; unchanged rows are not rewritten.",
-        batch=dict.fromkeys(Op, _BATCH),
+        batch=dict.fromkeys(COMMON_OPS, _BATCH),
         concurrency=2,
         wire=Wire.CSV,
         repeatable=frozenset(Op),

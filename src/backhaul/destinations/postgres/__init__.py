@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
 from backhaul.destinations.sql import Table, all_but, key_columns, same_value
 from backhaul.errors import UsageError
-from backhaul.types import BatchLimits, Field, ObjectSchema, Op, Outcomes
+from backhaul.types import COMMON_OPS, BatchLimits, Field, ObjectSchema, Op, Outcomes
 
 if TYPE_CHECKING:
     from psycopg import AsyncCursor
@@ -56,7 +56,7 @@ class Postgres(Destination[PostgresConfig]):
         name="postgres",
         config=PostgresConfig,
         docs="Tables of a PostgreSQL database, written in bulk; unchanged rows are not rewritten.",
-        batch=dict.fromkeys(Op, _BATCH),
+        batch=dict.fromkeys(COMMON_OPS, _BATCH),
         concurrency=2,
         wire=Wire.CSV,
         repeatable=frozenset(Op),

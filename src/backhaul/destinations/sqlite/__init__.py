@@ -15,7 +15,7 @@ from backhaul.destinations.sql import Table, all_but, key_columns, same_value
 from backhaul.destinations.sqlite import catalog, rows
 from backhaul.destinations.sqlite.statements import Writing, lookup
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Unsettled
-from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
+from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
 
 __all__ = ["Sqlite", "SqliteConfig"]
 
@@ -60,7 +60,7 @@ class Sqlite(Destination[SqliteConfig]):
         name="sqlite",
         config=SqliteConfig,
         docs="Tables of an SQLite file, written in bulk; unchanged rows are not rewritten.",
-        batch=dict.fromkeys(Op, BatchLimits(records=20_000, bytes=8_000_000)),
+        batch=dict.fromkeys(COMMON_OPS, BatchLimits(records=20_000, bytes=8_000_000)),
         concurrency=1,
         repeatable=frozenset(Op),
         fixes=_FIXES,

@@ -6,6 +6,8 @@ an attribute of the class. Braze takes writes in and applies them later; this on
 
 from __future__ import annotations
 
+import copy
+import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,6 +54,8 @@ class BrazeSandbox(Sandbox):
     most_bytes = 4 * 1024 * 1024
     maintenance = False
     """Whether requests are taken in and answered with `queued`; here they are applied at once all the same."""
+    lag = 0.0
+    """Seconds until an export shows what /users/track took in (recorded: the first read after a write is mostly stale)."""
     needs_fields = True
     """Whether an export has to name its fields, as for workspaces made since August 2024."""
 
@@ -59,12 +63,15 @@ class BrazeSandbox(Sandbox):
         super().__init__(seed)
         self._store = Store()
         self._taken: deque[tuple[str, Body]] = deque()
+        self._shown: dict[str, tuple[float, User | None]] = {}
+        """By external_id: when it was last written, and what an export shows of it until the lag is over."""
         for name, kind in _CUSTOM:
             self._store.attributes[name] = Attribute(name, kind, 25 if kind == "Array" else None)
         self.limits = {
             "/users/track": WindowLimit(track, interval),
             "/users/export/ids": WindowLimit(250, 60),
             "/users/delete": WindowLimit(20_000, 60),
+            "/users/external_ids/rename": WindowLimit(1_000, 60),
             "/custom_attributes": WindowLimit(1_000, 3_600),
             _ITEMS: WindowLimit(16_000, 60),
             "/catalogs": WindowLimit(50, 60),
@@ -96,6 +103,7 @@ class BrazeSandbox(Sandbox):
             ("POST", "/users/track", self._track),
             ("POST", "/users/delete", self._delete),
             ("POST", "/users/export/ids", self._export),
+            ("POST", "/users/external_ids/rename", self._rename),
             ("GET", "/custom_attributes", self._attributes),
             ("GET", "/catalogs", self._catalogs),
             ("PUT", "/catalogs/{catalog}/items", self._items),
@@ -124,7 +132,9 @@ class BrazeSandbox(Sandbox):
         return enter
 
     def writes(self, request: web.Request) -> bool:
-        return request.path in ("/users/track", "/users/delete") or _is_items(request.path)
+        return request.path in ("/users/track", "/users/delete", "/users/external_ids/rename") or _is_items(
+            request.path
+        )
 
     def admit(self, request: web.Request) -> web.Response | None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -196,6 +206,7 @@ class BrazeSandbox(Sandbox):
                 raise Refusal(f"'{needed}' is required")
         if array != "attributes" and not is_moment(item["time"]):
             raise Refusal("'time' is invalid")
+        self._remember(item)
         self._taken.append((array, item))
         if not str(item.get("external_id") or "").strip():  # whom it names has to be looked for
             self._apply()
@@ -232,6 +243,27 @@ class BrazeSandbox(Sandbox):
                 self.store.remove(user)
         return _answer({"deleted": len(self.spoil(list(asked))), "message": "success"}, 201)
 
+    def _rename(self, request: web.Request, body: Body) -> web.Response:
+        """The previous id stays, deprecated, and cannot be renamed (page: /users/external_ids/rename). The texts of errors are
+        from memory."""
+        asked = body.get("external_id_renames") or []
+        request[RECORDS] = len(asked)
+        if not 0 < len(asked) <= _PAGE:
+            raise Fatal(400, f"Between 1 and {_PAGE} renames have to be given")
+        renamed, errors = [], []
+        for place, one in enumerate(asked):
+            old, new = str(one["current_external_id"]), str(one["new_external_id"])
+            user = self.store.external.get(old)
+            if user is None or user.external_id != old:
+                errors.append(f"index {place}: current_external_id is not the primary external_id of a user")
+            elif new in self.store.external:
+                errors.append(f"index {place}: new_external_id is in use")
+            else:
+                user.external_id = new
+                self.store.external[new] = user
+                renamed.append(new)
+        return _answer({"message": "success", "external_ids": renamed, "rename_errors": errors}, 201)
+
     def _export(self, request: web.Request, body: Body) -> web.Response:
         if self.needs_fields and not body.get("fields_to_export"):
             raise Fatal(400, "fields_to_export is required")
@@ -240,12 +272,25 @@ class BrazeSandbox(Sandbox):
         asked += [("braze_id", body["braze_id"])] if body.get("braze_id") else []
         if not 0 < len(asked) <= _PAGE:
             raise Fatal(400, f"Between 1 and {_PAGE} identifiers have to be given")
-        found: list[tuple[Any, User | None]] = [(one, self.store.named({name: one})) for name, one in asked]
+        found: list[tuple[Any, User | None]] = [(one, self._visible(name, one)) for name, one in asked]
         wanted = set(body.get("fields_to_export") or ())
         users = [user.export(wanted) for _, user in found if user is not None]
         unknown = [one for one, user in found if user is None]
         more = {"invalid_user_ids": unknown} if unknown else {}
         return _answer({"users": users, **more, "message": "success"}, 201)
+
+    def _visible(self, name: str, one: Any) -> User | None:
+        """A user as an export shows it."""
+        user = self.store.named({name: one})
+        own = str(one) if name == "external_id" else str(user.external_id) if user else ""
+        at, before = self._shown.get(own, (0.0, None))
+        return before if at and time.monotonic() - at < self.lag else user
+
+    def _remember(self, item: Body) -> None:
+        """Keep what an export shows of a user that is written now."""
+        if self.lag and (own := item.get("external_id")) is not None:
+            user = self.store.external.get(str(own))
+            self._shown[str(own)] = (time.monotonic(), copy.deepcopy(user))
 
     def _catalogs(self, _: web.Request, __: Body) -> web.Response:
         return _answer(
@@ -270,6 +315,7 @@ class BrazeSandbox(Sandbox):
 
 _PERMISSIONS = {
     "/users/track": "users.track", "/users/delete": "users.delete", "/users/export/ids": "users.export.ids",
+    "/users/external_ids/rename": "users.external_ids.rename",
     "/custom_attributes": "custom_attributes.get", "/catalogs": "catalogs.get",
 }  # fmt: skip
 _ITEMS = "/catalogs/{catalog}/items"

@@ -107,7 +107,7 @@ class Store:
 
     def remove(self, user: User) -> None:
         del self.users[user.braze_id]
-        self.external.pop(str(user.external_id), None)
+        self.external = {name: held for name, held in self.external.items() if held is not user}
 
     def make(self, who: Mapping[str, Any]) -> User:
         """Raises: Refusal."""

@@ -60,6 +60,7 @@ class IterableSandbox(Sandbox):
         router.add_get("/api/lists", self._at(self._lists))
         router.add_post("/api/users/bulkUpdate", self._at(self._bulk_update))
         router.add_post("/api/users/update", self._at(self._update))
+        router.add_post("/api/users/updateEmail", self._at(self._update_email))
         router.add_post("/api/events/trackBulk", self._at(self._track))
         router.add_post("/api/lists/subscribe", self._at(self._subscribe))
         router.add_post("/api/lists/unsubscribe", self._at(self._unsubscribe))
@@ -142,6 +143,23 @@ class IterableSandbox(Sandbox):
             self.project.store(body, body.get("dataFields") or {})
         except Failed as failed:
             raise Refusal("InvalidEmailAddressError", failed.reason) from None
+        return said(200, "Success", "")
+
+    def _update_email(self, _: web.Request, body: dict[str, Any]) -> web.Response:
+        """Projects by e-mail only (Iterable/api-client); the profile keeps everything but its address."""
+        current, user_id, new = (body.get(name) for name in ("currentEmail", "currentUserId", "newEmail"))
+        user = self.project.find(current, user_id)
+        if user is None:
+            raise Refusal("UnknownEmailError" if current else "UnknownUserIdError", "User does not exist")
+        try:
+            self.project.person({"email": new})
+        except Failed:
+            raise Refusal("InvalidEmailAddressError", f"Invalid email: {new}") from None
+        if self.project.find(new, None) not in (None, user):
+            raise Refusal("EmailAlreadyExists", f"A user with the email {new} exists")
+        self.project.remove(user)
+        user.email = new
+        self.project.add(user)
         return said(200, "Success", "")
 
     def _check_types(self, users: list[dict[str, Any]]) -> None:

@@ -1,0 +1,47 @@
+"""Records whose identifier changes at a destination that cannot change it: another record takes the place of each."""
+
+from __future__ import annotations
+
+from backhaul.ledger.plan import CHANGES
+from backhaul.mapping.mapping import MappedField, Mapping
+from backhaul.mapping.wire import key_text
+from backhaul.sql import ident
+
+
+def identity(mapping: Mapping, prefix: str = "f.") -> str:
+    """SQL of a record's identifier as the destination compares it; with the prefix `o.` of the acknowledged one."""
+    text = key_text(mapping.identifiers, prefix)
+    folds = any(field.field.case_insensitive for field in mapping.identifiers)
+    return f"lower(trim({text}))" if folds else text
+
+
+def is_replaced(mapping: Mapping, moved: str) -> str:
+    """SQL of whether a candidate is held under another identifier, which stays with it alone. `moved`: SQL of whether the
+    destination can change it."""
+    was = identity(mapping, "o.")
+    return (
+        f"(NOT gone AND NOT unheld AND NOT never AND NOT dead AND _error IS NULL AND NOT ({moved}) "
+        f"AND {was} <> {identity(mapping)} AND {was} NOT IN (SELECT n FROM temp.main.claimed)) IS TRUE"
+    )
+
+
+def with_replacements(changes: str, mapping: Mapping, *, send: int, delete: int | None) -> str:
+    """Over the SELECT of a plan's rows with `replaced`: what is replaced becomes a create, of which nothing is held yet, and
+    where there is a `delete` segment, a delete of the record under its previous identifier goes first. Neither leaves where a
+    dead letter says that the record could not be deleted (`undeleted`)."""
+    names = [ident("o." + field.name) for field in mapping.fields]
+    nothing = ", ".join(
+        f"CASE WHEN replaced THEN NULL ELSE {name} END AS {name}" for name in (*names, "_remote_id")
+    )
+    create = CHANGES.index("create")
+    kept = f"SELECT * REPLACE (CASE WHEN replaced THEN {create} ELSE _change END AS _change, {nothing}) FROM changes"
+    if delete is None:
+        return f"WITH changes AS ({changes}) SELECT * EXCLUDE (replaced) FROM ({kept})"
+    before = ", ".join(f"{_before(field)} AS {ident(field.column)}" for field in mapping.fields)
+    row = f"{delete} AS _segment, {CHANGES.index('delete')} AS _change, NULL AS _hash, NULL AS _error, NULL AS _again, {before}"
+    deletes = f"SELECT * REPLACE ({row}) FROM changes WHERE replaced AND _segment = {send}"
+    return f"WITH changes AS ({changes}) SELECT * EXCLUDE (replaced) FROM ({kept} UNION ALL {deletes})"
+
+
+def _before(field: MappedField) -> str:
+    return ident("o." + field.name) if field.identifier else f"NULL::{field.storage}"
