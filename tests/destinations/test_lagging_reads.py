@@ -15,7 +15,7 @@ TEN = "SELECT i AS id, 'u' || i AS who, 'pro' AS plan FROM range(10) AS t(i)"
 SYNC: dict[str, Any] = {
     "object": "users",
     "identify": {"external_id": "who"},
-    "fields": {"plan_tier": "plan"},
+    "fields": {"plan_tier": "plan", "first_name": "who"},
 }
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from backhaul.delivery.absence import Absence
 from backhaul.delivery.batches import Chunk, PlanBatch, at_most
 from backhaul.delivery.budget import WAITED, Budget
 from backhaul.delivery.concurrency import Concurrency, Room, room_for
@@ -40,7 +41,7 @@ from backhaul.failpoints import failpoint
 from backhaul.state.journal import Journal, Reason, Statement
 from backhaul.state.letters import KnownLetter
 from backhaul.surroundings import REAL, Surroundings
-from backhaul.types import BatchLimits, Gone, Op, Outcomes, RefusalClass, Retry
+from backhaul.types import BatchLimits, Op, Outcomes, RefusalClass
 
 ATTEMPTS = 5
 GRACE = 15.0
@@ -78,13 +79,13 @@ class Delivery:
         self._refusals = Refusals(destination, frozenset(letter.code for letter in self._letters.values()))
         self._narrowing = Narrowing(self._send, self._refusals, lambda: self.stopping)
         self.waiting: list[int] = []  # rows of the plan that wait for another record
-        self._undeleted = set[str]()
-        """Primary keys of records that were to be deleted and were not: nothing takes their place in this run."""
+        self._undeleted = set[
+            str
+        ]()  # primary keys of records that were not deleted: nothing takes their place
         self._progress = progress
         budget.told = self._waits
         self._clock = surroundings.clock
-        self._visible_at = self._clock() + destination.read_lag
-        """When everything that was written before this delivery is shown: "not there" means nothing until then."""
+        self._absence = Absence(destination.read_lag, surroundings.clock)
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)
@@ -99,13 +100,9 @@ class Delivery:
     def stop(self) -> None:
         """Starts nothing new; what is in flight ends, or is in doubt when it is not over after `GRACE`."""
         if not self.stopping and self._writing:
-            asyncio.get_running_loop().call_later(GRACE, self._cut_off)
+            asyncio.get_running_loop().call_later(GRACE, lambda: [task.cancel() for task in self._writing])
         self.stopping = True
         self.budget.stop.set()
-
-    def _cut_off(self) -> None:
-        for task in self._writing:
-            task.cancel()
 
     async def deliver(self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int) -> None:
         """Sends one segment, at most `most` of its rows; returns when every batch that left is settled.
@@ -265,14 +262,10 @@ class Delivery:
 
     def _sendable(self, batch: PlanBatch, tally: Tally) -> Sequence[int]:
         """Its rows but those that are larger than the destination takes, or whose record under another identifier stays."""
-        most = self._each
-        if self._undeleted and batch.op is not Op.DELETE:
-            tally.give_up([row for row in batch.rows if batch.primary_key(row) in self._undeleted])
-        for row, size in batch.larger(most) if most is not None and not self._keyed(batch) else ():
-            if row in tally.stages:
-                continue
-            said = f"the record has {size:,} bytes, and {self.destination.spec.name} takes {most:,}"
-            tally.refuse(row, Reason("too_large", said, RefusalClass.RECORD))
+        if batch.op is not Op.DELETE:
+            tally.leave(self._undeleted)
+        if self._each is not None and not self._keyed(batch):
+            tally.refuse_larger(self._each, self.destination.spec.name)
         return [row for row in batch.rows if row not in tally.stages] if tally.stages else batch.rows
 
     def _settled(self, tally: Tally, failure: StateError | None) -> None:
@@ -472,8 +465,7 @@ class Delivery:
     ) -> Sequence[int]:
         """Takes an answer in; returns the rows still open."""
         before = len(tally.stages)
-        outcomes = self._doubting_absence(batch, outcomes)
-        left, unnamed = tally.take(batch, open_rows, outcomes)
+        left, unnamed = tally.take(batch, open_rows, self._absence.doubted(batch, outcomes))
         taken = len(open_rows) - len(left) - (len(tally.stages) - before)
         self._note_room(taken, tally.no_room)
         return self._keep_doubt(batch, tally, left, unnamed, UNNAMED)
@@ -483,16 +475,6 @@ class Delivery:
         if self._refusals.answered(taken, reason is not None) and reason is not None:
             self.exhausted = self.exhausted or Exhausted(reason.message, code=reason.code)
             self.stop()
-
-    def _doubting_absence(self, batch: PlanBatch, outcomes: Outcomes) -> Outcomes:
-        """An answer that records are not there is asked for again where the destination may only show them later."""
-        wait = self._visible_at - self._clock()
-        if wait <= 0 or batch.op is Op.DELETE or not any(isinstance(item, Gone) for item in outcomes.items):
-            return outcomes
-        items = (
-            Retry(item.key, item.message, wait) if isinstance(item, Gone) else item for item in outcomes.items
-        )
-        return Outcomes(tuple(items))
 
     def _keep_doubt(
         self, batch: PlanBatch, tally: Tally, left: Sequence[int], doubted: set[int], reason: Reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backhaul.advice import field_of
@@ -212,6 +212,17 @@ class Tally:
         """These rows may have been applied; they are sent again."""
         self.doubted.update(rows)
         self.reasons.update(dict.fromkeys(rows, self._safe(reason)))
+
+    def leave(self, keys: Collection[str]) -> None:
+        """Leaves rows with these primary keys to a later run."""
+        self.give_up([row for row in self.batch.rows if self.batch.primary_key(row) in keys] if keys else [])
+
+    def refuse_larger(self, most: int, name: str) -> None:
+        """Refuses records of more bytes than the destination takes."""
+        for row, size in self.batch.larger(most):
+            if row not in self.stages:
+                said = f"the record has {size:,} bytes, and {name} takes {most:,}"
+                self.refuse(row, Reason("too_large", said, RefusalClass.RECORD))
 
     def lose(self, rows: Iterable[int], reason: Reason | None = None) -> None:
         """The outcome of these rows is not known, and sending them again is no way to find out."""
