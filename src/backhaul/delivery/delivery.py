@@ -44,8 +44,7 @@ from backhaul.surroundings import REAL, Surroundings
 from backhaul.types import BatchLimits, Op, Outcomes, RefusalClass
 
 ATTEMPTS = 5
-GRACE = 15.0
-"""Seconds that a stop leaves to what is in flight."""
+GRACE = 15.0  # seconds that a stop leaves to what is in flight
 _DEAF = 3
 """So many batches in a row without an answer, and the run stops."""
 
@@ -65,10 +64,8 @@ class Delivery:
         self.concurrency = Concurrency(destination.concurrency, clock=surroundings.clock)
         self.totals = Totals()
         self.failure: RunError | None = None
-        self.exhausted: Exhausted | None = None
-        """Why the budget ended the delivery."""
-        self.underway = 0
-        """Records of jobs that are not over: their intents stay, and a later run asks."""
+        self.exhausted: Exhausted | None = None  # why the budget ended the delivery
+        self.underway = 0  # records of jobs that are not over: their intents stay, and a later run asks
         self._repeatable = destination.repeatable | (frozenset({Op.INSERT}) if at_least_once else frozenset())
         self._recreates = recreates
         self._act = destination.erase if erases else destination.write
