@@ -15,7 +15,7 @@ from vendor_recordings import Recording, answering, meaning, recorded_answer, re
 
 from backhaul.destinations.kit import Http, Job
 from backhaul.destinations.klaviyo import Klaviyo, KlaviyoConfig
-from backhaul.errors import Halt, Refused, Throttled, Unsettled
+from backhaul.errors import Forbidden, Halt, Refused, Throttled, Unsettled
 from backhaul.project import load
 from backhaul.sandbox.klaviyo import KlaviyoSandbox
 from backhaul.testing.batches import RecordBatch
@@ -69,7 +69,7 @@ def error(pointer: str, code: str = "invalid") -> dict[str, Any]:
     ("status", "body", "expected"),
     [
         (401, {"errors": [error("/data/", "not_authenticated")]}, Halt),
-        (403, {"errors": [error("/data/", "permission_denied")]}, Halt),
+        (403, {"errors": [error("/data/", "permission_denied")]}, Forbidden),
         (400, {"errors": [error("/data/attributes")]}, Refused),
         (413, {}, Refused),
         (429, {"errors": [error("/data/", "throttled")]}, Throttled),

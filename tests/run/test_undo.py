@@ -134,7 +134,7 @@ def test_an_undo_killed_on_its_way_converges(site: Site, faulty: Callable[..., N
     site.fill(1000).run()
     before, run = _changed(site, "update t set name = 'bad'")
     plan = _undo(site, run)
-    faulty(latency=0.05)
+    faulty(latency=1.0)
     process = site.command("run", "--plan", plan.id)
     ends = time.monotonic() + 30
     while (
