@@ -24,7 +24,7 @@ from backhaul.planning.explain import refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema, model_schema, note_schema, notices, versions
 from backhaul.records.forget import Forget, lift, listed
-from backhaul.records.letters import Choice, letters, mark
+from backhaul.records.letters import ALL, Choice, groups, letters, mark
 from backhaul.records.listing import counts, records
 from backhaul.records.settle import settle
 from backhaul.records.why import Why
@@ -256,12 +256,20 @@ class Project:
         return found
 
     def dead_letters(
-        self, sync: str | None = None, letter: int | None = None, *, choice: Choice | None = None
-    ) -> list[dict[str, Any]]:
-        """`{id, sync, key, op, error: {code, message}, attempts, first_failed_at, last_failed_at, payload, …}`; `payload` is
-        None where it is kept no more."""
+        self, sync: str | None = None, letter: int | None = None, *, choice: Choice | None = None,
+        limit: int | None = None, payloads: bool = True,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """`{id, sync, key, op, error: {code, message}, attempts, first_failed_at, last_failed_at, payload, …}`, at most
+        `limit`; `payload` is None where it is kept no more, or not asked for."""
         asked = choice or Choice(None if sync is None else (sync,), ids=() if letter is None else (letter,))
-        return letters(self.workspace, asked)
+        return letters(self.workspace, asked, limit=ALL if limit is None else limit, payloads=payloads)
+
+    def dead_letter_groups(
+        self, choice: Choice | None = None, *, limit: int | None = None
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The dead letters counted by what is wrong, the newest failure first, at most `limit`; and how many groups there
+        are."""
+        return groups(self.workspace, choice or Choice(), limit)
 
     def mark_dead_letters(self, letters: Sequence[int], status: str) -> None:
         """`replay`: the next run sends the newest value; `discarded`: not until the value changes.

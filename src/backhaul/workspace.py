@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,8 +229,9 @@ class _NoDoor:
     login = request
 
 
+@cache
 def plugin(group: str, name: str) -> Any:
-    """The class that an installed package offers under this name.
+    """The class that an installed package offers under this name; asked of the disk once a process.
 
     Raises:
         UsageError: there is none, or its driver is not installed.

@@ -62,6 +62,7 @@ class Known:
                 0,
                 "dead",
                 "m",
+                "",
             )
             for key in keys
         ]
@@ -222,3 +223,48 @@ def test_hashes_alone_show_no_values(tmp_path: Path) -> None:
     assert Known(world, state).all()[0]["fields"] is None
     world.close()
     state.close()
+
+
+def listed(known: Known, status: str | None = None, at_once: int = 7) -> Iterator[dict[str, Any]]:
+    world = known.world
+    return records(world.engine, known.state, world.ledger, "s", known.path, status, at_once=at_once)
+
+
+@pytest.mark.parametrize("kind", ["BIGINT", "VARCHAR", "DECIMAL(20,2)"])
+def test_records_come_by_key_in_pages_whatever_order_they_lie_in(tmp_path: Path, kind: str) -> None:
+    world = World(tmp_path, columns=f"id {kind}, email VARCHAR, a BIGINT, b VARCHAR")
+    known = Known(world, SqliteState(tmp_path / "state"))
+    world.put(*((n, f"e{n}", n, "b") for n in range(100))).run(sync())
+    world.put(*((n, f"e{n}", n + n % 3, "b") for n in range(100))).run(
+        sync()
+    )  # what changed lies at the end now
+    known.bury('"66"' if kind == "VARCHAR" else "66", "null", '"x"')
+    found = list(listed(known))
+    keys = [record["key"] for record in found]
+    texts = sorted(map(str, range(100)))
+    numbers = list(range(100))
+    expected = [*texts, "x", None] if kind == "VARCHAR" else [*numbers, "x", None]
+    assert keys == expected
+    assert [record["key"] for record in found if record["status"] == "rejected"] == [
+        key for key in expected if key in ("66", 66, "x", None)
+    ]
+    assert found == list(listed(known, at_once=1000))
+    known.agree()
+
+
+def test_a_reader_that_stops_or_is_slow_keeps_no_run_waiting(known: Known) -> None:
+    """The first page is there before the last is read, and the ledger is free between the two."""
+    known.world.put(*rows(100)).run(sync())
+    reading = listed(known)
+    first = next(reading)
+    known.world.put(*rows(100, more=1)).run(sync())  # another run folds meanwhile
+    assert first["key"] == 0
+    assert [record["key"] for record in reading] == list(range(1, 100))
+
+
+def test_of_one_status_in_pages(known: Known) -> None:
+    known.world.put(*rows(100)).run(sync())
+    known.bury(*map(str, range(40, 60)))
+    assert [record["key"] for record in listed(known, "rejected", 6)] == list(range(40, 60))
+    assert len(list(listed(known, "acknowledged", 6))) == 80
+    assert list(listed(known, "unknown", 6)) == []

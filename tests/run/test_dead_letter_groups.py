@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sqlite3
+from contextlib import closing
 
 import pytest
+from sites import Site
 
 from backhaul.advice import advice, field_of, shape
-from backhaul.records.letters import groups
-
-
-def letter(number: int, message: str, when: str = "2026-01-01T00:00:00Z", **other: Any) -> dict[str, Any]:
-    return {
-        "id": number, "sync": "users", "key": number, "error": {"code": "INVALID", "message": message},
-        "first_failed_at": when, "last_failed_at": when, "field": field_of(message, ["email", "name"]), "destination": "crm",
-        "group": shape(message), "class": "format", "fix": "mend it",
-        "payload": None, **other,
-    }  # fmt: skip
+from backhaul.errors import UsageError
+from backhaul.records.letters import Choice
+from backhaul.state.letters import DeadLetter, burial
+from backhaul.state.protocol import State
+from backhaul.state.sqlite_connection import ROWS
+from backhaul.state.statements import queries
 
 
 @pytest.mark.parametrize(
@@ -70,18 +68,62 @@ def test_the_field_is_the_longest_that_the_message_names() -> None:
     assert field_of("mailbox is bad", ["mail"]) is None
 
 
-def test_groups_are_counted_dated_and_the_newest_comes_first() -> None:
-    found = groups(
-        [
-            letter(1, "email 'a' is invalid", "2026-01-01T00:00:00Z"),
-            letter(2, "name is required", "2026-01-02T00:00:00Z"),
-            letter(3, "email 'b' is invalid", "2026-01-03T00:00:00Z", sync="leads"),
-        ]
-    )
-    assert [(one["message"], one["field"], one["count"], one["ids"]) for one in found] == [
-        ("email <value> is invalid", "email", 2, [1, 3]),
-        ("name is required", "name", 1, [2]),
+def bury(state: State, key: int, message: str, minute: int, *, seal: str = "") -> None:
+    """One dead letter of a record whose name is its key's. `seal`: it is encrypted with a key that is not here."""
+    letter = DeadLetter(
+        f"{key}", "upsert", "INVALID", message, 1, f'{{"name": "a name of {key}"}}', "1",
+        field=field_of(message, ["email", "name"]),
+    )  # fmt: skip
+    row = list(burial(state, "users", "p", letter, "m"))
+    row[6] = row[7] = f"2026-01-01T00:{minute:02d}:00.000Z"
+    row[13] = seal
+    state.do_all("bury", [row])
+
+
+def test_groups_are_counted_dated_and_the_newest_comes_first(site: Site) -> None:
+    with site.project as project:
+        state = project.workspace.state
+        bury(state, 1, "email 'a' is invalid", 1)
+        bury(state, 2, "name is required", 2)
+        bury(state, 3, "email 'b' is invalid", 3)
+        found, count = project.dead_letter_groups()
+        chosen = project.dead_letters(choice=Choice(group=found[0]["group"]))
+    assert count == 2
+    assert [(one["message"], one["field"], one["count"]) for one in found] == [
+        ("email <value> is invalid", "email", 2),
+        ("name is required", "name", 1),
     ]
-    assert found[0]["syncs"] == ["users", "leads"]
-    assert (found[0]["first_failed_at"][:10], found[0]["last_failed_at"][:10]) == ("2026-01-01", "2026-01-03")
-    assert found[0]["sample"] == {"id": 1, "key": 1}
+    assert found[0]["syncs"] == ["users"]
+    assert (found[0]["first_failed_at"][14:16], found[0]["last_failed_at"][14:16]) == ("01", "03")
+    assert found[0]["sample"] == {"id": chosen[0]["id"], "key": 1}
+    assert [letter["key"] for letter in chosen] == [1, 3]
+
+
+def test_values_that_a_message_repeats_make_no_group_of_their_own(site: Site) -> None:
+    with site.project as project:
+        for key in (1, 2):
+            bury(project.workspace.state, key, f"no name like a name of {key}", 1)
+        (group,), _ = project.dead_letter_groups()
+    assert group["count"] == 2
+
+
+def test_a_page_reads_only_the_letters_that_it_shows(site: Site) -> None:
+    """Letters that nobody could read do not matter where they are not on the page."""
+    with site.project as project:
+        state = project.workspace.state
+        bury(state, 0, "name is bad", 59)
+        for key in range(1, 20):
+            bury(state, key, f"name is {'bad' if key % 2 else 'worse'}", key, seal="lost")
+        groups, count = project.dead_letter_groups(limit=1)
+        assert ([group["count"] for group in groups], count) == ([11], 2)
+        assert len(project.dead_letters(limit=1, payloads=False)) == 1
+        with pytest.raises(UsageError):
+            project.dead_letters(limit=2, payloads=False)
+
+
+def test_groups_are_counted_by_an_index_alone(site: Site) -> None:
+    with site.project as project:
+        bury(project.workspace.state, 1, "name is bad", 1)
+    with closing(sqlite3.connect(site.root / ".backhaul" / "state.db")) as database:
+        plan = database.execute("EXPLAIN QUERY PLAN " + queries(ROWS)["letter_groups"]).fetchall()
+    assert any("COVERING INDEX dead_letter_groups" in row[-1] for row in plan), plan

@@ -9,6 +9,7 @@ import pytest
 from sites import Site
 
 from backhaul.errors import UsageError
+from backhaul.records.why import spellings
 
 
 def _why(site: Site, key: str, **options: Any) -> dict[str, Any]:
@@ -98,3 +99,27 @@ def test_the_command_line(site: Site) -> None:
     )
     document = json.loads(site.command("why", "users", "1", "--json").communicate(timeout=30)[0])
     assert document["history"][0]["change"] == "create"
+
+
+def test_a_key_that_is_looked_up_reads_only_that_row_of_a_model_that_groups(site: Site) -> None:
+    """A model that is no plain scan is copied first: of it no more than the record."""
+    sql = "select id, any_value(name) as name, any_value(v) as v from t group by id"
+    site.sync["model"] = {"warehouse": "main", "sql": sql, "primary_key": "id"}
+    site.write()
+    site.fill(50).run()
+    site.sql("insert into t values (7, 'again', 1)")
+    assert _why(site, "7")["model"]["status"] == "present"
+    assert _why(site, "7")["ledger"]["state"] == "acknowledged"
+
+
+def test_a_key_with_one_wrong_character_is_answered_with_the_right_one(site: Site) -> None:
+    site.fill(400).run()
+    with pytest.raises(UsageError) as caught:
+        _why(site, "3333")
+    assert caught.value.hint == "the nearest: 333, 133, 233"
+
+
+def test_keys_with_more_digits_than_a_double_has() -> None:
+    assert spellings("12345678901234567890123") == ["12345678901234567890123", '"12345678901234567890123"']
+    assert spellings("[1, 2]") == ["[1,2]", '"[1, 2]"']
+    assert spellings("a") == ['"a"']

@@ -108,6 +108,7 @@ def test_answers_of_several_pages_are_read_whole(dynamo: DynamoState) -> None:
             0,
             "dead",
             "m",
+            "s1",
         )
         dynamo.do_all("bury", [row])
     pages = dynamo.table.client.query(
@@ -147,6 +148,7 @@ def test_a_payload_too_large_for_an_item_is_kept_by_reference(dynamo: DynamoStat
                 0,
                 "dead",
                 "m",
+                "s1",
             )
         ],
     )

@@ -116,7 +116,7 @@ class Histories(RuleBasedStateMachine):
     def refuse_by_mapping(self, number: int, keys: set[int]) -> None:
         at, plan = self.state.now(), self.name(number)
         rows = [
-            (self.sync, f"{key}", "upsert", "null", "no", 0, at, at, "", f"m{key}", 1, plan, "f", "", "record", 0, "dead", "m")
+            (self.sync, f"{key}", "upsert", "null", "no", 0, at, at, "", f"m{key}", 1, plan, "f", "", "record", 0, "dead", "m", "")
             for key in sorted(keys)
         ]  # fmt: skip
         self.state.do_all("bury", rows)

@@ -33,7 +33,11 @@ def planned(plan: str, sync: str, status: str, minute: int) -> tuple[str, Any]:
 
 def letter(sync: str, key: str, code: str, plan: str, minute: int, **more: Any) -> list[Any]:
     seal, field, by_mapping = more.get("seal", ""), more.get("field"), more.get("by_mapping", 0)
-    return [sync, key, "upsert", code, "nö", 2, at(minute), at(minute), "{}", f"h{key}", by_mapping, plan, field, seal, "conflict", 0, more.get("status", "dead"), f"m{minute}"]  # fmt: skip
+    return [sync, key, "upsert", code, "nö", 2, at(minute), at(minute), "{}", f"h{key}", by_mapping, plan, field, seal, "conflict", 0, more.get("status", "dead"), f"m{minute}", more.get("shape", code)]  # fmt: skip
+
+
+def chosen(**asked: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(("sync", "id", "code", "field", "shape")), "closed": 0, **asked}
 
 
 RUNS: Sequence[tuple[str, Any]] = [
@@ -71,6 +75,8 @@ LETTERS: Sequence[tuple[str, Any]] = [
               letter("a", "4", "bad", "p2", 5, seal="k1"), letter("a", "5", "bad", "p2", 5, seal="k2"), letter("a", '"ü"', "bad", "p2", 1)]),
     *((name, {"sync": sync}) for name in ("letters", "refused", "dead_keys", "seals") for sync in "abc"),
     *(("dead_letters", {"sync": sync, "id": None}) for sync in (None, "a", "c")),
+    ("letter_groups", ()), ("letter_numbers", chosen(closed=None)), ("letter_numbers", chosen(sync="a", code="bad", field="f")),
+    ("chosen_letters", chosen(limit=2)), ("chosen_letters", chosen(sync="a", shape="bad", limit=9)),
     ("refusals_of", {"sync": "a", "plan": "p2"}), ("letters_to_seal", {"sync": "a", "seal": "k1"}),
     *(("letter_of", {"sync": "a", "key": key}) for key in ("1", "9")),
     ("replay_letters", ["a/2", "b/1"]), ("discard_letters", ["a/1"]), ("seal_letters", ["a/5", "k2", "", "sealed", "k1"]),
@@ -79,6 +85,7 @@ LETTERS: Sequence[tuple[str, Any]] = [
     ("void_refusals", {"plan": "p3", "code": "worse"}), ("void_refusals", {"plan": "p2", "code": "null"}),
     *((name, {"sync": None, "id": None}) for name in ("dead_letters", "closed_letters")),
     *((name, {"sync": "a"}) for name in ("letters", "refused", "seals")),
+    ("letter_groups", ()), ("letter_numbers", chosen(closed=1)), ("chosen_letters", chosen(closed=1, limit=9)),
     ("refusals_of", {"sync": "a", "plan": "p2"}), ("bury", [letter("a", "1", "bad", "p4", 9)]), ("dead_letters", {"sync": "a", "id": None}),
 ]  # fmt: skip
 FACTS: Sequence[tuple[str, Any]] = [

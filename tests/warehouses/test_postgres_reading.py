@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from backhaul.engine import open_engine
 from backhaul.errors import SourceError
-from backhaul.models import model_columns, open_model
+from backhaul.models import model_columns, only_keys, open_model
 from backhaul.warehouses.postgres import Postgres, PostgresConfig
 from backhaul.warehouses.postgres_errors import address, explain
 from backhaul.warehouses.postgres_types import decimal
@@ -285,3 +285,41 @@ def test_a_read_that_nobody_waits_for_ends(postgres_db: str, engine: duckdb.Duck
     began = time.monotonic()
     relation.close()
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value"),
+    [
+        ("bigint", "BIGINT", "7"),
+        ("numeric(12,2)", "DECIMAL(12,2)", "7.00"),
+        ("text", "VARCHAR", "7"),
+        ("varchar(9)", "VARCHAR", "7"),
+        ("mood", "VARCHAR", "7"),
+        ("uuid", "VARCHAR", "00000000-0000-0000-0000-000000000007"),
+    ],
+)
+def test_one_key_is_looked_up_by_the_server(
+    postgres_db: str, engine: duckdb.DuckDBPyConnection, column: str, kind: str, value: str
+) -> None:
+    """Whatever is asked for is no error, and rows with other keys do not come."""
+    prefix = value[:-1]
+    with psycopg.connect(postgres_db, autocommit=True) as server:
+        server.execute("create type mood as enum ('6', '7', '8')")
+        values = (
+            ", ".join(f"('{prefix}{one}')" for one in "678") if column != "numeric(12,2)" else "(6), (7), (8)"
+        )
+        server.execute(f"create table k (id {column}); insert into k values {values}".encode())
+    for text, count in ((value, 1), ("no'such", 0)):
+        only = only_keys("postgres", [[("id", kind, text)]])
+        relation = open_model(Model("select * from k"), warehouse(postgres_db), engine, Path(), only=only)
+        try:
+            engine.execute(f"SELECT * FROM {relation.sql}").fetchall()
+            assert relation.rows == count
+        finally:
+            relation.close()
+
+
+def test_where_the_server_cannot_say_it_exactly_all_rows_are_read() -> None:
+    key = [("id", "BIGINT", "7"), ("day", "DATE", "2026-01-01")]
+    assert only_keys("postgres", [key]) == ""
+    assert only_keys("sqlite", [key[:1]]) == ""

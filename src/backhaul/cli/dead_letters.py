@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backhaul.records.letters import Choice
 
 _SHOWN = 50
+_GROUPS_SHOWN = 20
 
 
 @click.group(cls=Group, name="dead-letters")
@@ -70,22 +71,18 @@ def list_(session: Session, /, single: bool, discarded: bool, **by: str | None) 
       backhaul dead-letters list --all --sync contacts
       backhaul dead-letters list --code INVALID_EMAIL --json
     """
-    from backhaul.records.letters import groups
-
     project = session.project()
     choice = _choice(session, project, by, closed=discarded)
-    found = project.dead_letters(choice=choice)
     if session.json:
-        session.emit({"dead_letters": found, "groups": groups(found)})
-    elif not found:
-        session.say("no dead letters")
+        found = project.dead_letters(choice=choice)
+        session.emit({"dead_letters": found, "groups": project.dead_letter_groups(choice)[0]})
     elif single or discarded:
-        _show_all(session, found)
+        _show_all(session, project.dead_letters(choice=choice, limit=_SHOWN + 1, payloads=False))
     else:
-        _show_groups(session, groups(found))
+        _show_groups(session, *project.dead_letter_groups(choice, limit=_GROUPS_SHOWN))
 
 
-def _show_groups(session: Session, groups: list[dict[str, Any]]) -> None:
+def _show_groups(session: Session, groups: list[dict[str, Any]], count: int) -> None:
     from backhaul.cli.show import ago, key_text, records
     from backhaul.words import in_one_line
 
@@ -100,12 +97,22 @@ def _show_groups(session: Session, groups: list[dict[str, Any]]) -> None:
         session.say(f"  such as  {key_text(sample['key']).plain}: backhaul dead-letters show {sample['id']}")
         session.say(f"  to do    {group['fix']}")
         session.say(f"  or       backhaul dead-letters replay --group {group['group']}\n")
+    if not groups:
+        session.say("no dead letters")
+        return
+    if count > len(groups):
+        session.say(
+            f"… {count - len(groups):,} more groups: narrow with --sync, --code or --field, or take --json"
+        )
     session.say("each one: backhaul dead-letters list --all")
 
 
 def _show_all(session: Session, found: list[dict[str, Any]]) -> None:
     from backhaul.cli.show import ago, key_text, table, text
 
+    if not found:
+        session.say("no dead letters")
+        return
     rows = table("id", "sync", "key", "code", "attempts", "last failed", "message", right=("id", "attempts"))
     for letter in found[:_SHOWN]:
         error = letter["error"]
@@ -115,7 +122,7 @@ def _show_all(session: Session, found: list[dict[str, Any]]) -> None:
         rows.add_row(*named, str(letter["attempts"]), when, message)
     session.draw(rows)
     if len(found) > _SHOWN:
-        session.say(f"… {len(found) - _SHOWN:,} more: backhaul dead-letters list --json")
+        session.say(f"… the first {_SHOWN}; all of them: backhaul dead-letters list --json")
     session.say(f"\none in full: backhaul dead-letters show {found[0]['id']}")
 
 
@@ -183,7 +190,7 @@ def _picked(
 ) -> list[int]:
     """The ids of the letters that a command is about. Raises: UsageError: it does not say which, or there are none."""
     from backhaul.errors import UsageError
-    from backhaul.records.letters import chosen
+    from backhaul.records.letters import numbers
 
     filters = [f"--{name}" for name, value in by.items() if value is not None]
     if ids and (everything or filters):
@@ -195,10 +202,7 @@ def _picked(
                          hint="`backhaul dead-letters list`")  # fmt: skip
     if ids:
         return list(dict.fromkeys(ids))
-    choice = _choice(session, project, by)
-    if choice.group is None:
-        return [row["id"] for row in chosen(project.workspace, choice)]
-    return [letter["id"] for letter in project.dead_letters(choice=choice)]
+    return numbers(project.workspace, _choice(session, project, by))
 
 
 def _confirm(what: str, letters: list[int], yes: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ import duckdb
 from backhaul.engine import number, spill_folder
 from backhaul.errors import SourceError
 from backhaul.ledger.ledger import LedgerView
-from backhaul.mapping.mapping import SEPARATOR, Mapping
+from backhaul.mapping.mapping import SEPARATOR, KeyColumn, Mapping
 from backhaul.sql import ident, literal
 
 _SPELLING = "another key differs from this one only in case, spaces or Unicode form"
@@ -22,6 +24,31 @@ def key_json(mapping: Mapping, prefix: str = "") -> str:
     if len(columns) == 1:
         return f"coalesce(CAST(to_json({columns[0]}) AS VARCHAR), 'null')"
     return f"CAST(to_json(json_array({', '.join(columns)})) AS VARCHAR)"
+
+
+def key_is(mapping: Mapping, keys: Iterable[str], prefix: str = "") -> str:
+    """SQL: the key is one of these (as JSON). Compares the columns as they are stored too, so that the engine reads only those
+    parts of a file in which they can be."""
+    rules = []
+    for key in keys:
+        stored = " AND ".join(
+            f"{prefix}{column.column} = TRY_CAST({literal(text)} AS {column.storage})"
+            if text is not None else f"{prefix}{column.column} IS NULL"
+            for column, text in key_texts(mapping, key)
+        )  # fmt: skip
+        if stored:
+            rules.append(f"({stored} AND {key_json(mapping, prefix)} = {literal(key)})")
+    return f"({' OR '.join(rules) or 'false'})"
+
+
+def key_texts(mapping: Mapping, key: str) -> list[tuple[KeyColumn, str | None]]:
+    """The value of each column of a key (as JSON), as text; none where it has another number of columns."""
+    parts = json.loads(key, parse_int=str, parse_float=str)
+    parts = parts if isinstance(parts, list) else [parts]
+    if len(parts) != len(mapping.keys):
+        return []
+    texts = [part if part is None or isinstance(part, str) else json.dumps(part) for part in parts]
+    return list(zip(mapping.keys, texts, strict=True))
 
 
 def mask(key: str) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backhaul.errors import SourceError
 from backhaul.models.columns import typed_columns, typed_select, with_unfit
-from backhaul.sql import ident
+from backhaul.sql import ident, literal
 from backhaul.warehouses.protocol import Column, Relation, Warehouse
 
 if TYPE_CHECKING:
     import duckdb
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 class ModelLike(Protocol):
@@ -100,12 +103,15 @@ def model_columns(
 
 def open_model(
     model: ModelLike, warehouse: Warehouse, engine: duckdb.DuckDBPyConnection, root: Path, *,
-    columns: Sequence[str] | None = None, cursor: tuple[str, Any] | None = None,
+    columns: Sequence[str] | None = None, cursor: tuple[str, Any] | None = None, only: str = "",
 ) -> Relation:  # fmt: skip
-    """The model's rows; `columns` and `cursor` as in Warehouse.relation."""
+    """The model's rows; `columns` and `cursor` as in Warehouse.relation; `only`: what follows in its SELECT, a WHERE or a
+    LIMIT."""
     if columns is not None:
         columns = with_unfit(columns, model.columns)
     select = model_select(model, warehouse, root)
+    if only:
+        select = f"SELECT * FROM ({select}\n) AS model {only}"
     relation = warehouse.relation(engine, select, columns=columns, cursor=cursor)
     try:
         _require_keys(model, relation, engine)
@@ -128,3 +134,27 @@ def _require_keys(model: ModelLike, relation: Relation, engine: duckdb.DuckDBPyC
                 f"{count:,} value{'s' if count > 1 else ''} of the key {name} do not fit {model.columns[name]}: {first}",
                 hint=f"correct the file, or leave {name} out of `columns`: then it is text",
             )
+
+
+def only_keys(dialect: str, keys: Sequence[Sequence[tuple[str, str, str | None]]]) -> str:
+    """A WHERE, for the warehouse to do, that leaves rows of these keys and perhaps some more: each key has for each column
+    its name, its storage type, and its value as text. '' where the warehouse could not say it exactly."""
+    rules = [[_is(dialect, *part) for part in key] for key in keys]
+    if not rules or not all(all(parts) for parts in rules):
+        return ""
+    return f"WHERE {' OR '.join('(' + ' AND '.join(parts) + ')' for parts in rules)}"
+
+
+def _is(dialect: str, name: str, storage: str, text: str | None) -> str:
+    column = ident(name)
+    if text is None:
+        return f"{column} IS NULL"
+    if dialect == "duckdb":
+        return f"CAST({column} AS {storage}) = TRY_CAST({literal(text)} AS {storage})"
+    if dialect != "postgres":
+        return ""
+    if storage == "VARCHAR":
+        return f"{column}::text = {literal(text)}"
+    if storage == "BIGINT" or storage.startswith("DECIMAL"):
+        return f"{column} = {text}" if _NUMBER.fullmatch(text) else "false"
+    return ""

@@ -14,7 +14,7 @@ import orjson
 from backhaul.engine import number
 from backhaul.errors import BackhaulError, RunError, StateError, UsageError
 from backhaul.ledger.diff import DELETE
-from backhaul.ledger.duplicates import key_json, mask
+from backhaul.ledger.duplicates import key_is, mask
 from backhaul.ledger.ledger import ALIAS, LedgerView
 from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, plan_from
 from backhaul.ledger.rewrite import rewrite
@@ -170,7 +170,7 @@ class Forget:
         return Prepared(plan, mapping, (), view.count(), {}, ModelSchema(()))
 
     def _is_it(self, mapping: Mapping) -> str:
-        return f"{key_json(mapping)} IN ({', '.join(map(literal, self.keys))})"
+        return key_is(mapping, self.keys)
 
     def _erase(self, engine: duckdb.DuckDBPyConnection, texts: set[str]) -> int:
         """Takes the record out of plans, dead letters, what runs said, and the ledger. Gives how many plans went."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from backhaul.advice import advice, shape
 from backhaul.destinations.kit import Wire
 from backhaul.errors import UsageError
 from backhaul.ledger.diff import DELETE, MOVE, REFUSE, SEND
-from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.duplicates import key_is, key_json
 from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.mapping import Mapping as Mapped
 from backhaul.mapping.wire import delete_fields, record_text
@@ -25,6 +25,10 @@ from backhaul.state.protocol import Row
 from backhaul.workspace import Workspace
 
 Letter = dict[str, Any]
+ALL = 1 << 40
+"""More letters than there are."""
+_FEW = 50
+"""Keys that are looked up rather than joined."""
 ACTS = {"replay": "replay_letters", "discarded": "discard_letters"}
 
 
@@ -40,37 +44,63 @@ class Choice:
     closed: bool = False
 
 
-def letters(workspace: Workspace, choice: Choice) -> list[Letter]:
+def letters(workspace: Workspace, choice: Choice, *, limit: int = ALL, payloads: bool = True) -> list[Letter]:
     """`{id, sync, key, op, error: {code, message}, field, attempts, first_failed_at, last_failed_at, payload, replay, status,
-    group, class, fix}` of each. `payload` is None where it is kept no more.
+    group, class, fix}` of each. `payload` is None where it is kept no more, or not asked for.
 
     Raises:
         UsageError: they are encrypted with a key that is not there.
     """
-    rows = chosen(workspace, choice)
-    told = [_told(workspace, row) for row in rows]
-    _fill(workspace, [(one, row) for one, row in zip(told, rows, strict=True) if one["payload"] is None])
-    for one in told:
-        shape = _shape(one["error"]["message"], one["payload"])
-        one["group"] = _group_id(one["destination"], one["error"]["code"], one["field"], shape)
-    return [one for one in told if choice.group in (None, one["group"])]
+    rows = _chosen(workspace, choice, limit)
+    found = [_letter(workspace, row) for row in rows]
+    if payloads:
+        _fill(workspace, [(one, row) for one, row in zip(found, rows, strict=True) if one["payload"] is None])
+    return found
 
 
-def chosen(workspace: Workspace, choice: Choice) -> list[Row]:
-    """The stored letters that fit all of a choice but its group; none is decrypted."""
-    name = "closed_letters" if choice.closed else "dead_letters"
-    alone = choice.ids[0] if len(choice.ids) == 1 else None
+def _chosen(workspace: Workspace, choice: Choice, limit: int = ALL) -> list[Row]:
+    """The stored letters that fit a choice; none is decrypted."""
+    found: list[Row] = []
+    for asked in _questions(workspace, choice):
+        found += workspace.state.do("chosen_letters", {**asked, "limit": limit - len(found)})
+    return found
+
+
+def numbers(workspace: Workspace, choice: Choice) -> list[int]:
+    """The ids of the letters that fit a choice; reads nothing else of them."""
+    if choice.ids:
+        return [row["id"] for row in _chosen(workspace, choice)]
+    asked = _questions(workspace, choice)
+    return [row["id"] for one in asked for row in workspace.state.do("letter_numbers", one)]
+
+
+def _questions(workspace: Workspace, choice: Choice) -> Iterator[dict[str, Any]]:
+    """What the state is asked for: one statement takes one sync, one id and one group at most."""
+    asked: dict[str, Any] = {
+        "id": None, "code": choice.code, "field": choice.field, "shape": None, "closed": int(choice.closed),
+    }  # fmt: skip
+    if choice.group is not None:
+        for row in _group_rows(workspace, choice):
+            yield asked | {name: row[name] for name in ("sync", "code", "field", "shape")}
+        return
+    for sync in (None,) if choice.syncs is None else sorted(choice.syncs):
+        for number in choice.ids or (None,):
+            yield asked | {"sync": sync, "id": number}
+
+
+def _group_rows(workspace: Workspace, choice: Choice) -> list[Row]:
+    """What is counted together in the state, newest failure first: one sync, code, field and shape of message."""
     return [
         row
-        for row in workspace.state.do(name, {"sync": None, "id": alone})
+        for row in workspace.state.do("letter_groups")
         if (choice.syncs is None or row["sync"] in choice.syncs)
-        and (choice.code is None or row["code"] == choice.code)
-        and (choice.field is None or row["field"] == choice.field)
-        and (not choice.ids or row["id"] in choice.ids)
+        and choice.code in (None, row["code"])
+        and choice.field in (None, row["field"])
+        and choice.group in (None, _group_id(workspace, row))
     ]
 
 
-def _told(workspace: Workspace, row: Row) -> Letter:
+def _letter(workspace: Workspace, row: Row) -> Letter:
     message, payload = workspace.state.keeping.open(row)
     destination, declared = _destination(workspace, row["sync"])
     todo = advice(row["code"], message, declared)
@@ -79,51 +109,55 @@ def _told(workspace: Workspace, row: Row) -> Letter:
         "error": {"code": row["code"], "message": message}, "field": row["field"], "attempts": row["attempts"],
         "first_failed_at": row["first_failed_at"], "last_failed_at": row["last_failed_at"],
         "payload": parsed(payload) if payload else None, "replay": row["status"] == "replay", "status": row["status"],
-        "destination": destination, "class": row["class"], "fix": todo, "runs": row["tries"],
+        "destination": destination, "group": _group_id(workspace, row), "class": row["class"], "fix": todo, "runs": row["tries"],
     }  # fmt: skip
 
 
 def _destination(workspace: Workspace, sync: str) -> tuple[str, Mapping[str, str]]:
-    """A sync's destination and what its connector says of codes; of a sync that is no more nobody knows."""
+    """A sync's destination and what its connector says of codes; `?` for a sync that was removed from the project."""
     config = workspace.project.syncs.get(sync)
     if config is None:
         return "?", {}
     return config.destination, workspace.destination_class(config.destination).spec.fixes
 
 
-def _shape(message: str, record: Any) -> str:
-    return shape(message, record.values() if isinstance(record, dict) else ())
+def _group_id(workspace: Workspace, row: Row) -> str:
+    destination = _destination(workspace, row["sync"])[0]
+    about = orjson.dumps((destination, row["code"], row["field"], row["shape"]))
+    return hashlib.blake2b(about, digest_size=3).hexdigest()
 
 
-def _group_id(*said: str | None) -> str:
-    return hashlib.blake2b(orjson.dumps(said), digest_size=3).hexdigest()
+def groups(workspace: Workspace, choice: Choice, limit: int | None = None) -> tuple[list[Letter], int]:
+    """Refusals of one destination with one code, field and shape of message, the newest failure first; and how many groups
+    there are. The state counts them; of each that is shown (`limit`) one letter is read.
 
-
-def groups(found: Iterable[Letter]) -> list[Letter]:
-    """What one destination said with one code about one field in one shape of words, the newest failure first.
-
-    `{group, destination, syncs, code, field, message, class, fix, count, ids, sample: {id, key}, first_failed_at,
+    `{group, destination, syncs, code, field, message, class, fix, count, sample: {id, key}, first_failed_at,
     last_failed_at}`, where `message` is the shape.
     """
     made: dict[str, Letter] = {}
-    for letter in found:
-        group = made.get(letter["group"])
-        if group is None:
-            group = made[letter["group"]] = _group(letter)
-        group["count"] += 1
-        group["ids"].append(letter["id"])
-        if letter["sync"] not in group["syncs"]:
-            group["syncs"].append(letter["sync"])
-        group["first_failed_at"] = min(group["first_failed_at"], letter["first_failed_at"])
-        group["last_failed_at"] = max(group["last_failed_at"], letter["last_failed_at"])
-    return sorted(made.values(), key=lambda group: group["last_failed_at"], reverse=True)
+    if choice.closed:
+        return [], 0  # nothing is left of their messages
+    for row in _group_rows(workspace, choice):
+        name, first = _group_id(workspace, row), row["first_failed_at"]
+        group = made.setdefault(name, {
+            "group": name, "destination": _destination(workspace, row["sync"])[0], "syncs": [], "code": row["code"],
+            "field": row["field"], "count": 0, "sample": {"id": row["id"]}, "first_failed_at": first,
+            "last_failed_at": row["last_failed_at"],
+        })  # fmt: skip
+        group["syncs"].append(row["sync"])
+        group["count"] += row["letters"]
+        group["first_failed_at"] = min(group["first_failed_at"], first)
+    shown = list(made.values())[:limit]
+    samples = letters(workspace, Choice(ids=tuple(group["sample"]["id"] for group in shown))) if shown else []
+    read = {letter["id"]: letter for letter in samples}
+    return [_with_sample(group, read[group["sample"]["id"]]) for group in shown], len(made)
 
 
-def _group(letter: Letter) -> Letter:
-    return {
-        **{name: letter[name] for name in ("group", "destination", "field", "class", "fix", "first_failed_at", "last_failed_at")},
-        "syncs": [], "code": letter["error"]["code"], "count": 0, "ids": [],
-        "message": _shape(letter["error"]["message"], letter["payload"]), "sample": {"id": letter["id"], "key": letter["key"]},
+def _with_sample(group: Letter, letter: Letter) -> Letter:
+    record = letter["payload"].values() if isinstance(letter["payload"], dict) else ()
+    return group | {
+        "message": shape(letter["error"]["message"], record), "class": letter["class"], "fix": letter["fix"],
+        "sample": {"id": letter["id"], "key": letter["key"]},
     }  # fmt: skip
 
 
@@ -133,7 +167,8 @@ def mark(workspace: Workspace, ids: Sequence[int], status: str) -> None:
     Raises:
         UsageError: there is no such dead letter; none was marked.
     """
-    known = {row["id"] for closed in (False, True) for row in chosen(workspace, Choice(closed=closed))}
+    every = dict.fromkeys(("sync", "code", "field", "shape", "closed"))
+    known = {row["id"] for row in workspace.state.do("letter_numbers", every)}
     for one in ids:
         if one not in known:
             raise UsageError(f"there is no dead letter {one}", hint="see `backhaul dead-letters list`")
@@ -180,11 +215,13 @@ def _payloads(
     gone = record_text(wire.value, delete_fields(mapping))
     kept = object_of({field.name: json_of(field, "f.") for field in mapping.fields})
     engine.register("letters_now", pa.table({"key": pa.array(keys, pa.string())}))
+    # of a few the engine reads only where they can be
+    matching = key_is(mapping, keys) if len(keys) <= _FEW else "key IN (SELECT key FROM letters_now)"
     try:
         rows = engine.execute(
             f"SELECT {key_json(mapping)} AS key, CASE _segment WHEN {DELETE} THEN {gone} WHEN {REFUSE} THEN {kept} "
             f"ELSE {sent} END FROM read_parquet({literal(str(plan.path))}) "
-            f"WHERE _segment IN ({DELETE}, {MOVE}, {SEND}, {REFUSE}) AND key IN (SELECT key FROM letters_now)"
+            f"WHERE _segment IN ({DELETE}, {MOVE}, {SEND}, {REFUSE}) AND {matching}"
         ).fetchall()
     except duckdb.Error:
         return {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,13 @@ from backhaul.state.protocol import State
 from backhaul.types import Nulls
 
 _DELIVERED, _UNKNOWN, _REJECTED = code(Stage.ACKNOWLEDGED), code(Stage.UNKNOWN), code(Stage.REJECTED)
-_UNSENT, _NEWEST = 3, 4
-"""Ranks above the dead letters' (1) and the ledger's (2)."""
+_LETTER, _LEDGER, _UNSENT, _NEWEST = 1, 2, 3, 4
+"""Which of those that speak of a record is believed: the highest."""
+_KEPT = (Stage.ACKNOWLEDGED, Stage.UNKNOWN, Stage.DETECTED, Stage.RETRY, Stage.QUARANTINED)
+"""What a row of the ledger may be."""
+_AT_ONCE, _SAMPLES, _MOST_SAMPLES = 20_000, 10, 10_000
+"""Records that are read at a time, and keys that are looked at for each page to say where it ends."""
+_NOTHING = "SELECT NULL AS k0, NULL AS key, NULL AS status, NULL AS fields, NULL AS remote_id, NULL AS rank WHERE false"
 _LOOKED_BACK = 100
 """Plans and runs."""
 Plans = Callable[[str], Path]
@@ -44,86 +51,172 @@ def records(
     sync: str,
     plans: Plans,
     status: str | None = None,
+    *,
+    at_once: int = _AT_ONCE,
 ) -> Iterator[dict[str, Any]]:
     """`{key, status, fields, remote_id}` of every record, by key; works while a run is going on.
 
-    `fields` is what was acknowledged, or None.
+    `fields` is what was acknowledged, or None. Reads about `at_once` records at a time and detaches the ledger in between, so
+    that a reader that is slow or stops does not block a run.
     """
-    with ledger.reading(engine) as view:
-        select = _select(engine, state, view, _overlay(engine, state, sync, plans, view), sync)
-        where = f"WHERE status = {literal(status)}" if status else ""
-        found = engine.execute(
-            f"SELECT * FROM ({select}) {where} ORDER BY TRY_CAST(key AS DECIMAL(38,6)), key"
-        )
-        while rows := found.fetchmany(10_000):
-            for key, what, fields, remote_id in rows:
-                yield {
-                    "key": parsed(key),
-                    "status": what,
-                    "fields": parsed(fields) if fields else None,
-                    "remote_id": remote_id,
-                }
-
-
-def _select(
-    engine: duckdb.DuckDBPyConnection, state: State, view: LedgerView | None, overlay: str, sync: str
-) -> str:
-    """A SELECT of every record: `key, status, fields, remote_id`."""
-    _letters(engine, state, sync)
-    sources = []
-    if view is not None and not view.empty:
-        sources.append(_of_ledger(view.mapping(), view.meta.get("values") != "no"))
-    if overlay:
-        sources.append(overlay)
-    sources.append(
-        "SELECT key, 'rejected' AS status, NULL AS fields, NULL AS remote_id, 1 AS rank FROM temp.main.letters"
-    )
-    newest = (
-        "SELECT key, max_by(status, rank) AS status, max(rank) AS rank, "
-        "coalesce(max_by(fields, rank), any_value(fields)) AS fields, "
-        f"coalesce(max_by(remote_id, rank), any_value(remote_id)) AS remote_id "
-        f"FROM ({' UNION ALL '.join(sources)}) GROUP BY key"
-    )
-    # what the plan on its way says is newer than a dead letter
-    return (
-        f"SELECT n.key, CASE WHEN l.key IS NOT NULL AND rank < {_NEWEST} THEN 'rejected' ELSE n.status END AS status, "
-        "n.fields, n.remote_id FROM "
-        f"({newest}) AS n LEFT JOIN temp.main.letters AS l ON l.key = n.key WHERE n.status <> 'deleted'"
-    )
+    listing = Listing(engine, state, ledger, sync, plans)
+    for part in listing.parts(status, at_once):
+        for key, what, fields, remote_id in listing.page(part, status):
+            yield {
+                "key": parsed(key),
+                "status": what,
+                "fields": parsed(fields) if fields else None,
+                "remote_id": remote_id,
+            }
 
 
 def counts(
     engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str, plans: Plans
 ) -> dict[str, int]:
-    """How many records of each status there are, as `records` lists them; reads two columns where no plan is on its way."""
-    found = dict.fromkeys(STATUSES, 0)
-    with ledger.reading(engine) as view:
-        overlay = _overlay(engine, state, sync, plans, view)
-        if overlay:
-            select = _select(engine, state, view, overlay, sync)
-            return found | dict(
-                engine.execute(f"SELECT status, count(*) FROM ({select}) GROUP BY 1").fetchall()
-            )
-        _letters(engine, state, sync)
-        found["rejected"] = number(engine, "SELECT count(*) FROM temp.main.letters")
-        if view is None or view.empty:
-            return found
-        without = ""
-        if found["rejected"]:
-            without = f"WHERE {key_json(view.mapping())} NOT IN (SELECT key FROM temp.main.letters)"
-        for stage, count in engine.execute(
-            f"SELECT _state, count(*) FROM {ALIAS}.acked {without} GROUP BY 1"
-        ).fetchall():
-            found[told(named(stage))] += count
-    return found
+    """How many records of each status there are, as `records` lists them."""
+    return Listing(engine, state, ledger, sync, plans).counts()
 
 
-def _letters(engine: duckdb.DuckDBPyConnection, state: State, sync: str) -> None:
+class Listing:
+    """The records of one sync: the ledger's rows, and over them what dead letters and the plan on its way say."""
+
+    def __init__(
+        self, engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str, plans: Plans
+    ) -> None:
+        self.engine, self.state, self.ledger, self.sync, self.plans = engine, state, ledger, sync, plans
+        self._held = self._over = ""
+        self._keys: list[str] = []
+        self._seen: Any = None
+
+    def parts(self, status: str | None, size: int) -> list[str]:
+        """Conditions on keys, in their order, which all records fit into: about so many into each."""
+        with self._reading():
+            source = self._union("true", status, "k0")
+            total = number(self.engine, f"SELECT count(*) FROM ({source})")
+            wanted = min(total // size * _SAMPLES, _MOST_SAMPLES)
+            if not wanted:
+                return ["true"]
+            rows = self.engine.execute(
+                f"SELECT DISTINCT k0, CAST(k0 AS VARCHAR), typeof(k0) FROM (FROM ({source}) WHERE k0 IS NOT NULL) "
+                f"USING SAMPLE reservoir({wanted} ROWS) ORDER BY k0"
+            ).fetchall()
+        step = max(len(rows) * size // total, 1)
+        marks = [f"CAST({literal(text)} AS {storage})" for _, text, storage in rows[step::step]]
+        if not marks:
+            return ["true"]
+        between = [f"k0 >= {low} AND k0 < {high}" for low, high in itertools.pairwise(marks)]
+        return [f"k0 < {marks[0]}", *between, f"(k0 >= {marks[-1]} OR k0 IS NULL)"]
+
+    def page(self, part: str, status: str | None) -> list[tuple[str, str, str | None, str | None]]:
+        """(key as JSON, status, fields as JSON, remote id) of the records that fit a condition on keys, by key."""
+        only = f"WHERE status = {literal(status)}" if status else ""
+        with self._reading():
+            order = ", ".join([*self._keys, "key"])
+            return self.engine.execute(
+                f"SELECT key, status, fields, remote_id FROM ({self._select(part, status)}) {only} ORDER BY {order}"
+            ).fetchall()
+
+    def counts(self) -> dict[str, int]:
+        """How many records of each status there are. Of the ledger's rows that nothing else speaks of one column is read."""
+        found = dict.fromkeys(STATUSES, 0)
+        with self._reading():
+            if self._over:
+                rows = self.engine.execute(
+                    f"SELECT status, count(*) FROM ({self._select('true', 'touched')}) GROUP BY 1"
+                ).fetchall()
+                found |= dict(rows)
+            if self._held:
+                same = " AND ".join(f"a.{key} = t.{key}" for key in self._keys)
+                alone = f"ANTI JOIN ({self._over}) AS t ON {same}" if self._over else ""
+                for stage, count in self.engine.execute(
+                    f"SELECT _state, count(*) FROM {ALIAS}.acked AS a {alone} GROUP BY 1"
+                ).fetchall():
+                    found[told(named(stage))] += count
+        return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """The ledger attached, and what lies over it; that is made once for each plan that comes or goes."""
+        with self.ledger.reading(self.engine) as view:
+            kept = None if view is None or view.empty else view
+            ways = [
+                row["id"]
+                for status in ("delivering", "held")
+                for row in self.state.do("plans_with_status", {"sync": self.sync, "status": status})
+            ]
+            seen = (ways, kept and kept.last_folded())
+            if self._seen is None or seen != self._seen:
+                self._open(kept)
+                self._seen = seen
+            yield
+
+    def _open(self, view: LedgerView | None) -> None:
+        overlay, mapping = _overlay(self.engine, self.state, self.sync, self.plans, view)
+        self._held = ""
+        if view is not None:
+            mapping = view.mapping()
+            self._held = _of_ledger(mapping, view.meta.get("values") != "no")
+        self._keys = [key.column for key in mapping.keys] if mapping else ["k0"]
+        letters = _letters(self.engine, self.state, self.sync, mapping)
+        self._over = " UNION ALL ".join(source for source in (overlay, letters) if source)
+
+    def _union(self, part: str, status: str | None, columns: str) -> str:
+        """Columns of the rows of all sources that fit a condition on keys. `status`: those of the ledger that cannot have it
+        are missing; `touched`: those that nothing else speaks of."""
+        keys = self._keys[0] if len(self._keys) == 1 else f"({', '.join(self._keys)})"
+        touched = f"{keys} IN (SELECT {keys} FROM ({self._over}))" if self._over else "false"
+        rule = "true"
+        if status == "touched":
+            rule = touched
+        elif status not in (None, told(Stage.ACKNOWLEDGED)):
+            codes = ", ".join(str(code(stage)) for stage in _KEPT if told(stage) == status)
+            rule = f"(_state IN ({codes}) OR {touched})" if codes else touched
+        made = [
+            f"SELECT {columns} FROM ({source}) WHERE {part} AND {rule}"
+            for source, rule in ((self._held, rule), (self._over, "true"))
+            if source
+        ]
+        return " UNION ALL ".join(made) or f"SELECT {columns} FROM ({_NOTHING})"
+
+    def _select(self, part: str, status: str | None) -> str:
+        """A SELECT of records that fit a condition on keys: `k0…, key, status, fields, remote_id`."""
+        keys = ", ".join(self._keys)
+        rows = self._union(part, status, f"{keys}, key, status, fields, remote_id, rank")
+        if not self._over:
+            return rows
+        newest = (
+            f"SELECT {keys}, any_value(key) AS key, max_by(status, rank) AS status, max(rank) AS newest, "
+            f"bool_or(rank = {_LETTER}) AS refused, coalesce(max_by(fields, rank), any_value(fields)) AS fields, "
+            f"coalesce(max_by(remote_id, rank), any_value(remote_id)) AS remote_id "
+            f"FROM ({rows}) GROUP BY {keys}, CASE WHEN k0 IS NULL THEN key END"
+        )
+        # what the plan on its way says is newer than a dead letter
+        return (
+            f"SELECT {keys}, key, CASE WHEN refused AND newest < {_NEWEST} THEN 'rejected' ELSE status END AS status, "
+            f"fields, remote_id FROM ({newest}) WHERE status <> 'deleted'"
+        )
+
+
+def _letters(engine: duckdb.DuckDBPyConnection, state: State, sync: str, mapping: Mapping | None) -> str:
+    """SQL of the dead letters' keys, as columns too; '' where there are none."""
     keys = [row["key"] for row in state.do("dead_keys", {"sync": sync})]
-    table = pa.table({"key": pa.array(keys, pa.string())})
-    engine.register("letters_now", table)
-    engine.execute("CREATE OR REPLACE TEMP TABLE letters AS SELECT * FROM letters_now")
+    if not keys:
+        return ""
+    columns = ["TRY_CAST(key AS DECIMAL(38,6)) AS k0"]
+    if mapping is not None:
+        several = len(mapping.keys) > 1
+        paths = [f"$[{at}]" if several else "$" for at in range(len(mapping.keys))]
+        columns = [
+            f"TRY_CAST(json_extract_string(key, '{path}') AS {key.storage}) AS {key.column}"
+            for path, key in zip(paths, mapping.keys, strict=True)
+        ]
+    engine.register("letters_now", pa.table({"key": pa.array(keys, pa.string())}))
+    engine.execute(
+        f"CREATE OR REPLACE TEMP TABLE letters AS SELECT {', '.join(columns)}, key, 'rejected' AS status, "
+        f"NULL::VARCHAR AS fields, NULL::VARCHAR AS remote_id, {_LETTER} AS rank FROM letters_now"
+    )
     engine.unregister("letters_now")
+    return "FROM temp.main.letters"
 
 
 def _object(mapping: Mapping, prefix: str, *, over: str | None = None) -> str:
@@ -136,29 +229,32 @@ def _object(mapping: Mapping, prefix: str, *, over: str | None = None) -> str:
     return object_of(members)
 
 
+def _columns(mapping: Mapping, prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{key.column} AS {key.column}" for key in mapping.keys)
+
+
 def _of_ledger(mapping: Mapping, values: bool) -> str:
     fields = _object(mapping, "f.") if values else "NULL"
-    kept = [Stage.ACKNOWLEDGED, Stage.UNKNOWN, Stage.DETECTED, Stage.RETRY, Stage.QUARANTINED]
-    cases = " ".join(f"WHEN {code(stage)} THEN {literal(told(stage))}" for stage in kept)
+    cases = " ".join(f"WHEN {code(stage)} THEN {literal(told(stage))}" for stage in _KEPT)
     return (
-        f"SELECT {key_json(mapping)} AS key, CASE _state {cases} END AS status, "
+        f"SELECT {_columns(mapping)}, _state, {key_json(mapping)} AS key, CASE _state {cases} END AS status, "
         f"CASE WHEN _at IS NOT NULL THEN {fields} END AS fields, "
-        f"_remote_id AS remote_id, 2 AS rank FROM {ALIAS}.acked"
+        f"_remote_id AS remote_id, {_LEDGER} AS rank FROM {ALIAS}.acked"
     )
 
 
 def _overlay(
     engine: duckdb.DuckDBPyConnection, state: State, sync: str, plans: Plans, view: LedgerView | None
-) -> str:
-    """SQL of what the ledger does not say: a plan that is on its way or held, or what the last one left unsent; '' where
-    there is nothing."""
+) -> tuple[str, Mapping | None]:
+    """SQL of what the ledger does not say: a plan that is on its way or held, or what the last one left unsent; and that
+    plan's mapping. '' where there is nothing."""
     for status, told_of in (("delivering", "pending"), ("held", "held")):
         rows = state.do("plans_with_status", {"sync": sync, "status": status})
         if rows and state.fetch_file(rows[-1]["id"], plans(rows[-1]["id"])):
             plan = plan_from(rows[-1]["header"], plans(rows[-1]["id"]))
-            return _of_plan(engine, state, plan, told_of)
-    left = _left_over(state, sync, plans, view) if view is not None and not view.empty else None
-    return _unsent(left) if left else ""
+            return _of_plan(engine, state, plan, told_of), Mapping.from_shape(plan.shape)
+    left = _left_over(state, sync, plans, view) if view is not None else None
+    return (_unsent(left) if left else ""), None
 
 
 def _left_over(state: State, sync: str, plans: Plans, view: LedgerView) -> Plan | None:
@@ -193,7 +289,8 @@ def _unsent(plan: Plan) -> str:
     same = " AND ".join(f"a.{key.column} = p.{key.column}" for key in mapping.keys)
     there = f"a.{mapping.keys[0].column} IS NOT NULL"
     return (
-        f"SELECT {key_json(mapping, 'p.')} AS key, 'pending' AS status, NULL AS fields, NULL AS remote_id, {_UNSENT} AS rank "
+        f"SELECT {_columns(mapping, 'p.')}, {key_json(mapping, 'p.')} AS key, 'pending' AS status, NULL::VARCHAR AS fields, "
+        f"NULL::VARCHAR AS remote_id, {_UNSENT} AS rank "
         f"FROM {plan.rows_sql} AS p LEFT JOIN {ALIAS}.acked AS a ON {same} WHERE _segment <= {SEND} AND "
         f"CASE WHEN p._change = {CHANGES.index('delete')} THEN {there} AND a._state = {_DELIVERED} "
         f"WHEN {there} THEN a._state = {_DELIVERED} AND a._hash <> p._hash ELSE true END"
@@ -205,7 +302,8 @@ def _of_plan(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, open_s
     mapping = Mapping.from_shape(plan.shape)
     gone = CHANGES.index("delete")
     return (
-        f"SELECT {key_json(mapping)} AS key, CASE WHEN _segment = {REFUSE} THEN 'rejected' WHEN s.fate = {_DELIVERED} AND "
+        f"SELECT {_columns(mapping)}, {key_json(mapping)} AS key, "
+        f"CASE WHEN _segment = {REFUSE} THEN 'rejected' WHEN s.fate = {_DELIVERED} AND "
         f"_change = {gone} THEN 'deleted' WHEN s.fate = {_DELIVERED} THEN 'acknowledged' WHEN s.fate = {_UNKNOWN} THEN 'unknown' "
         f"WHEN s.fate = {_REJECTED} THEN 'rejected' ELSE {literal(open_status)} END AS status, "
         f"CASE WHEN s.fate = {_DELIVERED} THEN {_object(mapping, 'f.', over='o.')} WHEN _change <> 0 THEN "

@@ -8,7 +8,7 @@ import duckdb
 
 from backhaul.changes import Event, Stage, after, named
 from backhaul.errors import UsageError
-from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.duplicates import key_is, key_json
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.lookups import take_in
 from backhaul.ledger.plan import plan_from
@@ -70,7 +70,7 @@ def _row(
             pk, typed = key_json(view.mapping()), spellings(key)
             rows = engine.execute(
                 f"SELECT {pk}, _state, _at IS NOT NULL FROM {ALIAS}.acked "
-                f"WHERE {pk} IN ({', '.join(map(literal, typed))}) ORDER BY {pk} = {literal(typed[0])} DESC"
+                f"WHERE {key_is(view.mapping(), typed)} ORDER BY {pk} = {literal(typed[0])} DESC"
             ).fetchall()
     where = f"see `backhaul records {sync.name} --status unknown` and `--status quarantined`"
     if not rows:

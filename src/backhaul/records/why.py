@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, suppress
+import string
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
 import duckdb
@@ -13,22 +15,27 @@ from backhaul.delivery.tally import WAITING_RUNS
 from backhaul.destinations.kit import Unsupported
 from backhaul.errors import BackhaulError, UsageError
 from backhaul.ledger.diff import REFUSE, SEND
-from backhaul.ledger.duplicates import key_json
+from backhaul.ledger.duplicates import key_is, key_json, key_texts
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import CHANGES, Plan, plan_from
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import SEPARATOR, Mapping, columns_used, compile_mapping
 from backhaul.mapping.wire import key_text
-from backhaul.models import model_columns, open_model
+from backhaul.models import model_columns, only_keys, open_model
 from backhaul.planning.explain import json_of, object_of, parsed
 from backhaul.schemas import Schemas
 from backhaul.sql import literal
 from backhaul.state.protocol import Row
 from backhaul.types import Mode
 from backhaul.verification.spellings import known_spellings
+from backhaul.warehouses.protocol import Relation
 from backhaul.workspace import Workspace
 
 _NEAREST = 3
+_LONGEST = 40
+"""Characters of a key in which one is taken to be wrong."""
+_MEASURED = 100_000
+"""Rows whose keys are compared with one that is not there."""
 Found = dict[str, Any]
 
 
@@ -36,8 +43,26 @@ def spellings(key: str) -> list[str]:
     """The keys as JSON that someone who typed this may mean: the text itself, and the JSON that it is."""
     texts = [orjson.dumps(key).decode()]
     with suppress(orjson.JSONDecodeError):
-        texts.insert(0, orjson.dumps(orjson.loads(key)).decode())
+        value = orjson.loads(key)
+        exact = isinstance(value, int | float) and not isinstance(value, bool)
+        texts.insert(0, key.strip() if exact else orjson.dumps(value).decode())
     return texts
+
+
+def misspelt(text: str) -> set[str]:
+    """Every text from which this one differs in one character that is missing, too many, another, or in its neighbour's
+    place."""
+    letters = string.digits if text.isdigit() else f"{string.ascii_letters}{string.digits}-_.@"
+    cuts = [(text[:at], text[at:]) for at in range(min(len(text), _LONGEST) + 1)]
+    found = {left + right[1:] for left, right in cuts if right}
+    found |= {left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1}
+    return found | {
+        left + one + rest for left, right in cuts for rest in (right, right[1:]) for one in letters
+    }
+
+
+def _stored(mapping: Mapping, text: str) -> str:
+    return f"TRY_CAST({literal(text)} AS {mapping.keys[0].storage})"
 
 
 class Why:
@@ -46,9 +71,9 @@ class Why:
     def __init__(self, workspace: Workspace, sync: Any, key: str, *, offline: bool = False) -> None:
         self.workspace, self.sync, self.typed, self.offline = workspace, sync, key, offline
         self.keys = spellings(key)
-        self.near: dict[str, int] = {}
         self.mapping: str | None = None
         """Fingerprint of the mapping as the files have it; None where it could not be compiled."""
+        self.dialect = ""
 
     async def answer(self) -> Found:
         """The life of the record, JSON-ready.
@@ -65,7 +90,7 @@ class Why:
             history = self._history(engine)
             letter = self._letter()
             if not ledger and not history and not letter and model["status"] in ("absent", "unreadable"):
-                raise self._no_key(model)
+                raise await self._no_key(engine, schemas, model)
             held = await self._held(schemas, (ledger or {}).pop("_named", None) or model.pop("_named", None))
         model.pop("_named", None)
         found = {
@@ -75,7 +100,7 @@ class Why:
         return {"summary": summary(found, self.sync), **found}
 
     def _where(self, mapping: Mapping, prefix: str = "") -> str:
-        return f"{key_json(mapping, prefix)} IN ({', '.join(map(literal, self.keys))})"
+        return key_is(mapping, self.keys, prefix)
 
     def _take(self, key: str) -> None:
         self.keys = [key]
@@ -93,7 +118,6 @@ class Why:
                 f"FROM {ALIAS}.acked WHERE {self._where(mapping)} LIMIT 1"
             ).fetchall()
             if not rows:
-                self._look_near(engine, mapping, f"{ALIAS}.acked")
                 return None
             key, stage, at, remote_id, fields, named_by, spelled = rows[0]
             self._take(key)
@@ -102,20 +126,38 @@ class Why:
                     "remote_id": remote_id, "fields": parsed(fields) if values else None,
                     "spelled": known_spellings(spelled), "_named": named_by}  # fmt: skip
 
-    def _look_near(self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, source: str) -> None:
-        rows = engine.execute(
-            f"SELECT {key_json(mapping)} AS key, levenshtein(key, {literal(self.keys[0])}) AS far FROM {source} "
-            f"ORDER BY far, key LIMIT {_NEAREST}"
-        ).fetchall()
-        self.near |= {key: far for key, far in rows if key is not None}
-
-    def _no_key(self, model: Found) -> UsageError:
-        nearest = sorted(self.near, key=lambda key: (self.near[key], key))[:_NEAREST]
+    async def _no_key(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas, model: Found) -> UsageError:
+        near = await self._near(engine, schemas)
         if model["status"] == "unreadable":
             hint = f"the model could not be read: {model['error']}"
         else:
-            hint = f"the nearest: {', '.join(nearest)}" if nearest else "it knows no records at all"
+            hint = f"the nearest: {', '.join(near)}" if near else "it knows no records at all"
         return UsageError(f"{self.sync.name} knows no record {self.typed!r}", hint=hint)
+
+    async def _near(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> list[str]:
+        """Keys (as JSON) that look most like what was typed: of the ledger those that differ in one character, and of ledger
+        and model the first rows, because measuring all of a large one takes too long."""
+        found: dict[str, int] = {}
+
+        def measure(mapping: Mapping, source: str) -> None:
+            rows = engine.execute(
+                f"SELECT {key_json(mapping)} AS key, levenshtein(key, {literal(self.keys[0])}) AS far FROM {source} "
+                f"ORDER BY far, key LIMIT {_NEAREST}"
+            ).fetchall()
+            found.update((key, far) for key, far in rows if key is not None)
+
+        with self.workspace.ledger(self.sync).reading(engine) as view:
+            if view is not None and not view.empty:
+                mapping = view.mapping(self.sync.identify)
+                measure(mapping, f"(FROM {ALIAS}.acked LIMIT {_MEASURED})")
+                if len(mapping.keys) == 1:
+                    alike = f"k0 IN ({', '.join(_stored(mapping, text) for text in misspelt(self.typed))})"
+                    measure(mapping, f"{ALIAS}.acked WHERE {alike}")
+        with suppress(BackhaulError, duckdb.Error):
+            async with self._reading(engine, schemas) as (mapping, read):
+                with closing(read(f"LIMIT {_MEASURED}")) as relation:
+                    measure(mapping, f"({mapping.desired(relation.sql)})")
+        return sorted(found, key=lambda key: (found[key], key))[:_NEAREST]
 
     async def _model(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Found:
         try:
@@ -126,40 +168,44 @@ class Why:
                     "status": "unreadable",
                     "error": "the destination was never described, and is not asked now",
                 }
-            schema, _ = await schemas.remembered()
-            with self.workspace.warehouse(self.sync) as warehouse:
-                root = self.workspace.project.root
-                columns = model_columns(self.sync.model, warehouse, engine, root)
-                mapping = compile_mapping(self.sync, columns, schema, engine)
+            async with self._reading(engine, schemas) as (mapping, read):
                 self.mapping = whole_fingerprint(fingerprints(mapping))
-                used = columns_used(self.sync, columns)
-                relation = open_model(self.sync.model, warehouse, engine, root, columns=used)
-                try:
+                texts = [key_texts(mapping, key) for key in self.keys]
+                keys = [[(part.name, part.storage, text) for part, text in one] for one in texts if one]
+                with closing(read(only_keys(self.dialect, keys))) as relation:
                     return self._desired(engine, mapping, relation.sql)
-                finally:
-                    relation.close()
         except (BackhaulError, duckdb.Error) as error:
             return {"status": "unreadable", "error": str(error).splitlines()[0]}
 
+    @asynccontextmanager
+    async def _reading(
+        self, engine: duckdb.DuckDBPyConnection, schemas: Schemas
+    ) -> AsyncIterator[tuple[Mapping, Callable[[str], Relation]]]:
+        """The mapping, and what reads the model with something at the end of its SELECT."""
+        schema, _ = await schemas.remembered()
+        root, model = self.workspace.project.root, self.sync.model
+        with self.workspace.warehouse(self.sync) as warehouse:
+            self.dialect = warehouse.dialect
+            columns = model_columns(model, warehouse, engine, root)
+            mapping, used = (
+                compile_mapping(self.sync, columns, schema, engine),
+                columns_used(self.sync, columns),
+            )
+            yield mapping, lambda only: open_model(model, warehouse, engine, root, columns=used, only=only)
+
     def _desired(self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, relation: str) -> Found:
         """The record as the model and the mapping give it; the model is read once."""
-        engine.execute(
-            f"CREATE OR REPLACE TEMP TABLE asked AS SELECT * FROM (SELECT *, {key_json(mapping)} AS _key, "
-            f"levenshtein({key_json(mapping)}, {literal(self.keys[0])}) AS _far FROM ({mapping.desired(relation)})) "
-            f"ORDER BY _key NOT IN ({', '.join(map(literal, self.keys))}), _far LIMIT {_NEAREST}"
-        )
         rows = engine.execute(
-            f"SELECT _key, _error, {_object(mapping)}, {key_text(mapping.identifiers)} FROM temp.asked "
-            f"WHERE {self._where(mapping)}"
+            f"SELECT {key_json(mapping)}, _error, {_object(mapping)}, {key_text(mapping.identifiers)} "
+            f"FROM ({mapping.desired(relation)}) WHERE {self._where(mapping)} LIMIT {_NEAREST}"
         ).fetchall()
-        self._look_near(engine, mapping, "temp.asked")
         if not rows:
             return {"status": "absent"}
         key, error, fields, named_by = rows[0]
         self._take(key)
         found: Found = {"status": "present", "fields": parsed(fields), "_named": named_by}
         if len(rows) > 1:
-            return found | {"status": "unreadable", "error": f"{len(rows)} rows have this key"}
+            return found | {"status": "unreadable", "error": "several rows have this key"}
         if error:
             field, code, message = error.split(SEPARATOR, 2)
             found |= {"status": "refused", "code": code, "error": f"{field}: {message}"}

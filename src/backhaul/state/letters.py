@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from backhaul.advice import shape
 from backhaul.state.protocol import State
 from backhaul.types import RefusalClass
 from backhaul.words import in_one_line
@@ -59,7 +63,18 @@ def burial(state: State, sync: str, plan: str, letter: DeadLetter, mapping: str)
     return (
         sync, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,
         letter.field, seal, letter.kind, letter.tries, status, mapping,
+        shape_id(said, letter.payload),
     )  # fmt: skip
+
+
+def shape_id(message: str, payload: str) -> str:
+    """Stands for the shape of a message in the state, which it can be counted by even where messages are encrypted."""
+    try:
+        record = orjson.loads(payload)
+    except orjson.JSONDecodeError:  # nested deeper than it reads
+        record = None
+    values = record.values() if isinstance(record, dict) else ()
+    return hashlib.blake2b(shape(message, values).encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def check_keys(state: State, sync: str) -> None:

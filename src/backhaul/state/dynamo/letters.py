@@ -20,9 +20,10 @@ _MORE = 1000
 """Letters that are sealed anew at once."""
 _REFUSALS = 5
 _NAMES = ("sync", "key", "op", "code", "message", "attempts", "first_failed_at", "last_failed_at", "payload", "hash",
-          "by_mapping", "plan", "field", "seal", "class", "tries", "status", "mapping")  # fmt: skip
+          "by_mapping", "plan", "field", "seal", "class", "tries", "status", "mapping", "shape")  # fmt: skip
 _OPEN, _CLOSED = ("dead", "replay", "waiting"), ("discarded", "expired")
-_EMPTY = {"message": "", "payload": "", "seal": ""}
+_EMPTY = {"message": "", "payload": "", "seal": "", "shape": ""}
+_GROUPED = ("sk", "id", "sync", "code", "field", "shape", "status", "first_failed_at", "last_failed_at")
 _THERE = "attribute_exists(pk)"
 
 
@@ -145,6 +146,44 @@ def with_status(statuses: Sequence[str]) -> Callable[[Table, Values], list[Item]
     return read
 
 
+def _fitting(table: Table, given: Values, names: Sequence[str] = ()) -> list[Item]:
+    """Letters of a sync or of all, with everything that is asked for; `names`: only these values are read."""
+    prefix = f"{given['sync']}/" if given.get("sync") is not None else ""
+    wanted = {name: given[name] for name in ("id", "code", "field", "shape") if given.get(name) is not None}
+    closed = given.get("closed")
+    return [
+        item
+        for item in _remember(table, table.query("letters", prefix, names=names))
+        if all(item[name] == value for name, value in wanted.items())
+        and (closed is None or (item["status"] in _CLOSED) == bool(closed))
+    ]
+
+
+def chosen_letters(table: Table, given: Values) -> list[Item]:
+    found = sorted(_fitting(table, given), key=lambda item: (item["sync"], item["id"]))
+    return found[: given["limit"]]
+
+
+def letter_numbers(table: Table, given: Values) -> list[Item]:
+    return [Item(id=number) for number in sorted(item["id"] for item in _fitting(table, given, _GROUPED))]
+
+
+def letter_groups(table: Table, given: Values) -> list[Item]:
+    groups: dict[tuple[Any, ...], list[Item]] = {}
+    for item in _fitting(table, {"closed": 0}, _GROUPED):
+        groups.setdefault((item["sync"], item["code"], item["field"], item["shape"]), []).append(item)
+    found = [
+        Item(
+            sync=sync, code=code, field=field, shape=shape, letters=len(items), id=min(item["id"] for item in items),
+            first_failed_at=min(item["first_failed_at"] for item in items),
+            last_failed_at=max(item["last_failed_at"] for item in items),
+        )
+        for (sync, code, field, shape), items in groups.items()
+    ]  # fmt: skip
+    found.sort(key=lambda group: int(group["id"]))
+    return sorted(found, key=lambda group: str(group["last_failed_at"]), reverse=True)
+
+
 def seals(table: Table, given: Values) -> list[Item]:
     counts = Counter(item["seal"] for item in letters(table, given) if item["status"] == "dead")
     return [Item(seal=seal, letters=counts[seal]) for seal in sorted(counts) if seal not in ("", "plain")]
@@ -177,6 +216,9 @@ READS = {
     "letter_of": letter_of,
     "dead_letters": with_status(_OPEN),
     "closed_letters": with_status(_CLOSED),
+    "chosen_letters": chosen_letters,
+    "letter_numbers": letter_numbers,
+    "letter_groups": letter_groups,
     "seals": seals,
     "letters_to_seal": letters_to_seal,
     "refusals_of": refusals_of,

@@ -143,9 +143,10 @@ class Table:
         return decode(answer["Item"]) if "Item" in answer else None
 
     def query(
-        self, pk: str, prefix: str = "", *, newest: bool = False, page: int | None = None
-    ) -> Iterator[Item]:
-        """The items of one pk in order of sk, with sk as `sk`; `newest` first; `page`: how many at a time."""
+        self, pk: str, prefix: str = "", *, newest: bool = False, page: int | None = None, names: Sequence[str] = ()
+    ) -> Iterator[Item]:  # fmt: skip
+        """The items of one pk in order of sk, with sk as `sk`; `newest` first; `page`: how many at a time; `names`: only
+        these values of each."""
         values = {":pk": pk, ":prefix": prefix} if prefix else {":pk": pk}
         arguments: dict[str, Any] = {
             "TableName": self.name,
@@ -155,6 +156,9 @@ class Table:
             "ScanIndexForward": not newest,
             **({"Limit": page} if page else {}),
         }
+        if names:
+            arguments["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
+            arguments["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         yield from self._pages("query", arguments)
 
     def scan(self, kind: str, prefix: str) -> Iterator[Item]:

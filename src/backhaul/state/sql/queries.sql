@@ -98,14 +98,14 @@ SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE pla
 
 -- bury
 INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal,
-    class, tries, status, mapping)
+    class, tries, status, mapping, shape)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS INTEGER), value ->> 6, value ->> 7, value ->> 8,
     value ->> 9, CAST(value ->> 10 AS INTEGER), value ->> 11, value ->> 12, value ->> 13, value ->> 14, CAST(value ->> 15 AS INTEGER),
-    value ->> 16, value ->> 17 FROM {rows} WHERE true
+    value ->> 16, value ->> 17, value ->> 18 FROM {rows} WHERE true
 ON CONFLICT (sync, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
     attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
     hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, field = excluded.field, seal = excluded.seal, class = excluded.class,
-    tries = excluded.tries, status = excluded.status, mapping = excluded.mapping;
+    tries = excluded.tries, status = excluded.status, mapping = excluded.mapping, shape = excluded.shape;
 
 -- raise
 DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM {rows});
@@ -132,15 +132,35 @@ SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_
 WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('discarded', 'expired')
 ORDER BY sync, id;
 
+-- chosen_letters
+SELECT id, sync, key, op, code, field, shape, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries
+FROM dead_letters
+WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id)
+    AND (CAST(:code AS TEXT) IS NULL OR code = :code) AND (CAST(:field AS TEXT) IS NULL OR field = :field)
+    AND (CAST(:shape AS TEXT) IS NULL OR shape = :shape) AND (status IN ('discarded', 'expired')) = (:closed = 1)
+ORDER BY sync, id LIMIT :limit;
+
+-- letter_numbers
+SELECT id FROM dead_letters
+WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:code AS TEXT) IS NULL OR code = :code)
+    AND (CAST(:field AS TEXT) IS NULL OR field = :field) AND (CAST(:shape AS TEXT) IS NULL OR shape = :shape)
+    AND (CAST(:closed AS INTEGER) IS NULL OR (status IN ('discarded', 'expired')) = (:closed = 1))
+ORDER BY id;
+
+-- letter_groups
+SELECT sync, code, field, shape, count(*) AS letters, min(id) AS id, min(first_failed_at) AS first_failed_at,
+    max(last_failed_at) AS last_failed_at
+FROM dead_letters WHERE status NOT IN ('discarded', 'expired') GROUP BY code, sync, field, shape ORDER BY 8 DESC, 6;
+
 -- replay_letters
 UPDATE dead_letters SET status = 'replay' WHERE id IN (SELECT CAST(value ->> 0 AS BIGINT) FROM {rows}) RETURNING id;
 
 -- discard_letters
-UPDATE dead_letters SET status = 'discarded', message = '', payload = '', seal = ''
+UPDATE dead_letters SET status = 'discarded', message = '', payload = '', seal = '', shape = ''
 WHERE id IN (SELECT CAST(value ->> 0 AS BIGINT) FROM {rows}) RETURNING id;
 
 -- expire_letters
-UPDATE dead_letters SET status = 'expired', message = '', payload = '', seal = ''
+UPDATE dead_letters SET status = 'expired', message = '', payload = '', seal = '', shape = ''
 WHERE sync = :sync AND status = 'dead' AND last_failed_at < :before RETURNING id;
 
 -- seals
