@@ -35,7 +35,9 @@ from backhaul.destinations.salesforce.fields import (
     joined,
     literal,
     parent_fields,
+    parent_names,
     same,
+    selected,
     unparented,
 )
 from backhaul.destinations.salesforce.login import SalesforceConfig, grant
@@ -112,9 +114,11 @@ class Salesforce(Destination[SalesforceConfig]):
         items = await self._items(object)
         found = [field_of(item) for item in items]
         parents = [item for item in items if item.get("relationshipName") in self.config.parents]
+        self._references[object] = {}
         for item in parents:
-            found += parent_fields(item, await self._items(str(item["referenceTo"][0])))
-        self._references[object] = {item["relationshipName"]: item["name"] for item in parents}
+            for target, named in parent_names(item).items():
+                found += parent_fields(item, named, await self._items(target))
+                self._references[object][named] = item["name"]
         self._schemas[object] = ObjectSchema(object, {field.name: field for field in found})
         return self._schemas[object]
 
@@ -257,7 +261,7 @@ class Salesforce(Destination[SalesforceConfig]):
     ) -> dict[str, list[dict[str, Any]]]:
         """Records by key through SOQL, which is up to date; in as many queries as their length asks for."""
         asked = {fold(by, key): key for key in keys}
-        names = ", ".join(dict.fromkeys((RECORD_ID, by.name, *fields)))
+        names = selected((RECORD_ID, by.name, *fields))
         found: dict[str, list[dict[str, Any]]] = {}
         for values in _pieces([literal(by, key) for key in keys]):
             query = f"SELECT {names} FROM {object} WHERE {by.name} IN ({values})"

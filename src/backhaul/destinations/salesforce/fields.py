@@ -62,10 +62,24 @@ def _folds(item: Mapping[str, Any]) -> bool:
     return bool(item.get("externalId") and item.get("unique") and not item.get("caseSensitive"))
 
 
-def parent_fields(reference: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> list[Field]:
-    """The external ids by which a record of another object is named as this one's parent; `items` are its fields."""
-    named, settable = reference["relationshipName"], field_of(reference).writable
-    found = [field_of(item) for item in items if item.get("externalId")]
+def parent_names(reference: Mapping[str, Any]) -> dict[str, str]:
+    """The objects that a reference may be to, each with what a parent of it is called: a polymorphic reference names the object
+    as well, as Bulk API 2.0 does (`Contact:Who`; its guide: Relationship Fields in a Header Row)."""
+    targets, named = (
+        [str(one) for one in reference.get("referenceTo") or ()],
+        str(reference["relationshipName"]),
+    )
+    return {target: named if len(targets) == 1 else f"{target}:{named}" for target in targets}
+
+
+def parent_fields(
+    reference: Mapping[str, Any], named: str, items: Iterable[Mapping[str, Any]]
+) -> list[Field]:
+    """The external ids and lookup fields by which a record of another object, `items` are its fields, is named as this one's
+    parent."""
+    settable = field_of(reference).writable
+    looked_up = (item for item in items if item.get("externalId") or item.get("idLookup"))
+    found = [field_of(item) for item in looked_up if item["name"] != RECORD_ID]
     return [
         replace(
             field,
@@ -80,14 +94,38 @@ def parent_fields(reference: Mapping[str, Any], items: Iterable[Mapping[str, Any
 
 
 def unparented(record: dict[str, Any], references: Mapping[str, str]) -> dict[str, Any]:
-    """A record whose parent is cleared by the field that refers to it: nobody has no external id."""
-    none = [
-        name
-        for name in references
-        if name in record and all(value in (None, "") for value in (record[name] or {}).values())
-    ]
-    kept = {name: value for name, value in record.items() if name not in none}
-    return kept | {references[name]: None for name in none}
+    """A record as a collection takes it: a parent that may be of several objects says of which it is, and one without a value
+    is cleared by the field that refers to it."""
+    found = {name: value for name, value in record.items() if name not in references}
+    for name in references.keys() & record.keys():
+        values = {by: value for by, value in (record[name] or {}).items() if value not in (None, "")}
+        target, _, relationship = name.rpartition(":")
+        if values:
+            found[relationship] = ({"attributes": {"type": target}} if target else {}) | values
+            found.pop(references[name], None)
+        elif not any(
+            isinstance(found.get(other.rpartition(":")[2]), dict)
+            for other in references
+            if references[other] == references[name]
+        ):
+            found[references[name]] = None
+    return found
+
+
+def selected(names: Iterable[str]) -> str:
+    """The fields of a query; those of a parent that may be of several objects are chosen by its type (SOQL reference: TYPEOF)."""
+    plain, cases = list[str](), dict[str, dict[str, list[str]]]()
+    for name in dict.fromkeys(names):
+        target, colon, path = name.partition(":")
+        if colon:
+            relationship, _, inner = path.partition(".")
+            cases.setdefault(relationship, {}).setdefault(target, []).append(inner)
+        else:
+            plain.append(name)
+    for relationship, targets in cases.items():
+        when = " ".join(f"WHEN {target} THEN {', '.join(inner)}" for target, inner in targets.items())
+        plain.append(f"TYPEOF {relationship} {when} END")
+    return ", ".join(plain)
 
 
 def joined(value: Any) -> Any:
@@ -101,11 +139,20 @@ def joined(value: Any) -> Any:
 
 
 def held(record: Mapping[str, Any], name: str) -> Any:
-    """A value of a query's record; a parent's is nested."""
-    value: Any = record
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    """A value of a query's record; a parent's is nested, and may be of another object."""
+    target, _, path = name.rpartition(":")
+    relationship, dot, inner = path.partition(".")
+    value = record.get(relationship)
+    if not dot:
+        return value
+    if not isinstance(value, Mapping) or target not in ("", _type_of(value)):
+        return None
+    return value.get(inner)
+
+
+def _type_of(record: Mapping[str, Any]) -> Any:
+    attributes = record.get("attributes")
+    return attributes.get("type") if isinstance(attributes, Mapping) else None
 
 
 def _number(item: Mapping[str, Any]) -> FieldType:

@@ -186,22 +186,26 @@ def work(org: SalesforceSandbox, job: Job) -> None:
 
 
 def _is_known(org: SalesforceSandbox, kind: SObject, name: str) -> bool:
-    relationship, dot, inner = name.partition(".")
+    target, _, path = name.rpartition(":")
+    relationship, dot, inner = path.partition(".")
     if not dot:
         return name in kind.fields and name != org.hidden_from_jobs
-    parents = {item.relationship: item.reference_to for item in kind.fields.values() if item.relationship}
-    return relationship in parents and inner in org.kinds[parents[relationship]].fields
+    parents = {item.relationship: item.targets for item in kind.fields.values() if item.relationship}
+    targets = parents.get(relationship, [])
+    named = target or (targets[0] if len(targets) == 1 else "")
+    return named in targets and inner in org.kinds[named].fields
 
 
 def _parented(kind: SObject, values: dict[str, Any]) -> dict[str, Any]:
     """The values of a row with its parents nested, as in JSON; one that is cleared is so by its reference."""
     found = {name: value for name, value in values.items() if "." not in name}
     for name in values.keys() - found.keys():
-        relationship, _, inner = name.partition(".")
+        target, _, path = name.rpartition(":")
+        relationship, _, inner = path.partition(".")
         if values[name] is None:
             found[kind.reference(relationship).name] = None
         else:
-            found[relationship] = {inner: values[name]}
+            found[relationship] = {inner: values[name]} | ({"attributes": {"type": target}} if target else {})
     return found
 
 

@@ -32,6 +32,13 @@ class FieldDef:
     choices: tuple[str, ...] = ()
     restricted: bool = False
     reference_to: str = ""
+    """The object that it refers to; several of them, with blanks between, where it is polymorphic."""
+    id_lookup: bool = False
+    """Records are found by it, though it is no external id."""
+
+    @property
+    def targets(self) -> list[str]:
+        return self.reference_to.split()
 
     @property
     def relationship(self) -> str:
@@ -52,9 +59,9 @@ class FieldDef:
             "scale": self.scale, "digits": 9 if self.type == "int" else 0, "custom": custom, "calculated": False,
             "createable": self.createable, "updateable": self.updateable, "nillable": optional,
             "defaultedOnCreate": self.type == "boolean" or not self.createable, "unique": self.unique,
-            "externalId": self.external_id, "idLookup": self.external_id or self.name in ("Id", "Email"),
+            "externalId": self.external_id, "idLookup": self.external_id or self.id_lookup or self.name in ("Id", "Email"),
             "caseSensitive": self.case_sensitive, "restrictedPicklist": self.restricted, "permissionable": not self.required,
-            "picklistValues": picks, "referenceTo": [self.reference_to] if self.reference_to else [],
+            "picklistValues": picks, "referenceTo": self.targets,
             "relationshipName": self.relationship or None,
         }  # fmt: skip
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from backhaul.sandbox.kit import RECORDS
 from backhaul.sandbox.salesforce.answers import Refusal, Whole, answer, success, written
+from backhaul.sandbox.salesforce.field import FieldDef
 from backhaul.sandbox.salesforce.soql import Query, parse
 from backhaul.sandbox.salesforce.store import Record, SObject
 
@@ -59,14 +60,21 @@ def _selected(org: SalesforceSandbox, asked: Query, record: Record) -> dict[str,
     """The fields of a query's record; those of a parent are nested."""
     values, found = record.shown(), dict[str, Any]()
     for name in asked.fields:
-        relationship, dot, inner = name.partition(".")
+        target, _, path = name.rpartition(":")
+        relationship, dot, inner = path.partition(".")
         if not dot:
             found[name] = values.get(name)
             continue
         reference = asked.kind.reference(relationship)
-        kind = org.kind(reference.reference_to)
-        parent = kind.get(str(values.get(reference.name)))
-        found[relationship] = parent and attributed(org, kind, parent) | {inner: parent.shown().get(inner)}
+        parents = [(org.kind(one), values.get(reference.name)) for one in reference.targets]
+        kind, parent = next(
+            ((kind, held) for kind, own in parents if (held := kind.get(str(own)))), (None, None)
+        )
+        if kind is None or parent is None:
+            found.setdefault(relationship, None)
+            continue
+        shown = {inner: parent.shown().get(inner)} if target in ("", kind.name) else {}
+        found[relationship] = (found.get(relationship) or attributed(org, kind, parent)) | shown
     return found
 
 
@@ -121,7 +129,7 @@ def upsert_all(org: SalesforceSandbox, request: web.Request, body: Body) -> web.
 def external(kind: SObject, name: str) -> None:
     """Raises: Whole where records are not found by this field."""
     field = kind.fields.get(name)
-    if field is None or not (field.external_id or field.type == "email"):
+    if field is None or not (field.external_id or field.id_lookup or field.type == "email"):
         words = f"Provided external ID field does not exist or is not accessible: {name}"
         raise Whole("NOT_FOUND", words, 404)
 
@@ -158,7 +166,7 @@ def resolved(org: SalesforceSandbox, kind: SObject, values: Body) -> dict[str, A
         if not isinstance(given, dict) or len(given.keys() - {"attributes"}) != 1:
             raise Whole("JSON_PARSER_ERROR", f"{relationship} is not a record with one external id")
         ((by, value),) = ((name, value) for name, value in given.items() if name != "attributes")
-        parents = org.kind(reference.reference_to)
+        parents = org.kind(_target(reference, given))
         external(parents, by)
         records = parents.matching(by, value) if value is not None else []
         if len(records) != 1:
@@ -166,6 +174,16 @@ def resolved(org: SalesforceSandbox, kind: SObject, values: Body) -> dict[str, A
             raise Refusal("INVALID_FIELD", words)
         found[reference.name] = records[0].id
     return found
+
+
+def _target(reference: FieldDef, given: Body) -> str:
+    """The object that a parent is of: its attributes have to say it where there are several. Raises: Refusal."""
+    attributes = given.get("attributes")
+    named = str(attributes.get("type") or "") if isinstance(attributes, dict) else ""
+    if (len(reference.targets) > 1 and not named) or (named and named not in reference.targets):
+        words = f"The relationship {reference.relationship} needs attributes with a type of {', '.join(reference.targets)}"
+        raise Refusal("INVALID_FIELD", words)
+    return named or reference.targets[0]
 
 
 def delete_all(org: SalesforceSandbox, request: web.Request, _: Body) -> web.Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ from backhaul.sandbox.salesforce.field import NUMBERS
 from backhaul.sandbox.salesforce.store import Record, SObject
 
 _QUERY = re.compile(
-    r"\s*SELECT\s+(?P<fields>[\w., ]+?)\s+FROM\s+(?P<object>\w+)(\s+WHERE\s+(?P<where>.+?))?(\s+LIMIT\s+(?P<limit>\d+))?\s*",
+    r"\s*SELECT\s+(?P<fields>(?:[\w., ]|TYPEOF.+?END)+?)\s+FROM\s+(?P<object>\w+)(\s+WHERE\s+(?P<where>.+?))?"
+    r"(\s+LIMIT\s+(?P<limit>\d+))?\s*",
     re.IGNORECASE | re.DOTALL,
 )
+_TYPEOF = re.compile(r"TYPEOF\s+(\w+)\s+(WHEN.+?)\s*END", re.IGNORECASE | re.DOTALL)
 _VALUE = r"'(?:[^'\\]|\\.)*'|-?\d+(?:\.\d+)?|null|true|false"
 _CONDITION = re.compile(
     rf"\s*(\w+)\s*(?:=\s*({_VALUE})|IN\s*\(((?:\s*(?:{_VALUE})\s*,?)+)\))\s*", re.IGNORECASE
@@ -57,15 +59,29 @@ def parse(text: str, kinds: Mapping[str, SObject]) -> Query:
             f"sObject type '{match['object']}' is not supported. If you are attempting to use a custom object, be sure to "
             "append the '__c' after the entity name.",
         )
-    fields = tuple(name.strip() for name in match["fields"].split(","))
+    fields = tuple(_fields(match["fields"]))
     for name in fields:
-        relationship, dot, inner = name.partition(".")
+        target, _, path = name.rpartition(":")
+        relationship, dot, inner = path.partition(".")
         if dot:
-            kinds[kind.reference(relationship).reference_to].known(inner)
+            targets = kind.reference(relationship).targets
+            if len(targets) > 1 and not target:
+                raise Whole("INVALID_FIELD", f"No such column '{inner}' on entity 'Name'")
+            kinds[target or targets[0]].known(inner)
         else:
             kind.known(name)
     conditions = tuple(_conditions(match["where"] or "", kind))
     return Query(fields, kind, conditions, int(match["limit"]) if match["limit"] else None)
+
+
+def _fields(text: str) -> Iterator[str]:
+    """The names in a SELECT; those of a TYPEOF as `Contact:Who.External_Id__c`."""
+    for relationship, cases in _TYPEOF.findall(text):
+        for target, names in re.findall(
+            r"WHEN\s+(\w+)\s+THEN\s+([\w., ]+?)\s*(?=WHEN|$)", cases, re.IGNORECASE
+        ):
+            yield from (f"{target}:{relationship}.{name.strip()}" for name in names.split(","))
+    yield from filter(None, (name.strip() for name in _TYPEOF.sub("", text).split(",")))
 
 
 def _conditions(text: str, kind: SObject) -> list[tuple[str, tuple[Any, ...]]]:

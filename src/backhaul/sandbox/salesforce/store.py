@@ -232,8 +232,22 @@ def fresh() -> dict[str, SObject]:
         FieldDef("Number__c", "double", external_id=True), key,
     )  # fmt: skip
     parent = FieldDef("AccountId", "reference", 18, reference_to="Account")
+    user = (
+        FieldDef("Username", length=80, required=True, unique=True, id_lookup=True), FieldDef("Email", "email", 128),
+        FieldDef("FederationIdentifier", length=512, unique=True, id_lookup=True), key,
+    )  # fmt: skip
+    named = (FieldDef("Name", length=80, required=True, id_lookup=True), FieldDef("DeveloperName", length=80))
+    task = (
+        FieldDef("Subject"), key, FieldDef("WhoId", "reference", 18, reference_to="Contact Lead"),
+        FieldDef("OwnerId", "reference", 18, reference_to="Group User"),
+        FieldDef("RecordTypeId", "reference", 18, reference_to="RecordType"),
+    )  # fmt: skip
+    people = (
+        sobject("User", "005", user), sobject("Group", "00G", named), sobject("RecordType", "012", named),
+        sobject("Task", "00T", task),
+    )  # fmt: skip
     made = (
-        sobject("Account", "001", account), sobject("Contact", "003", (*person, parent)),
+        *people, sobject("Account", "001", account), sobject("Contact", "003", (*person, parent)),
         sobject("Lead", "00Q", (*person, FieldDef("Company", length=255, required=True))), sobject("Customer__c", "a00", custom),
     )  # fmt: skip
     return {kind.name: kind for kind in made}
