@@ -101,6 +101,9 @@ class Field:
     type: FieldType = FieldType.ANY
     writable: bool = True
     required: bool = False
+    """A new record needs a value, and NULL is refused."""
+    nullable: bool = True
+    """False: the destination refuses NULL, although a record may be made without the field."""
     unique: bool = False
     max_length: int | None = None
     """In characters."""

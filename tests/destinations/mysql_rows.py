@@ -26,6 +26,7 @@ class Lines:
     op: Op = Op.UPSERT
     identifiers: tuple[str, ...] = ("id",)
     idempotency_key: str = "k"
+    set_aside: bool = False
     remote_ids: tuple[None, ...] = ()
 
     @property

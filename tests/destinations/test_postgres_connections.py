@@ -22,6 +22,8 @@ ROLE = "backhaul_test_role"
 class One:
     """A batch of one row (1, 'x')."""
 
+    set_aside = False
+
     op, object, identifiers, keys, idempotency_key = Op.UPSERT, "t", ("id",), ("1",), "k"
     fields = (Field("id"), Field("a"))
     remote_ids = (None,)
@@ -117,11 +119,14 @@ async def test_describe_reads_the_catalog(postgres_db, sql):
     assert list(fields) == [
         "id", "email", "name", "tier", "d", "tags", "at", "local", "price", "joined", "a", "b", "meta"
     ]  # fmt: skip
-    assert fields["id"] == Field("id", FieldType.INTEGER, writable=False, unique=True, native_type="bigint")
+    assert fields["id"] == Field(
+        "id", FieldType.INTEGER, writable=False, nullable=False, unique=True, native_type="bigint"
+    )
     assert fields["email"] == Field(
         "email",
         FieldType.STRING,
         required=True,
+        nullable=False,
         unique=True,
         max_length=50,
         native_type="character varying(50)",

@@ -31,6 +31,7 @@ class Objects:
     op: Op = Op.UPSERT
     identifiers: tuple[str, ...] = ("id",)
     idempotency_key: str = "k"
+    set_aside: bool = False
     remote_ids: tuple[None, ...] = ()
 
     @property
@@ -224,9 +225,10 @@ async def test_describe_reads_the_table(app, sql):
     assert not schema.open
     assert fields["id"] == Field("id", FieldType.INTEGER, unique=True, native_type="INTEGER")
     assert fields["email"] == Field(
-        "email", FieldType.STRING, required=True, unique=True, native_type="varchar(50)"
+        "email", FieldType.STRING, required=True, nullable=False, unique=True, native_type="varchar(50)"
     )
     assert not fields["name"].required
+    assert not fields["name"].nullable
     assert not fields["name"].unique
     assert not fields["a"].unique
     assert not fields["both"].writable

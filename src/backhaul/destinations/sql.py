@@ -32,6 +32,8 @@ class Table:
     unique: frozenset[frozenset[str]]
     oid: int = 0
     """What the database itself calls it, where it has numbers."""
+    contested: frozenset[str] = frozenset()
+    """Columns of which two rows may not have the same value, alone or together with others."""
     may_skip: bool = False
     """It has triggers that may leave a row out without an error."""
 

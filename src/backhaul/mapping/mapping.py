@@ -207,12 +207,13 @@ def _rules(field: MappedField) -> list[str]:
         condition = unfit.replace("lost", f"({raw} IS NOT NULL AND ({typed}) IS NULL)")
         what = _WRONG.get(said.type, f"does not fit {said.native_type or said.type}")
         rules.append((condition, "type", f"concat(left(CAST({raw} AS VARCHAR), 60), {literal(' ' + what)})"))
-    if field.nulls is Nulls.ERROR or field.identifier:
-        why = (
-            "an identifier must not be null, empty or blank"
-            if field.identifier
-            else "is null, and nulls are an error here"
-        )
+    needed = field.nulls is Nulls.CLEAR and (said.required or not said.nullable)
+    if field.nulls is Nulls.ERROR or field.identifier or needed:
+        why = "is null, and nulls are an error here"
+        if field.identifier:
+            why = "an identifier must not be null, empty or blank"
+        elif needed:
+            why = "is null, and the destination requires a value"
         empty = (
             f"({raw} IS NULL OR {trimmed(typed)} = '')"
             if field.identifier and field.storage == "VARCHAR"

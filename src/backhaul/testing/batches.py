@@ -44,6 +44,8 @@ class RecordBatch:
     def __len__(self) -> int:
         return len(self.rows)
 
+    set_aside = False
+
     @property
     def idempotency_key(self) -> str:
         return blake2b(f"{self.op}/{self.object}/".encode() + self.text(), digest_size=16).hexdigest()

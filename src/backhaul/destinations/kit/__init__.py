@@ -29,7 +29,7 @@ from backhaul.values import RateLimit
 
 __all__ = [
     "HTTP_REFUSALS", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec",
-    "Token", "Unsupported", "Wire", "classify_status", "held_as_sent", "inner", "listed", "listing", "moment",
+    "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner", "listed", "listing", "moment",
     "no_such_object", "paged", "plain", "plain_number", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
@@ -82,7 +82,7 @@ class Spec:
     nulls: str = ""
     """One sentence: what clearing a field means here."""
     refusals: Mapping[str, RefusalClass] = field(default_factory=dict)
-    """The class of each of the destination's codes."""
+    """The class of each of the destination's codes; `23*` stands for all codes that begin so."""
     unlisted: RefusalClass = RefusalClass.UNKNOWN
     """The class of a code that `refusals` does not list."""
     fixes: Mapping[str, str] = field(default_factory=dict)
@@ -376,11 +376,17 @@ class Destination(ABC, Generic[ConfigT]):
 
     def refusal_class(self, code: str) -> RefusalClass:
         """What a refusal with this code is about, where neither the record nor the request says it."""
-        return self.spec.refusals.get(code) or HTTP_REFUSALS.get(code) or self.spec.unlisted
+        return class_of(self.spec.refusals, code) or HTTP_REFUSALS.get(code) or self.spec.unlisted
 
     def classify(self, answer: Answer) -> BackhaulError | None:
         """What an HTTP answer means for the request as a whole; None where its body has to be read."""
         return classify_status(answer)
+
+
+def class_of(refusals: Mapping[str, RefusalClass], code: str) -> RefusalClass | None:
+    """The class of a code in a table of codes: its own, else that of its longest beginning; None where there is none."""
+    beginnings = (f"{code[:length]}*" for length in range(len(code), 0, -1))
+    return next((refusals[name] for name in (code, *beginnings) if name in refusals), None)
 
 
 class Unsupported(BackhaulError):

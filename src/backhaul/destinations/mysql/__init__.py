@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
+from backhaul.destinations.mysql.answers import REFUSALS
 from backhaul.destinations.sql import but, canonical, key_columns
 from backhaul.errors import UsageError
-from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
+from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
 
 if TYPE_CHECKING:
     from backhaul.destinations.mysql.catalog import Held
@@ -44,6 +45,7 @@ _FIXES = {
     "spelling": "write the key as the table has it, or give its column a binary collation",
 }
 """By error number (MySQL Server Error Message Reference; MariaDB Error Codes)."""
+_REFUSALS = {**REFUSALS, **dict.fromkeys(("exists", "not_found", "spelling"), RefusalClass.RECORD)}
 _BATCH = BatchLimits(records=20_000, bytes=8_000_000)
 
 
@@ -66,6 +68,7 @@ class Mysql(Destination[MysqlConfig]):
         concurrency=2,
         wire=Wire.CSV,
         repeatable=frozenset(Op),
+        refusals=_REFUSALS,
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )
@@ -99,6 +102,8 @@ class Mysql(Destination[MysqlConfig]):
         writing = Writing(table, batch.identifiers, fields)
         async with self._sessions.transaction() as session:
             await writing.staged(session, literals.rows(batch.text(), fields))
+            if batch.set_aside:
+                await writing.give_up_unique_values(session, batch.op)
             refused = await writing.run(session, batch.op)
         return but(batch, refused)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.types import RefusalClass
 
 REFUSED = frozenset((
-    1048, 1062, 1118, 1153, 1216, 1217, 1263, 1264, 1265, 1292, 1300, 1364, 1365, 1366, 1367, 1369, 1406, 1411, 1416,
-    1441, 1451, 1452, 1467, 1525, 1526, 1557, 1586, 1644, 1690, 1748, 1761, 1762, 3140, 3141, 3156, 3157, 3819, 3903,
+    1048, 1118, 1153, 1263, 1264, 1265, 1292, 1300, 1364, 1365, 1366, 1367, 1369, 1406, 1411, 1416,
+    1441, 1467, 1525, 1526, 1644, 1690, 1748, 3140, 3141, 3156, 3157, 3819, 3903,
     3907, 3988, 4025, 4078,
 ))  # fmt: skip
 """They speak of the rows: data, constraints, a SIGNAL of a trigger. 4025 is MariaDB's CHECK, 3819 MySQL's."""
@@ -24,6 +25,27 @@ GONE = frozenset((0, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1180, 1184, 2000,
                   2027, 2055))  # fmt: skip
 """The connection, or the server, went away; during COMMIT nobody knows what it did. 1180: the COMMIT itself failed."""
 EXISTS = 1062
+LATER = frozenset((
+    1020, 1026, 1030, 1037, 1038, 1041, 1047, 1205, 1206, 1213, 1317, 1412, 1614, 1637, 1689, 1969, 3024, 3101, 3572,
+))  # fmt: skip
+"""Locks, time limits, memory, a cluster that is not ready: nothing of the batch was done."""
+CREDENTIAL = frozenset(
+    (1044, 1045, 1049, 1130, 1251, 1396, 1524, 1698, 1820, 1862, 2049, 2059, 2061, 3118, 3159, 3955, 4151)
+)
+REFUSALS = {
+    str(code): kind
+    for kind, codes in {
+        RefusalClass.RECORD: REFUSED,
+        RefusalClass.CONFIGURATION: HALT - CREDENTIAL,
+        RefusalClass.CREDENTIAL: CREDENTIAL,
+        RefusalClass.TRANSIENT: LATER | THROTTLED | GONE,
+        RefusalClass.REFERENCE: (1216, 1217, 1451, 1452),
+        RefusalClass.CONFLICT: (1022, 1062, 1557, 1586, 1761, 1762),
+        RefusalClass.CAPACITY: (1021, 1114),
+    }.items()
+    for code in sorted(codes)
+}
+"""The class of each number; one that is not here is unlisted."""
 
 _VALUE = re.compile(r"\b(value|entry|string)(:?) '.*'(?= for )|\b(value|entry|string)(:?) '.*'$", re.DOTALL)
 _STAGED = re.compile(r"[`\"]?[^`\"\s]*[`\"]?\.[`\"]?backhaul_batch[`\"]?\.")
@@ -42,15 +64,17 @@ def meaning(error: BaseException, *, committing: bool) -> BackhaulError:
     """An error before the commit has undone everything."""
     code, said = number(error)
     text = described(said)
-    if code in REFUSED:
-        return Refused(text, code=str(code))
-    if code in HALT:
+    if code in CREDENTIAL:
         return Halt(f"the MySQL server refuses: {text} (error {code})", hint=advised(code))
+    if code in HALT:
+        return Forbidden(
+            f"the MySQL server refuses: {text} (error {code})", hint=advised(code), code=str(code)
+        )
     if code in THROTTLED:
         return Throttled(f"the MySQL server is busy: {text}", code=str(code))
     if code in GONE:
         return lost(text, committing, str(code or 2013))
-    return NotApplied(text, code=str(code))
+    return NotApplied(text, code=str(code)) if code in LATER else Refused(text, code=str(code))
 
 
 def advised(code: int) -> str | None:

@@ -105,6 +105,7 @@ async def table(session: Session, name: str) -> Held:
     return Held(
         f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique,
         stage=f"{ident(schema)}.backhaul_batch", columns={row[0]: definition(row) for row in rows},
+        contested=frozenset(column for _, column, _ in await session.rows(_UNIQUE, place) if column is not None),
         texts=frozenset(row[0] for row in rows if row[9]),
         stamps=frozenset(row[0] for row in rows if row[1] == "timestamp" and row[3] == "NO"),
     )  # fmt: skip
@@ -144,6 +145,7 @@ def field(row: Sequence[Any], unique: frozenset[frozenset[str]], json: set[str])
         name, FieldType.JSON if name in json else kind(base, native),
         writable=not generated and {"insert", "update"} <= set(privileges.split(",")),
         required=nullable == "NO" and default is None and not generated and "auto_increment" not in extra,
+        nullable=nullable != "NO" or bool(generated or "auto_increment" in extra),
         unique=frozenset((name,)) in unique,
         max_length=int(length) if base in ("char", "varchar") else None,
         choices=tuple(part.replace("''", "'") for part in _CHOICE.findall(native)) if base == "enum" else None,

@@ -58,6 +58,18 @@ class Writing:
                 if await session.rows(null):
                     raise Refused(f"Column '{field.name}' cannot be null", code="1048")
 
+    async def give_up_unique_values(self, session: Session, op: Op) -> None:
+        """Takes away the unique values that change of staged rows, so that another row of the batch can have them."""
+        aside = [
+            (field, free)
+            for field in self.values
+            if field.name in self.table.contested and (free := unused(field))
+        ]
+        if aside and op in (Op.UPSERT, Op.UPDATE):
+            changes = ", ".join(f"held.{ident(field.name)} = {free}" for field, free in aside)
+            differs = " OR ".join(self._differ(field) for field, _ in aside)
+            await session.run(f"UPDATE {self.joined} SET {changes} WHERE {self.same_key} AND ({differs})")
+
     async def run(self, session: Session, op: Op) -> Refusals:
         """Writes the staged rows; the records that the table did not take."""
         if op is Op.DELETE:
@@ -115,6 +127,16 @@ class Writing:
         if field.name in self.table.texts:
             held, sent = exactly(held), exactly(sent)
         return f"NOT ({held} <=> {sent})"
+
+
+def unused(field: Field) -> str:
+    """An expression for a value that no row has; '' where the type has none."""
+    if field.nullable and not field.required:
+        return "NULL"
+    if field.type is FieldType.STRING and field.choices is None:
+        longest = min(field.max_length or 36, 36)
+        return f"left(uuid(), {longest})" if longest >= 8 else ""
+    return "-1 - floor(rand() * 2000000000)" if field.type is FieldType.INTEGER else ""
 
 
 def exactly(sql: str) -> str:

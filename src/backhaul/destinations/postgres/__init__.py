@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
+from backhaul.destinations.postgres.codes import REFUSALS
 from backhaul.destinations.sql import Table, all_but, key_columns, same_value
 from backhaul.errors import UsageError
 from backhaul.types import COMMON_OPS, BatchLimits, Field, ObjectSchema, Op, Outcomes
@@ -60,6 +61,7 @@ class Postgres(Destination[PostgresConfig]):
         concurrency=2,
         wire=Wire.CSV,
         repeatable=frozenset(Op),
+        refusals=REFUSALS,
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )
@@ -95,7 +97,8 @@ class Postgres(Destination[PostgresConfig]):
 
         table = self._tables.get(batch.object) or await self._described(batch.object)
         table.require_unique(batch.identifiers)
-        plan = statements(batch.op, table, batch.identifiers, table.fields(batch.fields))
+        fields = table.fields(batch.fields)
+        plan = statements(batch.op, table, batch.identifiers, fields, set_aside=batch.set_aside)
         async with self._sessions.transaction() as cursor:
             missed = await run(cursor, plan, batch)
         return all_but(batch, missed, plan.code, plan.message)
@@ -132,6 +135,8 @@ async def run(cursor: AsyncCursor[Any], plan: Statements, batch: Batch) -> list[
     await cursor.execute(plan.stage)
     async with cursor.copy(plan.copy) as copy:
         await copy.write(batch.text())
+    if plan.set_aside:
+        await cursor.execute(plan.set_aside)
     await cursor.execute(plan.apply)
     if plan.missed is None:
         return []

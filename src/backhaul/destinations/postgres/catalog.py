@@ -56,6 +56,12 @@ WHERE i.indrelid = %s AND k.place <= i.indnkeyatts AND i.indisunique AND i.indis
 GROUP BY i.indexrelid
 """
 
+_CONTESTED = """
+SELECT DISTINCT a.attname::text FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])
+WHERE i.indrelid = %s AND (i.indisunique OR i.indisexclusion)
+"""
+
 _MAY_SKIP = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 7 = 7)"
 """BEFORE INSERT FOR EACH ROW: one that returns NULL leaves the row out (PostgreSQL documentation, 37.1)."""
 
@@ -101,15 +107,19 @@ async def table(cursor: AsyncCursor[Any], name: str) -> Table:
     fields = {row[0]: field(row, unique) for row in rows}
     skips = await (await cursor.execute(_MAY_SKIP, [oid])).fetchone()
     may_skip = bool(skips and skips[0])
-    return Table(f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique, oid, may_skip)
+    contested = frozenset(row[0] for row in await (await cursor.execute(_CONTESTED, [oid])).fetchall())
+    return Table(
+        f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique, oid, contested, may_skip
+    )
 
 
 def field(row: Sequence[Any], unique: frozenset[frozenset[str]]) -> Field:
     name, native, base, array, not_null, default, writable, length, labels, lenient = row
     kind = FieldType.ARRAY if array else FieldType.STRING if labels else _TYPES.get(base, FieldType.ANY)
     return Field(
-        name, kind, writable=writable, required=not_null and not default, unique=frozenset((name,)) in unique,
-        max_length=length if length and length > 0 else None, choices=tuple(labels) if labels else None,
+        name, kind, writable=writable, required=not_null and not default, nullable=not not_null,
+        unique=frozenset((name,)) in unique, max_length=length if length and length > 0 else None,
+        choices=tuple(labels) if labels else None,
         case_insensitive=base == "citext" or bool(lenient), native_type=native,
     )  # fmt: skip
 

@@ -12,12 +12,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Unsettled
+from backhaul.destinations.kit import class_of
+from backhaul.destinations.postgres.codes import REFUSALS
+from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Unsettled
+from backhaul.types import RefusalClass
 
-_REFUSED = ("22", "23", "21", "44", "54", "P0001")
-"""SQLSTATE classes that speak of the rows: data, constraint, cardinality, check option, limits, RAISE."""
-_HALT = ("0A", "25006", "28", "2F", "3D", "3F", "42")
-"""Classes that speak of us: unsupported, read-only, authorisation, no such database, schema or table."""
 _DEFAULTS = {"connect_timeout": "10", "fallback_application_name": "backhaul"}
 _LOST = ("08", "57P")
 _POLICY = "ExecWithCheckOptions"
@@ -122,12 +121,15 @@ def meaning(error: psycopg.Error, *, committing: bool) -> BackhaulError:
         return Refused(text, code="22000")
     if not state or state.startswith(_LOST):
         return lost(text, committing, state)
-    if state.startswith(_REFUSED) or (state == "42501" and error.diag.source_function == _POLICY):
-        return Refused(text, code=state)
-    if state.startswith(_HALT):
+    kind = class_of(REFUSALS, state)
+    if state == "42501" and error.diag.source_function == _POLICY:
+        return Refused(text, code=state, kind=RefusalClass.RECORD)
+    if kind is RefusalClass.CREDENTIAL:
+        return Halt(f"PostgreSQL refuses: {text} (SQLSTATE {state})")
+    if kind is RefusalClass.CONFIGURATION:
         hint = "grant TEMPORARY on the database to this role" if "temporary tables" in text else None
-        return Halt(f"PostgreSQL refuses: {text} (SQLSTATE {state})", hint=hint)
-    return NotApplied(text, code=state)
+        return Forbidden(f"PostgreSQL refuses: {text} (SQLSTATE {state})", hint=hint, code=state)
+    return NotApplied(text, code=state) if kind is RefusalClass.TRANSIENT else Refused(text, code=state)
 
 
 def lost(text: str, committing: bool, state: str = "") -> BackhaulError:

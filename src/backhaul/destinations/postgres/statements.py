@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backhaul.destinations.sql import Table, position
 from backhaul.sql import ident
@@ -19,7 +19,8 @@ STAGE = "pg_temp.backhaul_batch"
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """`apply` writes the staged rows; `missed` gives the positions of those that it could not."""
+    """`apply` writes the staged rows; `missed` gives the positions of those that it could not. `set_aside`, where it is not
+    empty, comes first: it takes unique values away from rows that get others."""
 
     stage: str
     copy: str
@@ -27,12 +28,25 @@ class Statements:
     missed: str | None = None
     code: str = ""
     message: str = ""
+    set_aside: str = ""
 
 
-def statements(op: Op, table: Table, identifiers: Sequence[str], fields: Sequence[Field]) -> Statements:
+def statements(
+    op: Op, table: Table, identifiers: Sequence[str], fields: Sequence[Field], *, set_aside: bool = False
+) -> Statements:
     """The statements that write a batch of these fields, in this order."""
-    stage, copy = staging(table, fields, numbered=op in (Op.INSERT, Op.UPDATE) or table.may_skip)
     write = Writing(table, identifiers, fields)
+    plain = plain_statements(op, table, fields, write, numbered=set_aside)
+    return (
+        replace(plain, set_aside=write.set_aside()) if set_aside and op in (Op.UPSERT, Op.UPDATE) else plain
+    )
+
+
+def plain_statements(
+    op: Op, table: Table, fields: Sequence[Field], write: Writing, *, numbered: bool
+) -> Statements:
+    numbered = numbered or op in (Op.INSERT, Op.UPDATE) or table.may_skip
+    stage, copy = staging(table, fields, numbered=numbered)
     if op is Op.UPSERT:
         missed = write.absent() if table.may_skip else None
         said = "a trigger of the table left this row out, or gave it another key"
@@ -109,6 +123,24 @@ class Writing:
             f"WHERE NOT EXISTS (SELECT FROM {self.table.sql} AS held WHERE {self.on_key})"
         )
 
+    def set_aside(self) -> str:
+        """Takes away the unique values that change of staged rows, so that another row of the batch can have them; '' where no
+        column can do without its value."""
+        aside = [
+            (field, free)
+            for field in self.values
+            if field.name in self.table.contested and (free := unused(field))
+        ]
+        if not aside:
+            return ""
+        place = {"number": f"sent.{self.number}", "table": self.table.sql}
+        changes = ", ".join(f"{ident(field.name)} = {free.format_map(place)}" for field, free in aside)
+        other = " OR ".join(differs(field, "sent") for field, _ in aside)
+        return (
+            f"UPDATE {self.table.sql} AS held SET {changes} FROM {self._sent(self.number)} AS sent "
+            f"WHERE {self.on_key} AND ({other})"
+        )
+
     def delete(self) -> str:
         return f"DELETE FROM {self.table.sql} AS held USING {STAGE} AS sent WHERE {self.on_key}"
 
@@ -137,6 +169,21 @@ class Writing:
 def differs(field: Field, source: str) -> str:
     cast = as_compared(field)
     return f"held.{ident(field.name)}{cast} IS DISTINCT FROM {new_value(field, source)}{cast}"
+
+
+def unused(field: Field) -> str:
+    """An expression for a value that no row has, where `{number}` is the row's position; '' where the type has none."""
+    if field.nullable and not field.required:
+        return "NULL"
+    if field.type is FieldType.STRING and field.choices is None:
+        longest = field.max_length
+        text = "md5(random()::text || {number})"
+        return (
+            text if longest is None or longest >= 32 else f"left({text}, {longest})" if longest >= 8 else ""
+        )
+    if field.type in (FieldType.INTEGER, FieldType.DECIMAL, FieldType.NUMBER):
+        return f"(SELECT least(min({ident(field.name)}), 0) FROM {{table}}) - 1 - {{number}}"
+    return "gen_random_uuid()" if field.native_type == "uuid" else ""
 
 
 def new_value(field: Field, source: str) -> str:

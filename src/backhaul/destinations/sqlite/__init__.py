@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Spec
+from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Spec, class_of
 from backhaul.destinations.sql import Table, all_but, key_columns, same_value
 from backhaul.destinations.sqlite import catalog, rows
 from backhaul.destinations.sqlite.statements import Writing, lookup
-from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Unsettled
-from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes
+from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Unsettled
+from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
 
 __all__ = ["Sqlite", "SqliteConfig"]
 
@@ -42,8 +42,18 @@ _FIXES = {
 """By extended result code (sqlite.org, Result and Error Codes)."""
 _UNNAMED = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
 """Codes for which Python has no name."""
-_REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
-_NOT_NOW = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM}
+_REFUSALS = {
+    **dict.fromkeys(("SQLITE_CONSTRAINT*", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "skipped", "exists", "not_found"),
+                    RefusalClass.RECORD),
+    **dict.fromkeys(("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"), RefusalClass.CONFLICT),
+    "SQLITE_CONSTRAINT_FOREIGNKEY": RefusalClass.REFERENCE,
+    "SQLITE_FULL": RefusalClass.CAPACITY,
+    **dict.fromkeys(("SQLITE_BUSY*", "SQLITE_LOCKED*", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_IOERR*", "SQLITE_INTERRUPT"),
+                    RefusalClass.TRANSIENT),
+    **dict.fromkeys(("SQLITE_ERROR", "SQLITE_READONLY*", "SQLITE_CANTOPEN*", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_CORRUPT*",
+                     "SQLITE_NOTADB", "SQLITE_SCHEMA"), RefusalClass.CONFIGURATION),
+}  # fmt: skip
+"""By extended result code, or its beginning."""
 
 
 class SqliteConfig(DestinationConfig):
@@ -63,6 +73,7 @@ class Sqlite(Destination[SqliteConfig]):
         batch=dict.fromkeys(COMMON_OPS, BatchLimits(records=20_000, bytes=8_000_000)),
         concurrency=1,
         repeatable=frozenset(Op),
+        refusals=_REFUSALS,
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )
@@ -154,13 +165,16 @@ def meaning(error: Exception, path: Path) -> BackhaulError:
     full = getattr(error, "sqlite_errorcode", 0)
     code, name = full & 0xFF, _UNNAMED.get(full, getattr(error, "sqlite_errorname", ""))
     text = " ".join(str(error).split())[:300]
-    if code in _REFUSED or isinstance(error, OverflowError | sqlite3.DataError):
-        return Refused(text, code=name)
-    if code in _NOT_NOW:
-        return NotApplied(f"SQLite database {path}: {text}", code=name)
+    if isinstance(error, OverflowError | sqlite3.DataError):
+        return Refused(text, code=name, kind=RefusalClass.RECORD)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_INTERRUPT):
         return Unsettled(f"SQLite database {path}: {text}", code=name)
-    return Halt(f"SQLite database {path}: {text}")
+    kind = class_of(_REFUSALS, name)
+    if kind is RefusalClass.CONFIGURATION or not name:
+        return Forbidden(f"SQLite database {path}: {text}", code=name)
+    if kind is RefusalClass.TRANSIENT:
+        return NotApplied(f"SQLite database {path}: {text}", code=name)
+    return Refused(text, code=name)
 
 
 def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[int]:
@@ -170,6 +184,8 @@ def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[in
     )
     connection.execute("BEGIN IMMEDIATE")
     try:
+        for names, group in groups.items() if batch.set_aside and batch.op in (Op.UPSERT, Op.UPDATE) else ():
+            Writing(table, batch.identifiers, names).give_up_unique_values(connection, group)
         missed = [
             position
             for names, group in groups.items()

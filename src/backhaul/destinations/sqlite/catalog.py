@@ -49,7 +49,18 @@ def table(connection: sqlite3.Connection, name: str) -> Table:
         )
         for row in rows
     }
-    return Table(ident(name), ObjectSchema(name, fields), unique)
+    return Table(
+        ident(name), ObjectSchema(name, fields), unique, contested=contested_columns(connection, name)
+    )
+
+
+def contested_columns(connection: sqlite3.Connection, name: str) -> frozenset[str]:
+    """The columns of all unique indexes, also of partial ones."""
+    indexes = connection.execute('SELECT name FROM pragma_index_list(?) WHERE "unique"', [name]).fetchall()
+    rows = [
+        row for index in indexes for row in connection.execute("SELECT name FROM pragma_index_info(?)", index)
+    ]
+    return frozenset(row[0] for row in rows if row[0] is not None)
 
 
 def unique_columns(connection: sqlite3.Connection, name: str) -> frozenset[frozenset[str]]:
@@ -83,6 +94,7 @@ def field(
         next((kind for word, kind in _WORDS if word in upper), FieldType.ANY),
         writable=not hidden,
         required=bool(not_null) and default is None and not numbered and not hidden,
+        nullable=not not_null or numbered,
         unique=unique,
         native_type=native or None,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from backhaul.destinations.sql import Table
 from backhaul.sql import ident
-from backhaul.types import FieldType, Op
+from backhaul.types import Field, FieldType, Op
 
 Row = tuple[int, tuple[Any, ...]]
 """A record's position in the batch, and its values."""
@@ -21,6 +21,7 @@ class Writing:
 
     def __init__(self, table: Table, identifiers: Sequence[str], names: Sequence[str]) -> None:
         self.table, self.name = table.sql, table.schema.name
+        self.contested, self.fields = table.contested, table.schema.fields
         self.keys = ", ".join(map(ident, identifiers))
         self.columns = ", ".join(map(ident, names))
         self.slots = {name: f"?{number}" for number, name in enumerate(names, 1)}
@@ -46,6 +47,23 @@ class Writing:
                 written = connection.execute(statement, values).rowcount > 0 if statement else False
                 if not written and not connection.execute(accepted, values).fetchone():
                     yield position
+
+    def give_up_unique_values(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Takes away the unique values that change of these rows, so that another one of them can have them."""
+        aside = [
+            (name, free)
+            for name in self.values
+            if name in self.contested and (free := unused(self.fields[name]))
+        ]
+        if aside:
+            changes = ", ".join(f"{ident(name)} = {free}" for name, free in aside)
+            differs = " OR ".join(
+                f"{ident(name)} IS NOT {self.slots[name]} COLLATE BINARY" for name, _ in aside
+            )
+            statement = (
+                f"UPDATE {self.table} SET {changes} WHERE {self.on_key} AND ({differs}){self._every_slot()}"
+            )
+            connection.executemany(statement, [values for _, values in rows])
 
     def upsert(self) -> str:
         changes = ", ".join(f"{ident(name)} = excluded.{ident(name)}" for name in self.values)
@@ -85,6 +103,15 @@ class Writing:
         """A statement takes as many values as its highest slot: name the last one, always true."""
         last = f"?{len(self.slots)}"
         return f" AND {last} IS {last}"
+
+
+def unused(field: Field) -> str:
+    """An expression for a value that no row has; '' where the type has none."""
+    if field.nullable and not field.required:
+        return "NULL"
+    if field.type is FieldType.STRING:
+        return "hex(randomblob(16))"
+    return "-abs(random() / 2)" if field.type is FieldType.INTEGER else ""
 
 
 def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> str:
