@@ -57,7 +57,7 @@ def make_project(
 
 
 def ledger(project: Path) -> Path:
-    return project / ".backhaul" / "ledgers" / "customers.duckdb"
+    return next((project / ".backhaul" / "ledgers").glob("*.duckdb"))
 
 
 def forget(project: Path) -> None:

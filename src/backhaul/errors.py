@@ -8,7 +8,8 @@ BackhaulError
 │   ├── Held              a guard or a missing approval: review the plan, then `run --plan ID`
 │   ├── PlanMoved         the world moved since the plan was reviewed: plan again
 │   └── Halt              the destination refuses us, not a record: credentials, permission, configuration
-│       └── Forbidden     permission is refused (HTTP 403): the credential's, or that of single records
+│       ├── Forbidden     permission is refused (HTTP 403): the credential's, or that of single records
+│       └── Unreachable   it does not answer
 └── SendError             one request did not end well; the delivery engine acts on the type
     ├── NotApplied        certainly not applied: send again later
     │   ├── Throttled     the whole bucket waits
@@ -91,6 +92,10 @@ class Forbidden(Halt):
     def __init__(self, message: str | None = None, *, hint: str | None = None, code: str = "403") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class Unreachable(Halt):
+    """The destination does not answer."""
 
 
 class SendError(BackhaulError):

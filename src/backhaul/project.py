@@ -36,6 +36,7 @@ from backhaul.runs.run import Run
 from backhaul.runs.sending import keep_plan, require
 from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
+from backhaul.state.scopes import Scope
 from backhaul.verification.spellings import take_verified, without_spellings
 from backhaul.verification.verify import Verified, compare, count_open, sample_ledger
 from backhaul.workspace import Workspace
@@ -133,8 +134,9 @@ class Project:
         run = Run(self.workspace, sync, RunOptions(full=full))
         async with AsyncExitStack() as stack:
             engine = stack.enter_context(self.workspace.engine())
-            self._settle_if_idle(engine, sync)
             schemas = Schemas(self.workspace, sync, stack)
+            await schemas.scope()
+            self._settle_if_idle(engine, sync)
             schema, _ = await schemas.remembered()
             prepared = await run.planned(engine, schema)
             keep_plan(self.workspace, prepared.plan, "reviewed")
@@ -142,15 +144,11 @@ class Project:
 
     def _settle_if_idle(self, engine: Any, sync: SyncConfig) -> None:
         """A plan tells the truth only when what an earlier run left is settled; a run that is going on settles itself."""
-        if self.workspace.is_begun and not self.workspace.state.is_leased(sync.name):
-            with self.workspace.lease(sync):
-                settle_earlier(
-                    engine,
-                    self.workspace.state,
-                    self.workspace.ledger(sync),
-                    sync.name,
-                    self.workspace.plan_path,
-                )
+        workspace = self.workspace
+        if workspace.is_begun and not workspace.is_leased(sync):
+            with workspace.lease(sync):
+                scope, ledger = workspace.scope(sync), workspace.ledger(sync)
+                settle_earlier(engine, workspace.state, ledger, scope, workspace.plan_path)
 
     def _describe(self, engine: Any, sync: SyncConfig, prepared: Prepared) -> PlanReport:
         plan, destination = prepared.plan, self.workspace.undelivering(sync.destination)
@@ -204,21 +202,19 @@ class Project:
                 ) from None
         rows = self.workspace.state.do("plan", {"id": reference})
         if not rows:
-            raise no_plan(self.workspace.state, reference)
-        return {rows[0]["sync"]: (plan_from(rows[0]["header"], path).digest, reference)}
+            raise no_plan(self.workspace, reference)
+        names = {scope.id: scope.name for scope in self.workspace.scopes.all()}
+        if rows[0]["scope"] not in names:
+            raise UsageError(f"plan {reference} is of another project on this state")
+        return {names[rows[0]["scope"]]: (plan_from(rows[0]["header"], path).digest, reference)}
 
     def records(self, name: str, status: str | None = None) -> Iterator[dict[str, Any]]:
         """Every record a sync knows: `{key, status, fields, remote_id}`."""
         sync = self.sync(name)
         with self.workspace.engine() as engine:
-            yield from records(
-                engine,
-                self.workspace.state,
-                self.workspace.ledger(sync),
-                sync.name,
-                self.workspace.plan_path,
-                status,
-            )
+            workspace = self.workspace
+            ledger, scope = workspace.ledger(sync), workspace.scope(sync)
+            yield from records(engine, workspace.state, ledger, scope, workspace.plan_path, status)
 
     def status(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Health of each sync: its records by status, its last run, whether it is running now."""
@@ -229,7 +225,7 @@ class Project:
                 found.append({
                     "sync": sync.name, "destination": sync.destination, "object": sync.object,
                     "schedule": sync.schedule or sync.cron,
-                    "running": self.workspace.state.is_leased(sync.name),
+                    "running": self.workspace.is_leased(sync),
                     "records": self._counts(engine, sync),
                     "last_run": last[0] if last else None,
                 })  # fmt: skip
@@ -237,22 +233,23 @@ class Project:
 
     def _counts(self, engine: Any, sync: SyncConfig) -> dict[str, int]:
         workspace = self.workspace
-        return counts(engine, workspace.state, workspace.ledger(sync), sync.name, workspace.plan_path)
+        return counts(
+            engine, workspace.state, workspace.ledger(sync), workspace.scope(sync), workspace.plan_path
+        )
 
     def runs(self, sync: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """The newest runs first: the RUN of each, or what is known of one that is going on."""
+        state, scopes = self.workspace.state, self.workspace.scopes
+        known = scopes.names()
+        if sync is None:
+            rows = state.do("runs_of_project", {"project": scopes.project, "limit": limit})
+        else:
+            rows = state.do("runs", {"sync": scopes.known_id(sync) or "", "limit": limit})
         found = []
-        for row in self.workspace.state.do("runs", {"sync": sync, "limit": limit}):
+        for row in rows:
             report = orjson.loads(row["report"]) if row["report"] else {}
-            found.append(
-                {
-                    **report,
-                    **{
-                        name: row[name]
-                        for name in ("id", "sync", "status", "error", "started_at", "finished_at")
-                    },
-                }
-            )
+            told = {name: row[name] for name in ("id", "status", "error", "started_at", "finished_at")}
+            found.append({**report, **told, "sync": known[row["sync"]]})
         return found
 
     def dead_letters(
@@ -312,16 +309,18 @@ class Project:
     async def _verify(self, sync: SyncConfig, count: int | None, seed: int) -> Verified:
         async with AsyncExitStack() as stack:
             engine = stack.enter_context(self.workspace.engine())
+            schemas = Schemas(self.workspace, sync, stack)
+            await schemas.scope()
             self._settle_if_idle(engine, sync)
             ledger = self.workspace.ledger(sync)
             with ledger.reading(engine) as view:
                 if view is None or view.empty:
                     return Verified(0)
-                mapping = await self._mapping(engine, sync, stack)
+                mapping = await self._mapping(engine, schemas)
                 expected, unsettled = sample_ledger(view, mapping, count, seed), count_open(engine)
-            connection = await Schemas(self.workspace, sync, stack).connect()
+            connection = await schemas.connect()
             verified = await compare(connection.destination, sync.object, mapping, expected)
-            if verified.mismatches and not self.workspace.state.is_leased(sync.name):
+            if verified.mismatches and not self.workspace.is_leased(sync):
                 with self.workspace.lease(sync), ledger.writing(engine) as view:
                     verified = take_verified(view, mapping, expected, verified)
             elif verified.mismatches:
@@ -329,11 +328,12 @@ class Project:
                     verified = without_spellings(view, mapping, expected, verified)[0] if view else verified
             return replace(verified, open=unsettled)
 
-    async def _mapping(self, engine: Any, sync: SyncConfig, stack: AsyncExitStack) -> Mapping:
+    async def _mapping(self, engine: Any, schemas: Schemas) -> Mapping:
         from backhaul.mapping.mapping import compile_mapping
         from backhaul.models import model_columns
 
-        schema, _ = await Schemas(self.workspace, sync, stack).remembered()
+        sync = schemas.sync
+        schema, _ = await schemas.remembered()
         with self.workspace.warehouse(sync) as warehouse:
             columns = model_columns(sync.model, warehouse, engine, self.config.root)
             return compile_mapping(sync, columns, schema, engine)
@@ -345,7 +345,7 @@ class Project:
 
     def schema_changes(self, name: str) -> list[dict[str, Any]]:
         """Every version of the model's columns that runs have found, oldest first: `{version, at, taken, columns, changes}`."""
-        return versions(self.workspace.state, self.sync(name).name)
+        return versions(self.workspace.state, self.workspace.scope(self.sync(name)).id)
 
     def accept_schema(self, name: str) -> int:
         """Takes the model's columns as they are now for those that runs go on with. Returns how many are not as before."""
@@ -354,13 +354,15 @@ class Project:
         sync = self.sync(name)
         with self.workspace.engine() as engine, self.workspace.warehouse(sync) as warehouse:
             columns = model_columns(sync.model, warehouse, engine, self.config.root)
-        found = model_schema(self.workspace.state, sync, columns)
-        note_schema(self.workspace.state, sync.name, found, taken=True)
+        scope = self.workspace.scope(sync).id
+        found = model_schema(self.workspace.state, scope, sync, columns)
+        note_schema(self.workspace.state, scope, found, taken=True)
         return len(found.changes)
 
     def reset(self, name: str) -> int:
         """Forgets what was acknowledged and keeps the known keys: the next run sends everything. Returns how many."""
-        return _reset(self.workspace, self.sync(name))
+        sync = self.sync(name)
+        return _reset(self.workspace, self.workspace.scope(sync), sync)
 
     def forget(self, name: str, key: str, *, local: bool = False) -> dict[str, Any]:
         """Erases one record: `{sync, destination, plans, proofs}`; `local`: without a delete at the destination.
@@ -381,7 +383,7 @@ class Project:
 
     def forgotten(self, name: str) -> list[dict[str, Any]]:
         """The proofs of forgotten records: `{hash, at, destination}`."""
-        return listed(self.workspace, self.sync(name).name)
+        return listed(self.workspace, self.sync(name))
 
     def lift(self, name: str, key: str) -> None:
         """Lets a forgotten record be sent again. Raises: UsageError: it was not forgotten."""
@@ -415,8 +417,8 @@ class Project:
             return Workspace(self.config.model_copy(update={"state": str(folder)}))
 
         def prepare(restored: Workspace) -> None:
-            for sync in () if as_is else self.config.syncs.values():
-                _reset(restored, sync)
+            for scope in () if as_is else restored.scopes.all():
+                _reset(restored, scope, self.config.syncs.get(scope.name))
 
         folder = self._state_folder("restore", _DATABASE)
         return restore(folder, file, open_at, prepare)
@@ -477,15 +479,17 @@ class Project:
         return found
 
 
-def _reset(workspace: Workspace, sync: SyncConfig) -> int:
-    with workspace.lease(sync), workspace.engine() as engine:
-        workspace.begin_anew(sync)
-        ledger = workspace.ledger(sync)
+def _reset(workspace: Workspace, scope: Scope, sync: SyncConfig | None) -> int:
+    """Forgets what is in a scope's ledger; `sync` None: its sync is no more."""
+    lease = workspace.lease(sync) if sync else workspace.state.lease(scope.sync, name=scope.name)
+    with lease, workspace.engine() as engine:
+        workspace.begin_anew(scope)
+        ledger = workspace.ledger_of(scope, values=sync is None or sync.ledger.values)
         try:
-            settle_earlier(engine, workspace.state, ledger, sync.name, workspace.plan_path)
+            settle_earlier(engine, workspace.state, ledger, scope, workspace.plan_path)
         except StateError:
-            abandon_earlier(workspace.state, sync.name, workspace.plan_path)
+            abandon_earlier(workspace.state, scope.id, workspace.plan_path)
         forgotten = forget_values(engine, ledger)
         if not ledger.exists(engine):
-            workspace.state.do("forget_ledger", {"sync": sync.name})
+            workspace.state.do("forget_ledger", {"scope": scope.id})
         return forgotten

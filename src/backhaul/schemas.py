@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 
 from backhaul.delivery.connect import Connection, connected, insist
-from backhaul.types import Field, FieldType, ObjectSchema
+from backhaul.errors import Exhausted, Halt, Unreachable
+from backhaul.state.scopes import Scope
+from backhaul.types import Account, Field, FieldType, ObjectSchema
 from backhaul.workspace import Workspace
 
 
@@ -29,9 +31,66 @@ class Schemas:
         self.workspace, self.sync, self.stack = workspace, sync, stack
         self._permit = permit
         self._connection: Connection | None = None
+        self._scope: Scope | None = None
+        self._stated = False
+        self.remark: str | None = None
+        """What people should know of the account, where it could not be asked."""
 
     async def connect(self) -> Connection:
-        """Raises: Halt where the destination refuses us or does not answer."""
+        """The destination, once it has stated whose account it is: nothing is sent to another one.
+
+        Raises:
+            Halt: the destination refuses us, does not answer, or is another account than this run began with.
+            UsageError: a person has to say whose account it is.
+        """
+        connection = await self._connected()
+        if not self._stated:
+            await self._ask(connection)
+        return connection
+
+    async def scope(self) -> Scope:
+        """Whose ledger this run works on: as the destination states it; where it does not answer, as it did last, so that a run
+        without changes does not need it.
+
+        Raises:
+            Halt, UsageError: as `connect`.
+        """
+        if self._scope is None and not self._asks:
+            self._settle(await self.workspace.undelivering(self.sync.destination).account())
+        if self._scope is None:
+            known = self.workspace.scope(self.sync)
+            try:
+                await self.connect()
+            except (Unreachable, Exhausted) as error:
+                if not known.is_recorded:
+                    raise
+                self._scope = known
+                self.workspace.settle_scope(self.sync, known)
+                self.remark = f"{self.sync.destination} could not be asked for its account ({error}); it was {known.label} last"
+        return self.workspace.scope(self.sync)
+
+    @property
+    def _asks(self) -> bool:
+        return self.workspace.destination_class(self.sync.destination).spec.states_account
+
+    async def _ask(self, connection: Connection) -> None:
+        destination, around = connection.destination, self.workspace.surroundings
+        free = not (self._asks and destination.base_url)
+        self._settle(await insist(destination.account, connection.budget, around, free=free))
+
+    def _settle(self, stated: Account | None) -> None:
+        name = self.sync.destination
+        kind = self.workspace.destination_class(name).spec.name
+        scope = self.workspace.scopes.settle(self.sync, kind, self.workspace.address(name), stated)
+        if self._scope is not None and scope.id != self._scope.id:
+            raise Halt(
+                f"{self.sync.destination} is {scope.label} now, and this run began with {self._scope.label}",
+                hint=f"nothing was sent; `backhaul plan {self.sync.name}` shows what {scope.label} would get",
+            )
+        self._scope, self._stated = scope, True
+        self.workspace.settle_scope(self.sync, scope)
+
+    async def _connected(self) -> Connection:
         if self._connection is None:
             name = self.sync.destination
             kind = self.workspace.destination_class(name)
@@ -51,7 +110,7 @@ class Schemas:
 
     async def remembered(self) -> tuple[ObjectSchema, bool]:
         """The description, and whether it is fresh: where none is remembered, or asking costs nothing."""
-        rows = self.workspace.state.do("schema", {"sync": self.sync.name})
+        rows = self.workspace.state.do("schema", {"scope": self.workspace.scope(self.sync).id})
         body = orjson.loads(rows[0]["body"]) if rows else {}
         offline = self.workspace.destination_class(self.sync.destination).spec.describes_offline
         if offline or body.get("of") != self._of():
@@ -69,7 +128,8 @@ class Schemas:
         )
         body = {"of": self._of(), "name": schema.name, "open": schema.open,
                 "fields": {name: asdict(field) for name, field in schema.fields.items()}}  # fmt: skip
-        self.workspace.state.do("keep_schema", {"sync": self.sync.name, "body": orjson.dumps(body).decode()})
+        scope = (await self.scope()).id
+        self.workspace.state.do("keep_schema", {"scope": scope, "body": orjson.dumps(body).decode()})
         return schema
 
     def _of(self) -> str:

@@ -32,6 +32,16 @@ COMMON_OPS = (Op.INSERT, Op.UPDATE, Op.UPSERT, Op.DELETE)
 """What a destination without ways of its own can be asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of a destination, as the destination states it: its id there, and what people call it."""
+
+    id: str
+    label: str
+    copies: bool = False
+    """A copy of the server (a restored snapshot) states the same id: another address may be another account."""
+
+
 class Change(StrEnum):
     """What a plan row means: the key is new to the destination, differs from it, or left the model."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,7 +24,8 @@ from backhaul.state.clock import Machine
 from backhaul.state.journal import Journal
 from backhaul.state.keeping import Keeping
 from backhaul.state.opening import open_state
-from backhaul.state.protocol import Buckets, Lease, SharedState, State
+from backhaul.state.protocol import Buckets, Lease, Row, SharedState, State
+from backhaul.state.scopes import Scope, Scopes
 from backhaul.surroundings import REAL, Surroundings
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Workspace:
     transport: Callable[[float], Transport] = Internet
     """How requests leave, by their timeout in seconds."""
     _begun_anew: set[str] = field(default_factory=set)
+    _settled: dict[str, Scope] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -74,7 +76,30 @@ class Workspace:
     def lease(self, sync: SyncConfig) -> AbstractContextManager[Lease]:
         """Holds a sync for this process. Raises: RunError where another one runs it."""
         timeout = float(self.destination_config(sync.destination).timeout)
-        return self.state.lease(sync.name, timeout=timeout)
+        return self.state.lease(self.scopes.sync_id(sync.name), timeout=timeout, name=sync.name)
+
+    def is_leased(self, sync: SyncConfig) -> bool:
+        """Whether some process is running this sync now."""
+        known = self.scopes.known_id(sync.name)
+        return known is not None and self.state.is_leased(known)
+
+    @property
+    def scopes(self) -> Scopes:
+        """What the state knows of the project's syncs, and of the accounts that they deliver to."""
+        return Scopes(self.state, self.project.name)
+
+    def scope(self, sync: SyncConfig) -> Scope:
+        """What a sync's ledger belongs to: as the destination stated it to this process, else as it did last."""
+        settled = self._settled.get(sync.name)
+        return settled or self.scopes.remembered(sync, self.address(sync.destination))
+
+    def settle_scope(self, sync: SyncConfig, scope: Scope) -> None:
+        """From now on, in this process, the sync's ledger is that of this scope."""
+        self._settled[sync.name] = scope
+
+    def address(self, destination: str) -> str:
+        """Where a connection leads, without secrets and relative to the project: the same wherever that is moved to."""
+        return self.undelivering(destination).address.removeprefix(f"{self.project.root}/")
 
     @property
     def is_begun(self) -> bool:
@@ -83,7 +108,7 @@ class Workspace:
 
     def journal(self, plan: Plan) -> Journal:
         """The journal of one plan's delivery."""
-        return Journal(self.state, plan.sync, plan.id, plan.fingerprint)
+        return Journal(self.state, plan.scope, plan.id, plan.fingerprint)
 
     def buckets(self) -> Buckets:
         """What is spent of the limits of every credential; the caller closes it."""
@@ -92,18 +117,21 @@ class Workspace:
 
     def ledger(self, sync: SyncConfig) -> Ledger:
         """A sync's ledger: where the state is a folder, a file in it; else this worker's copy of what is in the state."""
-        values, state = sync.ledger.values, self.state
-        if isinstance(state, SharedState):
-            return SharedLedger(
-                self.folder / "copies" / f"{sync.name}.duckdb", state, sync.name, values=values
-            )
-        witness = None if sync.name in self._begun_anew else state
-        return Ledger(self.folder / "ledgers" / f"{sync.name}.duckdb", values=values, witness=witness)
+        return self.ledger_of(self.scope(sync), values=sync.ledger.values)
 
-    def begin_anew(self, sync: SyncConfig) -> None:
+    def ledger_of(self, scope: Scope, *, values: bool = True) -> Ledger:
+        """The ledger of a scope."""
+        file, state = f"{scope.id}.duckdb", self.state
+        if isinstance(state, SharedState):
+            path = self.folder / "copies" / file
+            return SharedLedger(path, state, scope.id, name=scope.name, values=values)
+        witness = None if scope.id in self._begun_anew else state
+        return Ledger(self.folder / "ledgers" / file, name=scope.name, values=values, witness=witness)
+
+    def begin_anew(self, scope: Scope) -> None:
         """From now on, in this process, a ledger that was lost is one that never was."""
-        if self.ledger(sync).is_lost:
-            self._begun_anew.add(sync.name)
+        if self.ledger_of(scope).is_lost:
+            self._begun_anew.add(scope.id)
 
     def plan_path(self, plan_id: str) -> Path:
         return self.folder / "plans" / f"{plan_id}.parquet"
@@ -139,7 +167,7 @@ class Workspace:
                     with owned(spill):
                         shutil.rmtree(spill)
         before = (self.surroundings.moment() - _REVIEW_KEPT).isoformat()
-        for row in self.state.do("old_plans", {"before": before}):
+        for row in self.state.do("old_plans", {"project": self.project.name, "before": before}):
             self.state.drop_plan(row["id"], self.plan_path(row["id"]))
         kept = self._tidy_history()
         for file in self._unrecorded(self._plan_files(), kept):
@@ -169,19 +197,22 @@ class Workspace:
                 living += 1
             except FileNotFoundError:
                 pass
-        files = self._unrecorded(files, {row["plan"] for row in self.state.do("history")})
+        files = self._unrecorded(files, {row["plan"] for row in self._history()})
         if files and living > 1:
             return False
         for file in files:
             file.unlink(missing_ok=True)
         return True
 
+    def _history(self) -> Sequence[Row]:
+        return self.state.do("history", {"project": self.project.name})
+
     def _tidy_history(self) -> set[str]:
         """Forgets delivered plans that are too old, and the oldest of what is too much. Gives those that stay."""
         wanted = self.project.history
         before = (self.surroundings.moment() - timedelta(seconds=wanted.keep)).isoformat()
         room, kept = int(wanted.size), set[str]()
-        for row in reversed(self.state.do("history")):
+        for row in reversed(self._history()):
             path = self.plan_path(row["plan"])
             room -= path.stat().st_size if path.exists() else 0
             if room < 0 or row["settled_at"] < before:
@@ -226,7 +257,7 @@ class _NoDoor:
     async def request(self, *_: Any, **__: Any) -> Any:
         raise UsageError("this destination was not opened")
 
-    login = request
+    login = sign_in = request
 
 
 @cache

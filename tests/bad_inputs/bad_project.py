@@ -65,6 +65,7 @@ class BadProject:
     model: dict[str, Any] = field(default_factory=lambda: {"table": "t", "primary_key": "id"})
     sync: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: {"TOKEN": CANARY})
+    _ledger: Path | None = None
 
     def write(self) -> BadProject:
         """Writes the files as the settings now are."""
@@ -109,7 +110,9 @@ class BadProject:
 
     @property
     def ledger(self) -> Path:
-        return self.state / "ledgers" / "users.duckdb"
+        if self._ledger is None:
+            self._ledger = next((self.state / "ledgers").glob("*.duckdb"), None)
+        return self._ledger or self.state / "ledgers" / "none"
 
     def call(self, *words: str) -> Said:
         """One command, in this process; the canary may be nowhere afterwards."""

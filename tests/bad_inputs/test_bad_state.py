@@ -86,7 +86,7 @@ def test_a_newer_state(used: BadProject) -> None:
 @pytest.mark.parametrize("at", [0, 4096, 8192])
 def test_a_damaged_ledger(used: BadProject, at: int) -> None:
     spoilt(used.ledger, at)
-    untouched(used, used.ledger, "users.duckdb is not a backhaul ledger, or it is damaged")
+    untouched(used, used.ledger, f"{used.ledger.name} is not a backhaul ledger, or it is damaged")
 
 
 @pytest.mark.parametrize("part", [0.3, 0.7])
@@ -100,7 +100,7 @@ def test_a_ledger_damaged_in_its_rows(bad: BadProject, part: float) -> None:
     bad.sql("update t set v = v + 1")
     size = bad.ledger.stat().st_size
     spoilt(bad.ledger, int(size * part), 40_000)
-    untouched(bad, bad.ledger, "users.duckdb", "damaged")
+    untouched(bad, bad.ledger, bad.ledger.name, "damaged")
     for words in (("plan",), ("status",), ("records", "users"), ("reset", "users", "--yes")):
         said = bad.call(*words)
         assert said.code in (0, 1), said
@@ -109,26 +109,26 @@ def test_a_ledger_damaged_in_its_rows(bad: BadProject, part: float) -> None:
 
 def test_a_cut_ledger(used: BadProject) -> None:
     used.ledger.write_bytes(used.ledger.read_bytes()[:5000])
-    untouched(used, used.ledger, "users.duckdb")
+    untouched(used, used.ledger, used.ledger.name)
 
 
 def test_an_empty_ledger_file(used: BadProject) -> None:
     used.ledger.write_bytes(b"")
-    untouched(used, used.ledger, "users.duckdb")
+    untouched(used, used.ledger, used.ledger.name)
 
 
 def test_a_ledger_that_is_another_database(used: BadProject) -> None:
     used.ledger.unlink()
     with duckdb.connect(str(used.ledger)) as other:
         other.execute("create table mine (a int)")
-    untouched(used, used.ledger, "users.duckdb", "not a backhaul ledger")
+    untouched(used, used.ledger, used.ledger.name, "not a backhaul ledger")
 
 
 def test_a_ledger_of_a_newer_format(used: BadProject) -> None:
     content = bytearray(used.ledger.read_bytes())
     content[12:20] = (900).to_bytes(8, "little")
     used.ledger.write_bytes(content)
-    untouched(used, used.ledger, "users.duckdb")
+    untouched(used, used.ledger, used.ledger.name)
 
 
 def test_a_ledger_that_is_gone_is_not_taken_for_a_first_run(used: BadProject) -> None:
@@ -136,7 +136,7 @@ def test_a_ledger_that_is_gone_is_not_taken_for_a_first_run(used: BadProject) ->
     kept = used.ledger.read_bytes()
     used.ledger.unlink()
     for words in (("run",), ("run", "--full"), ("plan",)):
-        used.refuses(1, "ledgers/users.duckdb is gone", "baseline users", "reset users", words=words)
+        used.refuses(1, f"ledgers/{used.ledger.name} is gone", "baseline users", "reset users", words=words)
     used.ledger.write_bytes(kept)
     used.runs()
     assert used.sink.records["1"]["name"] == "new"
@@ -162,7 +162,7 @@ def test_a_baseline_that_fails_leaves_a_lost_ledger_lost(used: BadProject) -> No
     used.sql("alter table t rename to elsewhere")
     assert used.call("baseline", "users").code == 1
     used.sql("alter table elsewhere rename to t")
-    used.refuses(1, "ledgers/users.duckdb is gone")
+    used.refuses(1, f"ledgers/{used.ledger.name} is gone")
 
 
 def test_a_plan_file_that_is_gone(used: BadProject) -> None:

@@ -52,7 +52,7 @@ def test_a_whole_state(used: BadProject) -> None:
     said = used.call("state", "check")
     assert said.code == 0, said
     assert "ok     state.db: whole, schema " in said.out
-    assert "ok     ledgers/users.duckdb: whole, 3 records" in said.out
+    assert f"ok     ledgers/{used.ledger.name}: whole, 3 records" in said.out
     assert contents(used.state) == before
 
 
@@ -102,19 +102,19 @@ def test_a_state_that_is_gone_beside_its_ledgers(used: BadProject) -> None:
 
 def test_a_damaged_ledger(used: BadProject) -> None:
     spoil(used.ledger, 0, 12_288)
-    finds(used, "ledgers/users.duckdb", "damaged", "backup")
+    finds(used, f"ledgers/{used.ledger.name}", "damaged", "backup")
 
 
 def test_a_lost_ledger(used: BadProject) -> None:
     used.ledger.unlink()
-    finds(used, "ledgers/users.duckdb", "is gone", "backhaul reset users")
+    finds(used, f"ledgers/{used.ledger.name}", "is gone", "backhaul reset users")
 
 
 def test_a_ledger_of_another_program(used: BadProject) -> None:
     used.ledger.unlink()
     with duckdb.connect(str(used.ledger)) as other:
         other.execute("create table mine (a int)")
-    finds(used, "ledgers/users.duckdb", "not a backhaul ledger")
+    finds(used, f"ledgers/{used.ledger.name}", "not a backhaul ledger")
 
 
 def test_a_damaged_plan(used: BadProject) -> None:

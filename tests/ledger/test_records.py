@@ -14,8 +14,11 @@ from world import LOST, World, sync
 from backhaul.ledger.fold import forget_values
 from backhaul.ledger.plan import Plan
 from backhaul.records.listing import STATUSES, counts, records
+from backhaul.state.scopes import Scope
 from backhaul.state.sqlite import SqliteState
 from backhaul.surroundings import REAL
+
+SCOPE = Scope("s", "s", "s", "o")
 
 
 class Known:
@@ -27,7 +30,7 @@ class Known:
     def under_way(self, plan: Plan, status: str = "delivering") -> None:
         row = {
             "id": plan.id,
-            "sync": "s",
+            "scope": "s",
             "file": plan.path.name,
             "header": plan.header().decode(),
             "status": status,
@@ -77,7 +80,7 @@ class Known:
                 self.world.engine,
                 self.state,
                 self.world.ledger,
-                "s",
+                SCOPE,
                 self.path,
                 status,
             )
@@ -90,7 +93,7 @@ class Known:
 
     def agree(self) -> None:
         told = Counter(self.statuses().values())
-        assert counts(self.world.engine, self.state, self.world.ledger, "s", self.path) == {
+        assert counts(self.world.engine, self.state, self.world.ledger, SCOPE, self.path) == {
             name: told[name] for name in STATUSES
         }
         for status in STATUSES:

@@ -170,6 +170,12 @@ class Site:
     def state(self) -> Path:
         return self.root / ".backhaul" / "state.db"
 
+    @property
+    def ledger(self) -> Path:
+        """The only ledger, whether its file is there or not."""
+        ((scope,),) = self.rows("SELECT scope FROM ledgers")
+        return self.state.parent / "ledgers" / f"{scope}.duckdb"
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Reads the state as another process would; nothing where there is none yet."""
         if not self.state.exists() or not self.state.stat().st_size:

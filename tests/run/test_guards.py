@@ -225,7 +225,7 @@ def test_i25_an_added_and_a_removed_field_are_named(site: Site) -> None:
 def test_i25_a_ledger_of_before_fingerprints_names_no_field_that_stayed(site: Site) -> None:
     configured(site, approve="first").fill(5)
     site.run(plan=site.run().report.plan)
-    with duckdb.connect(str(site.state.parent / "ledgers" / "users.duckdb")) as ledger:
+    with duckdb.connect(str(site.ledger)) as ledger:
         ledger.execute("delete from meta where name in ('mapping', 'approved')")
     site.sql("update t set v = 7 where id = 1")
     report = site.run().report

@@ -91,12 +91,12 @@ def test_the_command_line_killed(site: Site, faulty: Callable[..., None], share:
 
 
 WATCHED = """
-import os, signal, sys, threading, time
+import glob, os, signal, sys, threading, time
 import backhaul
-ledger = sys.argv[2]
 def watch():
+    ledger = ""
     while not ({condition}):
-        pass
+        ledger = ledger or next(iter(glob.glob(sys.argv[2])), "")
     time.sleep({nap})
     os.kill(os.getpid(), signal.SIGKILL)
 threading.Thread(target=watch, daemon=True).start()
@@ -107,10 +107,10 @@ FOLDING = "os.path.exists(ledger + '.wal')"
 
 def killed(site: Site, condition: str, nap: float) -> int:
     """Runs in a process that kills itself as soon as a condition on the files holds."""
-    ledger = site.root / ".backhaul" / "ledgers" / "users.duckdb"
+    ledgers = site.state.parent / "ledgers" / "*.duckdb"
     script = WATCHED.format(condition=condition, nap=nap)
     process = subprocess.run(
-        [sys.executable, "-c", script, site.root, ledger], capture_output=True, timeout=60
+        [sys.executable, "-c", script, site.root, ledgers], capture_output=True, timeout=60
     )
     return process.returncode
 

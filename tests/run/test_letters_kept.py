@@ -38,7 +38,7 @@ def stored(site: Site) -> list[dict[str, Any]]:
         rows = [
             dict(row)  # type: ignore[call-overload]
             for name in ("dead_letters", "closed_letters")
-            for row in state.do(name, {"sync": None, "id": None})
+            for row in state.do(name, {"scope": None, "id": None})
         ]
     finally:
         state.close()
@@ -181,9 +181,9 @@ def test_a_key_that_is_not_set_or_stands_in_the_file_is_refused(site: Site) -> N
 def test_an_encrypted_letter_cannot_be_passed_off_as_another_records() -> None:
     keeping = Keeping([b"k" * 32])
     message, payload, seal = keeping.close("users", "4", "no", '{"a": 1}')
-    row = {"id": 1, "sync": "users", "key": "4", "message": message, "payload": payload, "seal": seal}
+    row = {"id": 1, "scope": "users", "key": "4", "message": message, "payload": payload, "seal": seal}
     assert keeping.open(row) == ("no", '{"a": 1}')
-    for other in ({"key": "5"}, {"sync": "leads"}, {"payload": payload[:-8] + "AAAAAAA="}, {"payload": "%"}):
+    for other in ({"key": "5"}, {"scope": "leads"}, {"payload": payload[:-8] + "AAAAAAA="}, {"payload": "%"}):
         with pytest.raises(StateError, match="altered"):
             keeping.open(row | other)
 

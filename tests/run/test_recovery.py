@@ -11,6 +11,7 @@ from backhaul.errors import StateError
 from backhaul.ledger.ledger import Ledger
 from backhaul.ledger.plan import Plan
 from backhaul.runs.recovery import settle_earlier
+from backhaul.state.scopes import Scope
 from backhaul.state.sqlite import SqliteState
 
 
@@ -26,15 +27,17 @@ def settle(folder: Path, *, intended: bool) -> list[str]:
         segments=(),
     )
     state.do("add_plan", {
-        "id": plan.id, "sync": "s", "file": plan.path.name, "header": plan.header().decode(), "status": "delivering",
+        "id": plan.id, "scope": "s", "file": plan.path.name, "header": plan.header().decode(), "status": "delivering",
         "created_at": state.now(),
     })  # fmt: skip
     if intended:
         state.do_all("intend", [(plan.id, 0, 1, "upsert", "k", state.now(), None, "{}")])
     with duckdb.connect() as engine:
         ledger = Ledger(folder / "ledgers" / "s.duckdb")
-        settle_earlier(engine, state, ledger, "s", lambda name: folder / f"{name}.parquet")
-    return [row["id"] for row in state.do("plans_with_status", {"sync": "s", "status": "delivering"})]
+        settle_earlier(
+            engine, state, ledger, Scope("s", "s", "s", "o"), lambda name: folder / f"{name}.parquet"
+        )
+    return [row["id"] for row in state.do("plans_with_status", {"scope": "s", "status": "delivering"})]
 
 
 def test_a_plan_that_was_recorded_and_not_kept_has_sent_nothing(tmp_path: Path) -> None:

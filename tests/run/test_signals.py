@@ -168,7 +168,7 @@ def test_i36_a_run_that_waits_for_the_ledger_answers_a_signal_at_once(site: Site
     site.fill(10)
     site.run()
     site.sql("update t set v = v + 1")
-    ledger = site.root / ".backhaul" / "ledgers" / "users.duckdb"
+    ledger = site.ledger
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(ledger)], stdout=subprocess.PIPE, text=True)
     site.processes.append(holder)
     assert holder.stdout is not None

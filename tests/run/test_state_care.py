@@ -106,7 +106,7 @@ def test_i39_who_was_forgotten_stays_so(held: Site) -> None:
     with held.project as project:
         project.forget("users", "3")
     restore(held, file)
-    with duckdb.connect(str(held.root / ".backhaul" / "ledgers" / "users.duckdb"), read_only=True) as ledger:
+    with duckdb.connect(str(held.ledger), read_only=True) as ledger:
         assert ledger.execute("SELECT count(*) FROM acked WHERE k0 = 3").fetchall() == [(0,)]
     report = held.run().report
     assert (report.status, report.suppressed) == ("succeeded", 1)

@@ -203,7 +203,7 @@ def test_when_a_row_became_unknown_is_in_the_ledger(site: Site) -> None:
     inserting(site)
     silent(site)
     site.run()
-    with duckdb.connect(str(site.root / ".backhaul" / "ledgers" / "users.duckdb"), read_only=True) as ledger:
+    with duckdb.connect(str(site.ledger), read_only=True) as ledger:
         ages = ledger.execute("SELECT epoch(now() AT TIME ZONE 'UTC' - _since) FROM acked").fetchall()
     assert all(0 <= age < 60 for (age,) in ages)
 

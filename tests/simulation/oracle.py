@@ -21,6 +21,7 @@ from .server import Request, Server, value_of
 _ATTEMPTS = 5
 """Attempts at one value in one run (I31)."""
 _HAIR = 1e-6
+_OURS = "scope IN (SELECT s.id FROM scopes s JOIN syncs n ON n.id = s.sync WHERE n.name = ?)"
 _STORED = 0.02
 """Seconds within which what an answer said is on the disk."""
 _SEEN, _LOOKED = 0.4, 2.4
@@ -375,7 +376,7 @@ class Oracle:
         if not calm or report is None:
             return
         open_intents = self._state(
-            "SELECT count(*) FROM intents JOIN plans ON plans.id = plan WHERE sync = ? AND (op <> 'insert' OR status <> 'folded')",
+            f"SELECT count(*) FROM intents JOIN plans ON plans.id = plan WHERE {_OURS} AND (op <> 'insert' OR status <> 'folded')",
             self.sync,
         )[0][0]  # creates in doubt keep theirs: rows and key are needed to send them again
         self.expect(not open_intents, "I4", f"{open_intents} intents are left by a run that ended")
@@ -404,10 +405,10 @@ class Oracle:
 
     def _letters(self, report: Any, calm: bool) -> None:
         rows = self._state(
-            "SELECT id, sync, key, message, payload, seal FROM dead_letters WHERE status = 'dead' AND sync = ?",
+            f"SELECT id, scope, key, message, payload, seal FROM dead_letters WHERE status = 'dead' AND {_OURS}",
             self.sync,
         )
-        names = ("id", "sync", "key", "message", "payload", "seal")
+        names = ("id", "scope", "key", "message", "payload", "seal")
         opened = [KEEPING.open(dict(zip(names, row, strict=True)))[1] for row in rows]
         records = [orjson.loads(payload) for payload in opened if payload]
         letters = {record["id"]: value_of(record) for record in records}
@@ -441,7 +442,7 @@ class Oracle:
         keys: set[str] = set()
         if not (self.house.state_folder / "state.db").exists():
             return keys
-        query = "SELECT plan, low, high, idempotency_key FROM intents JOIN plans ON plans.id = plan WHERE sync = ?"
+        query = f"SELECT plan, low, high, idempotency_key FROM intents JOIN plans ON plans.id = plan WHERE {_OURS}"
         for plan, low, high, token in self._state(query, self.sync):
             self.promised.add(token)
             file = self.house.folder / "plans" / f"{plan}.parquet"

@@ -24,8 +24,8 @@ _LENGTH = 30.0
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sim_files (name TEXT PRIMARY KEY, body BLOB);
-CREATE TABLE IF NOT EXISTS sim_folds (sync TEXT, fold INTEGER, base INTEGER, lineage TEXT, rows INTEGER, body TEXT,
-                                      PRIMARY KEY (sync, fold));
+CREATE TABLE IF NOT EXISTS sim_folds (scope TEXT, fold INTEGER, base INTEGER, lineage TEXT, rows INTEGER, body TEXT,
+                                      PRIMARY KEY (scope, fold));
 CREATE TABLE IF NOT EXISTS sim_leases (sync TEXT PRIMARY KEY, owner TEXT, life INTEGER, fence INTEGER, expires REAL, timeout REAL);
 """
 
@@ -87,10 +87,10 @@ class SharedSimState(SimState, SharedState):
         return self.house.time.elapsed
 
     @contextmanager
-    def lease(self, sync: str, *, timeout: float = 60.0) -> Iterator[SimLease]:
+    def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> Iterator[SimLease]:
         row = self.db.execute("SELECT * FROM sim_leases WHERE sync = ?", (sync,)).fetchone()
         if row is not None and self._is_held(row):
-            raise RunError(f"{sync} is being run by {row['owner']}")
+            raise RunError(f"{name or sync} is being run by {row['owner']}")
         fence = row["fence"] + 1 if row is not None else 1
         values = (sync, self.house.name, self.house.lives, fence, self.time + _LENGTH, timeout)
         self.db.execute("INSERT OR REPLACE INTO sim_leases VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -142,22 +142,22 @@ class SharedSimState(SimState, SharedState):
             yield self.db
         self.house.step("state")
 
-    def folds(self, sync: str) -> list[Fold]:
+    def folds(self, scope: str) -> list[Fold]:
         rows = self.db.execute(
-            "SELECT * FROM sim_folds WHERE sync = ? AND fold >= (SELECT max(fold) FROM sim_folds WHERE sync = ? AND base) "
-            "ORDER BY fold", (sync, sync),
+            "SELECT * FROM sim_folds WHERE scope = ? AND fold >= (SELECT max(fold) FROM sim_folds WHERE scope = ? AND base) "
+            "ORDER BY fold", (scope, scope),
         ).fetchall()  # fmt: skip
         return [
-            Fold(row["sync"], row["fold"], bool(row["base"]), row["lineage"], row["rows"], row["body"])
+            Fold(row["scope"], row["fold"], bool(row["base"]), row["lineage"], row["rows"], row["body"])
             for row in rows
         ]
 
     def add_fold(self, fold: Fold, file: Path) -> None:
-        values = (fold.sync, fold.fold, fold.base, fold.lineage, fold.rows, fold.body)
+        values = (fold.scope, fold.fold, fold.base, fold.lineage, fold.rows, fold.body)
         with self._writing(), self.together():
             if fold.base:
-                self.db.execute("DELETE FROM sim_files WHERE name LIKE ?", (f"ledger/{fold.sync}/%",))
-                self.db.execute("DELETE FROM sim_folds WHERE sync = ?", (fold.sync,))
+                self.db.execute("DELETE FROM sim_files WHERE name LIKE ?", (f"ledger/{fold.scope}/%",))
+                self.db.execute("DELETE FROM sim_folds WHERE scope = ?", (fold.scope,))
             self.db.execute("INSERT INTO sim_folds VALUES (?, ?, ?, ?, ?, ?)", values)
             self._keep(fold.file, file)
 

@@ -147,7 +147,9 @@ class Story:
         if self.rng.random() >= 0.15 or not self.oracle.buried:
             return
         with self.workspace() as workspace:
-            for row in workspace.state.do("dead_letters", {"sync": SYNC, "id": None}):
+            for row in workspace.state.do(
+                "dead_letters", {"scope": workspace.scope(workspace.project.syncs[SYNC]).id, "id": None}
+            ):
                 workspace.state.do_all("replay_letters", [(row["id"],)])
         self.oracle.buried = {}
         self.oracle.house_lost = True
@@ -237,9 +239,10 @@ class Story:
         return found
 
     def _kept(self, workspace: SimWorkspace, sync: str) -> Ledger:
+        config = workspace.project.syncs[sync]
         if self.setup.shared:
-            return workspace.ledger(workspace.project.syncs[sync])
-        return Ledger(self.house.folder / "ledgers" / f"{sync}.duckdb")
+            return workspace.ledger(config)
+        return Ledger(self.house.folder / "ledgers" / f"{workspace.scope(config).id}.duckdb")
 
     def _move(self) -> None:
         """The next run is another worker's, who has nothing but the state."""

@@ -120,11 +120,11 @@ def test_who_has_lost_it_stores_nothing(pair: tuple[DynamoState, DynamoState]) -
         with pytest.raises(LeaseLost, match="the lease on s ran out"):
             ours.writer().write({"intend": [ROW]})
         with pytest.raises(LeaseLost):
-            ours.do("keep_schema", {"sync": "s", "body": "{}"})
+            ours.do("keep_schema", {"scope": "s", "body": "{}"})
         with pytest.raises(LeaseLost):
             lease.check()
     assert other.do("intents", {"plan": "p"}) == []
-    assert other.do("schema", {"sync": "s"}) == []
+    assert other.do("schema", {"scope": "s"}) == []
     assert other.is_leased("s"), "who lost it does not give it away"
 
 

@@ -71,7 +71,7 @@ def test_killed_between_the_transactions_of_one_group(
     assert process.returncode == (0 if fits else -9), process.stderr
     intents = dynamo.do("intents", {"plan": "p1"})
     outcomes = dynamo.do("outcomes", {"plan": "p1"})
-    letters = {row["key"] for row in dynamo.do("dead_keys", {"sync": "s"})}
+    letters = {row["key"] for row in dynamo.do("dead_keys", {"scope": "s"})}
     assert intents or outcomes
     assert letters <= {f"{row}" for row in range(refused)}
     if outcomes:
@@ -117,7 +117,7 @@ def test_answers_of_several_pages_are_read_whole(dynamo: DynamoState) -> None:
         ExpressionAttributeValues={":pk": {"S": "letters"}},
     )
     assert "LastEvaluatedKey" in pages
-    rows = dynamo.do("dead_letters", {"sync": None, "id": None})
+    rows = dynamo.do("dead_letters", {"scope": None, "id": None})
     assert [row["key"] for row in rows] == [f"{key:02d}" for key in range(12)]
     assert {len(row["payload"]) for row in rows} == {200_000}
 
@@ -152,9 +152,9 @@ def test_a_payload_too_large_for_an_item_is_kept_by_reference(dynamo: DynamoStat
             )
         ],
     )
-    (row,) = dynamo.do("dead_letters", {"sync": "s", "id": None})
+    (row,) = dynamo.do("dead_letters", {"scope": "s", "id": None})
     assert (row["payload"], row["seal"], row["key"]) == ("", "", "k" * 3000)
-    assert dynamo.do("letter_of", {"sync": "s", "key": "k" * 3000})
+    assert dynamo.do("letter_of", {"scope": "s", "key": "k" * 3000})
 
 
 def test_a_file_is_there_when_it_is_there_whole(dynamo: DynamoState, tmp_path: Path) -> None:

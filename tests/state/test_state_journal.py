@@ -40,7 +40,7 @@ def test_what_was_said_is_there_after_a_kill(address: str, state: State, lines: 
     process.wait()
     intents = {row["low"] for row in state.do("intents", {"plan": "p1"})}
     outcomes = {row["low"] for row in state.do("outcomes", {"plan": "p1"})}
-    letters = {int(row["key"]) for row in state.do("dead_keys", {"sync": "s"})}
+    letters = {int(row["key"]) for row in state.do("dead_keys", {"scope": "s"})}
     ended = {int(low) for what, low in said if what == "outcome"}
     begun = {int(low) for what, low in said if what == "intent"}
     assert ended <= outcomes == letters
@@ -117,26 +117,28 @@ def letter(**changes: Any) -> DeadLetter:
 async def test_the_life_of_a_dead_letter(state: State) -> None:
     async with Journal(state, "s", "p") as journal:
         await journal.settle(BatchOutcome(0, 1, rejected=[0]), [letter()])
-        (first,) = state.do("dead_letters", {"sync": "s", "id": None})
+        (first,) = state.do("dead_letters", {"scope": "s", "id": None})
         assert (first["attempts"], first["status"], first["message"]) == (1, "dead", "no")
         assert (first["payload"], first["seal"]) == ("", "")
         assert first["first_failed_at"] == first["last_failed_at"]
         await asyncio.sleep(0.01)
         await journal.settle(BatchOutcome(0, 1, rejected=[0]), [letter(code="worse", attempts=3, hash="22")])
-        (second,) = state.do("dead_letters", {"sync": "s", "id": first["id"]})
+        (second,) = state.do("dead_letters", {"scope": "s", "id": first["id"]})
         assert (second["attempts"], second["code"]) == (4, "worse")
         assert first["first_failed_at"] == second["first_failed_at"] < second["last_failed_at"]
-        refused = [(row["key"], row["hash"], row["by_mapping"]) for row in state.do("refused", {"sync": "s"})]
+        refused = [
+            (row["key"], row["hash"], row["by_mapping"]) for row in state.do("refused", {"scope": "s"})
+        ]
         assert refused == [("1", "22", 0)]
         state.do_all("replay_letters", [(first["id"],)])
-        assert state.do("refused", {"sync": "s"}) == []
+        assert state.do("refused", {"scope": "s"}) == []
         await journal.settle(BatchOutcome(0, 1, rejected=[0]), [letter()])
-        assert [row["status"] for row in state.do("dead_letters", {"sync": "s", "id": None})] == ["dead"]
+        assert [row["status"] for row in state.do("dead_letters", {"scope": "s", "id": None})] == ["dead"]
         state.do_all("discard_letters", [(first["id"],)])
-        assert state.do("dead_letters", {"sync": "s", "id": None}) == []
-        assert len(state.do("refused", {"sync": "s"})) == 1
+        assert state.do("dead_letters", {"scope": "s", "id": None}) == []
+        assert len(state.do("refused", {"scope": "s"})) == 1
         await journal.settle(BatchOutcome(0, 1), raised=["1"])
-        assert state.do("dead_keys", {"sync": "s"}) == []
+        assert state.do("dead_keys", {"scope": "s"}) == []
 
 
 async def test_letters_of_other_syncs_stay(state: State) -> None:
@@ -145,7 +147,7 @@ async def test_letters_of_other_syncs_stay(state: State) -> None:
             await journal.settle(BatchOutcome(0, 1, rejected=[0]), [letter()])
     async with Journal(state, "s", "p2") as journal:
         await journal.settle(BatchOutcome(0, 1), raised=["1"])
-    assert [row["sync"] for row in state.do("dead_letters", {"sync": None, "id": None})] == ["other"]
+    assert [row["scope"] for row in state.do("dead_letters", {"scope": None, "id": None})] == ["other"]
 
 
 def test_a_lease_is_one_process_at_a_time_and_dies_with_it(address: str, state: State) -> None:

@@ -68,7 +68,7 @@ class Histories(RuleBasedStateMachine):
     @rule(status=st.sampled_from(["held", "delivering"]))
     def plan(self, status: str) -> None:
         name = self.name(next(self.plan_numbers))
-        row = {"id": name, "sync": self.sync, "file": f"{name}.parquet", "header": "{}", "status": status}
+        row = {"id": name, "scope": self.sync, "file": f"{name}.parquet", "header": "{}", "status": status}
         self.state.do("add_plan", row | {"created_at": self.state.now()})
         self.model.plans[name] = status
 
@@ -125,7 +125,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(key=st.integers(0, 23), status=st.sampled_from(["replay", "discarded"]))
     def mark(self, key: int, status: str) -> None:
-        for row in self.state.do("dead_letters", {"sync": self.sync, "id": None}):
+        for row in self.state.do("dead_letters", {"scope": self.sync, "id": None}):
             if row["key"] == f"{key}":
                 self.state.do_all(ACTS[status], [(row["id"],)])
                 self.model.letters[f"{key}"].status = status
@@ -205,7 +205,7 @@ class Histories(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         for status in ("held", "delivering"):
-            rows = self.state.do("plans_with_status", {"sync": self.sync, "status": status})
+            rows = self.state.do("plans_with_status", {"scope": self.sync, "status": status})
             assert [row["id"] for row in rows] == [
                 name for name, what in self.model.plans.items() if what == status
             ]
@@ -248,15 +248,15 @@ class Histories(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         model = self.model.letters
-        assert {row["key"] for row in self.state.do("dead_keys", {"sync": self.sync})} == model.keys()
+        assert {row["key"] for row in self.state.do("dead_keys", {"scope": self.sync})} == model.keys()
         found = {
             row["key"]: (row["hash"], bool(row["by_mapping"]))
-            for row in self.state.do("refused", {"sync": self.sync})
+            for row in self.state.do("refused", {"scope": self.sync})
         }
         assert found == {key: (x.hash, x.by_mapping) for key, x in model.items() if x.status != "replay"}
         shown = {
             row["key"]: (row["code"], row["attempts"], row["status"])
-            for row in self.state.do("dead_letters", {"sync": self.sync, "id": None})
+            for row in self.state.do("dead_letters", {"scope": self.sync, "id": None})
         }
         assert shown == {
             key: (x.code, x.attempts, x.status) for key, x in model.items() if x.status != "discarded"

@@ -22,6 +22,7 @@ from backhaul.errors import UsageError
 from backhaul.ledger.plan import make_durable
 from backhaul.locks import owned
 from backhaul.state.lease import hold
+from backhaul.state.scopes import sync_of
 from backhaul.state.sqlite_connection import opened, storing
 
 FORMAT = 1
@@ -46,7 +47,8 @@ def quiet(folder: Path) -> Iterator[None]:
     Raises:
         RunError: one is being run.
     """
-    names = {path.stem for room in ("ledgers", "locks") for path in (folder / room).glob("*.*")}
+    names = {path.stem for path in (folder / "locks").glob("*.lock")}
+    names |= {sync_of(path.stem) for path in (folder / "ledgers").glob("*.duckdb")}
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(hold(folder / "locks", name))

@@ -79,19 +79,25 @@ def _files(folder: Path, state: sqlite3.Connection, memory_limit: int) -> Iterat
 
 
 def _ledgers(folder: Path, state: sqlite3.Connection, engine: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    known = {sync for (sync,) in _rows(state, "ledgers", "sync")}
-    for sync in sorted(known | {file.stem for file in folder.glob("*.duckdb")}):
-        path = folder / f"{sync}.duckdb"
+    known, names = {scope for (scope,) in _rows(state, "ledgers", "scope")}, _names(state)
+    for scope in sorted(known | {file.stem for file in folder.glob("*.duckdb")}):
+        path, sync = folder / f"{scope}.duckdb", names.get(scope, "SYNC")
         if path.exists():
-            yield _ledger(path, engine)
+            yield _ledger(path, engine, sync)
         else:
             hint = f"put it back from a backup, or `backhaul baseline {sync}` or `backhaul reset {sync}`"
             yield Finding(f"ledgers/{path.name}", False, "is gone", hint)
 
 
-def _ledger(path: Path, engine: duckdb.DuckDBPyConnection) -> Finding:
+def _names(state: sqlite3.Connection) -> dict[str, str]:
+    """The name of the sync of each scope."""
+    names = {row["id"]: row["name"] for row in _rows(state, "syncs", "id, name")}
+    return {scope: names[sync] for scope, sync in _rows(state, "scopes", "id, sync") if sync in names}
+
+
+def _ledger(path: Path, engine: duckdb.DuckDBPyConnection, sync: str) -> Finding:
     name = f"ledgers/{path.name}"
-    hint = f"restore it from a backup, or remove it and `backhaul baseline {path.stem}` or `backhaul reset {path.stem}`"
+    hint = f"restore it from a backup, or remove it and `backhaul baseline {sync}` or `backhaul reset {sync}`"
     try:
         with attached(engine, path, ALIAS, patience=_PATIENCE):
             view = LedgerView(engine, path.name)
@@ -106,7 +112,11 @@ def _ledger(path: Path, engine: duckdb.DuckDBPyConnection) -> Finding:
 
 
 def _plans(folder: Path, state: sqlite3.Connection, engine: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    open_plans = {row[0]: (row[1], row[2]) for row in _rows(state, "plans", "id, sync, status")}
+    names = _names(state)
+    open_plans = {
+        plan: (names.get(scope, "SYNC"), status)
+        for plan, scope, status in _rows(state, "plans", "id, scope, status")
+    }
     kept = [plan for (plan,) in _rows(state, "history", "plan")]
     wrong = 0
     for plan, (sync, status) in sorted(open_plans.items()):

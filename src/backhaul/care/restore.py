@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backhaul.care.backup import Backup, beside, extract, no_backup, quiet
 from backhaul.care.check import check_folder
@@ -16,7 +15,9 @@ from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import make_durable
 from backhaul.ledger.rewrite import rewrite
+from backhaul.records.forget import suppressions
 from backhaul.sql import literal
+from backhaul.state.scopes import Scope
 from backhaul.state.sqlite import moved_aside
 from backhaul.state.sqlite_connection import opened, storing
 from backhaul.workspace import Workspace
@@ -58,11 +59,15 @@ def restore(
         if wrong:
             raise no_backup(file, f"{wrong[0].file} in it {wrong[0].message}")
         with quiet(folder):
-            was = {row["hash"] for sync in workspace.project.syncs for row in _forgotten(workspace, sync)}
+            was = {
+                (one.sync, row["hash"])
+                for one in workspace.scopes.all()
+                for row in suppressions(workspace, one)
+            }
             replaced = _replaced(folder)
             carried = _carry(replaced, fresh / "state.db") if replaced else None
-            for sync in workspace.project.syncs:
-                _erase(workspace, sync, was)
+            for scope in workspace.scopes.all():
+                _erase(workspace, scope, was)
             prepare(workspace)
             workspace.close()
             old = None
@@ -77,10 +82,6 @@ def restore(
                 raise
         make_durable(folder)
     return Restored(found, old, carried)
-
-
-def _forgotten(workspace: Workspace, sync: str) -> Sequence[Any]:
-    return workspace.state.do("forgotten", {"sync": sync})
 
 
 def _replaced(folder: Path) -> Path | None:
@@ -112,25 +113,24 @@ def _carry(old: Path, fresh: Path) -> bool:
     return True
 
 
-def _erase(workspace: Workspace, sync: str, was: set[str]) -> None:
+def _erase(workspace: Workspace, scope: Scope, was: set[tuple[str, str]]) -> None:
     """Takes out of the restored state whoever was forgotten since the backup. Only hashes say who that is, so plans of that
     time go as a whole, and the words of its runs."""
-    rows = [row for row in _forgotten(workspace, sync) if row["hash"] not in was]
+    rows = [row for row in suppressions(workspace, scope) if (scope.sync, row["hash"]) not in was]
     if not rows:
         return
     state, salted = workspace.state, {(row["salt"], row["hash"]) for row in rows}
-    for row in state.do("plans_of", {"sync": sync}):
+    for row in state.do("plans_of", {"scope": scope.id}):
         state.drop_plan(row["id"], workspace.plan_path(row["id"]))
-    for run in state.do("runs", {"sync": sync, "limit": 1 << 40}):
+    for run in state.do("runs", {"sync": scope.sync, "limit": 1 << 40}):
         state.do("rewrite_run", {"id": run["id"], "error": None, "report": None})
-    letters = [row["key"] for row in state.do("dead_letters", {"sync": sync, "id": None})]
-    state.do_all("raise", [(sync, key) for key in letters])
-    config = workspace.project.syncs[sync]
-    ledger = workspace.ledger(config)
+    letters = [row["key"] for row in state.do("dead_letters", {"scope": scope.id, "id": None})]
+    state.do_all("raise", [(scope.id, key) for key in letters])
+    ledger = workspace.ledger_of(scope)
     with workspace.engine() as engine:
         if ledger.exists(engine):
             with ledger.writing(engine) as view:
-                key = key_json(view.mapping(config.identify))
+                key = key_json(view.mapping())
                 same = " OR ".join(
                     f"sha256({literal(salt)} || {key}) = {literal(told)}" for salt, told in sorted(salted)
                 )

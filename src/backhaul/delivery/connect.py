@@ -13,7 +13,7 @@ from backhaul.delivery.credential import bucket_of
 from backhaul.delivery.door import Door
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Destination
-from backhaul.errors import Exhausted, Halt, NotApplied, SendError, Throttled, Unsettled
+from backhaul.errors import Exhausted, Halt, NotApplied, SendError, Throttled, Unreachable, Unsettled
 from backhaul.redaction import redact
 from backhaul.state.protocol import Buckets
 from backhaul.surroundings import REAL, Surroundings
@@ -68,16 +68,20 @@ async def connected(
             await buckets.close()
 
 
-async def insist(act: Callable[[], Awaitable[T]], budget: Budget, surroundings: Surroundings = REAL) -> T:
-    """Repeats an act that changes nothing (a description, a read-back) while the destination is busy or away.
+async def insist(
+    act: Callable[[], Awaitable[T]], budget: Budget, surroundings: Surroundings = REAL, *, free: bool = False
+) -> T:
+    """Repeats an act that changes nothing (a description, a read-back) while the destination is busy or away. `free`: it is no
+    request of those that the budget counts.
 
     Raises:
-        Halt: it stays away.
+        Unreachable: it does not answer.
+        Halt: it refuses us.
         Exhausted: the budget has no room.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            if budget.counts_writes:
+            if budget.counts_writes and not free:
                 await budget.acquire()
             return await act()
         except Exhausted:
@@ -86,9 +90,11 @@ async def insist(act: Callable[[], Awaitable[T]], budget: Budget, surroundings: 
             if isinstance(error, Throttled) and error.after is not None:
                 for part in budget.of(error.endpoints):
                     part.hold(error.after, str(error))
-            if attempt == _ATTEMPTS or not isinstance(error, NotApplied | Unsettled):
-                raise Halt(
+            passing = isinstance(error, NotApplied | Unsettled)
+            if attempt == _ATTEMPTS or not passing:
+                kind = Unreachable if passing else Halt
+                raise kind(
                     str(error), hint="nothing was sent; is the destination up, and its address right?"
                 ) from None
             await asyncio.sleep(surroundings.rng.uniform(0, 0.25 * 2**attempt))
-    raise Halt("the destination stays away")
+    raise Unreachable

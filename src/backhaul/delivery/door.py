@@ -98,6 +98,10 @@ class Door:
             error.code = self._mask(error.code)
         return error
 
+    async def sign_in(self) -> None:
+        """See kit.Http."""
+        await self._token()
+
     async def _token(self) -> str:
         """The access token, fetched by one for all where it is about to end.
 

@@ -1,4 +1,4 @@
-"""What a destination has acknowledged, row by row: one DuckDB file a sync.
+"""What a destination has acknowledged, row by row: one DuckDB file a scope (state/scopes.py).
 
 `acked` holds a row for every key that the destination holds or may hold: `_hash` of the acknowledged record (NULL: send it
 again whatever the model says), `_state` (changes.py: why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL:
@@ -38,11 +38,15 @@ FORMAT = 3
 
 
 class Ledger:
-    """The embedded ledger of one sync. `values=False` keeps hashes and identifiers, but no other value. `witness` is the
+    """The embedded ledger of one scope, whose sync is called `name`. `values=False` keeps hashes and identifiers, but no other
+    value. `witness` is the
     state that remembers that there is a ledger, so that a lost file is not taken for a first run."""
 
-    def __init__(self, path: Path, *, values: bool = True, witness: State | None = None) -> None:
+    def __init__(
+        self, path: Path, *, name: str = "", values: bool = True, witness: State | None = None
+    ) -> None:
         self.path = path
+        self.name = name or path.stem
         self.values = values
         self.witness = witness
 
@@ -68,9 +72,9 @@ class Ledger:
             return True
         if self.is_lost:
             raise StateError(
-                f"the ledger ledgers/{self.path.name} is gone, so nobody knows what {self.path.stem} has delivered",
-                hint=f"put the file back; or `backhaul baseline {self.path.stem}` where the destination is right as it is; "
-                f"or `backhaul reset {self.path.stem}` to begin anew, which repeats plain creates",
+                f"the ledger ledgers/{self.path.name} is gone, so nobody knows what {self.name} has delivered",
+                hint=f"put the file back; or `backhaul baseline {self.name}` where the destination is right as it is; "
+                f"or `backhaul reset {self.name}` to begin anew, which repeats plain creates",
             )
         return False
 
@@ -80,11 +84,11 @@ class Ledger:
         return self._is_witnessed() and not self.path.exists()
 
     def _is_witnessed(self) -> bool:
-        return self.witness is not None and bool(self.witness.do("ledger", {"sync": self.path.stem}))
+        return self.witness is not None and bool(self.witness.do("ledger", {"scope": self.path.stem}))
 
     def _bear_witness(self) -> None:
         if self.witness is not None and not self._is_witnessed():
-            self.witness.do("keep_ledger", {"sync": self.path.stem})
+            self.witness.do("keep_ledger", {"scope": self.path.stem})
 
     @contextlib.contextmanager
     def writing(self, engine: duckdb.DuckDBPyConnection) -> Iterator[LedgerView]:

@@ -68,6 +68,8 @@ class Plan:
     """The cursor's highest value in this read; stored once everything here is settled."""
     follows: str | None = None
     """The plan whose records this one sends again, because they waited for others of it."""
+    scope: str = ""
+    """The scope (state/scopes.py) whose ledger it changes."""
     undo: str | None = None
     """The run whose changes this takes back; its file has a column more: `_was`, the ledger's hash when it was made."""
 

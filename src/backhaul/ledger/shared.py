@@ -53,11 +53,13 @@ class SharedView(LedgerView):
 
 
 class SharedLedger(Ledger):
-    """The ledger of one sync in a shared state, and this worker's copy of it at `path`."""
+    """The ledger of one scope in a shared state, and this worker's copy of it at `path`."""
 
-    def __init__(self, path: Path, state: SharedState, sync: str, *, values: bool = True) -> None:
-        super().__init__(path, values=values)
-        self.state, self.sync = state, sync
+    def __init__(
+        self, path: Path, state: SharedState, scope: str, *, name: str = "", values: bool = True
+    ) -> None:
+        super().__init__(path, name=name or scope, values=values)
+        self.state, self.scope = state, scope
 
     def _view(self, engine: duckdb.DuckDBPyConnection) -> SharedView:
         return SharedView(engine, self.path.name)
@@ -82,7 +84,7 @@ class SharedLedger(Ledger):
             StateError: the state's files do not make a ledger.
         """
         for _ in range(_TRIES):
-            folds = self.state.folds(self.sync)
+            folds = self.state.folds(self.scope)
             known = self._known(engine)
             if folds and known == (folds[-1].lineage, folds[-1].fold):
                 return
@@ -94,7 +96,7 @@ class SharedLedger(Ledger):
             ahead = ahead[bases[-1] :] if bases else ahead
             if not ahead or self._apply(engine, ahead):
                 return
-        raise StateError(f"the ledger of {self.sync} in the state changes faster than it can be read",
+        raise StateError(f"the ledger of {self.name} in the state changes faster than it can be read",
                          hint="run again in a moment")  # fmt: skip
 
     def _known(self, engine: duckdb.DuckDBPyConnection) -> tuple[str, int] | None:
@@ -122,7 +124,7 @@ class SharedLedger(Ledger):
 
     def _store(self, view: SharedView) -> None:
         """Stores what this transaction changed, before it is committed here."""
-        folds = self.state.folds(self.sync)
+        folds = self.state.folds(self.scope)
         rows = view.count()
         touched = number(view.engine, "SELECT count(*) FROM temp.main.touched") if view.some else 0
         since = sum(fold.rows for fold in folds if not fold.base)
@@ -147,7 +149,7 @@ class SharedLedger(Ledger):
         # of another lineage no worker keeps its copy, nor the free blocks in it
         lineage = folds[-1].lineage if folds and not view.renewed else secrets.token_hex(8)
         fold = Fold(
-            self.sync,
+            self.scope,
             view.fold + 1,
             base,
             lineage,

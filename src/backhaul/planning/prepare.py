@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from backhaul.planning.guards import Guard, check_guards, field_changes, wants_f
 from backhaul.planning.schema_changes import ModelSchema, check_schema
 from backhaul.sql import ident
 from backhaul.state.protocol import State
+from backhaul.state.scopes import Scope
 from backhaul.types import Mode, ObjectSchema, Op
 from backhaul.warehouses.inplace import in_one_line
 
@@ -52,6 +53,7 @@ class Sources:
     """Where a plan comes from."""
 
     sync: Any
+    scope: Scope
     warehouse: Any
     root: Path
     ledger: Ledger
@@ -71,15 +73,15 @@ def prepare(
     from time import perf_counter
 
     began = perf_counter()
-    sync, warehouse = sources.sync, sources.warehouse
+    sync, scope, warehouse = sources.sync, sources.scope, sources.warehouse
     problems = [*check_fields(sync, schema), *_values_wanted(sync)]
     if problems:
         raise UsageError(problems=problems)
     columns = model_columns(sync.model, warehouse, engine, sources.root)
-    found_schema = check_schema(sources.state, sync, columns)
+    found_schema = check_schema(sources.state, scope.id, sync, columns)
     mapping = compile_mapping(sync, columns, schema, engine)
     with sources.ledger.reading(engine) as view:
-        full = full or _replays(sources.state, sync.name)
+        full = full or _replays(sources.state, scope.id)
         since = None if full else _since(view, sync, mapping, engine)
         watermark = _watermark(engine, sources) if sync.model.cursor else None
         relation = None
@@ -89,8 +91,8 @@ def prepare(
                 cursor=(sync.model.cursor, since) if since is not None else None,
             )  # fmt: skip
             try:
-                refused = _refused(sources.state, sync.name, mapping)
-                forgotten, salt = _forgotten(sources.state, sync.name)
+                refused = _refused(sources.state, scope.id, mapping)
+                forgotten, salt = _forgotten(sources.state, scope)
                 aside = sync.duplicates == "reject"
                 options = DiffOptions(sync.mode, since is not None, moves, refused, forgotten, salt, aside)
                 diff = Diff(engine, mapping, view, options)
@@ -104,11 +106,11 @@ def prepare(
             raise SourceError(f"the model of {sync.name} could not be read: {why}",
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
-        plan = diff.write(plan_id, sync.name, path, watermark)
+        plan = replace(diff.write(plan_id, sync.name, path, watermark), scope=scope.id)
         stale = diff.stale(
-            [(row["key"], row["hash"]) for row in sources.state.do("letters", {"sync": sync.name})]
+            [(row["key"], row["hash"]) for row in sources.state.do("letters", {"scope": scope.id})]
         )
-    rows = sources.state.do("last_full_rows", {"sync": sync.name})
+    rows = sources.state.do("last_full_rows", {"sync": scope.sync, "scope": scope.id})
     before = rows[0]["rows"] if rows and not plan.first else None
     held = diff.found.held
     fields = field_changes(engine, plan) if held and wants_fields(sync.guards) else ()
@@ -128,24 +130,24 @@ def _first_line(error: duckdb.Error) -> str:
     return in_one_line(error).split(" [LINE ")[0]
 
 
-def _refused(state: State, sync: str, mapping: Mapping) -> list[tuple[str, str, bool]]:
+def _refused(state: State, scope: str, mapping: Mapping) -> list[tuple[str, str, bool]]:
     """The dead letters that were refused with this mapping; those of another one are free."""
     made_with = whole_fingerprint(fingerprints(mapping))
     return [
         (row["key"], row["hash"], bool(row["by_mapping"]))
-        for row in state.do("refused", {"sync": sync})
+        for row in state.do("refused", {"scope": scope})
         if row["mapping"] == made_with
     ]
 
 
-def _forgotten(state: State, sync: str) -> tuple[list[str], str]:
-    rows = state.do("forgotten", {"sync": sync})
-    return [row["hash"] for row in rows], rows[0]["salt"] if rows else ""
+def _forgotten(state: State, scope: Scope) -> tuple[list[str], str]:
+    rows = state.do("forgotten", {"place": scope.place})
+    return [row["hash"] for row in rows if row["sync"] == scope.sync], rows[0]["salt"] if rows else ""
 
 
-def _replays(state: State, sync: str) -> bool:
+def _replays(state: State, scope: str) -> bool:
     """Whether a dead letter waits to be sent again: its row need not have changed, so that only a full read finds it."""
-    return len(state.do("letters", {"sync": sync})) > len(state.do("refused", {"sync": sync}))
+    return len(state.do("letters", {"scope": scope})) > len(state.do("refused", {"scope": scope}))
 
 
 def _since(

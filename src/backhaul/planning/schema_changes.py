@@ -58,13 +58,13 @@ class ModelSchema:
     """A run has seen the model before."""
 
 
-def check_schema(state: State, sync: Any, columns: Sequence[Column]) -> ModelSchema:
+def check_schema(state: State, scope: str, sync: Any, columns: Sequence[Column]) -> ModelSchema:
     """Compares the model's columns with the last ones, as `on_schema_change` says.
 
     Raises:
         SourceError: a column that the sync reads is missing, or, with `fail`, of another type; the refusal is noted.
     """
-    found = model_schema(state, sync, columns)
+    found = model_schema(state, scope, sync, columns)
     missing = [change for change in found.changes if change.is_break and change.change == "removed"]
     # a key of another type is for the ledger to refuse, whatever the policy
     keys = {name.lower() for name in sync.model.primary_key}
@@ -75,7 +75,7 @@ def check_schema(state: State, sync: Any, columns: Sequence[Column]) -> ModelSch
         else missing
     )
     if stops:
-        note_schema(state, sync.name, found, taken=False)
+        note_schema(state, scope, found, taken=False)
         raise SourceError(f"the model of {sync.name} changed: {'; '.join(map(str, stops))}; nothing was planned or sent",
                           hint=_hint(sync.name, bool(missing)))  # fmt: skip
     return found
@@ -89,9 +89,9 @@ def _hint(sync: str, missing: bool) -> str:
     )
 
 
-def model_schema(state: State, sync: Any, columns: Sequence[Column]) -> ModelSchema:
+def model_schema(state: State, scope: str, sync: Any, columns: Sequence[Column]) -> ModelSchema:
     """The model's columns beside those of the last run that went on."""
-    rows = [row for row in state.do("model_schemas", {"sync": sync.name}) if row["taken"]]
+    rows = [row for row in state.do("model_schemas", {"scope": scope}) if row["taken"]]
     if not rows:
         return ModelSchema(tuple(columns), known=False)
     before = [Column(name, kind) for name, kind in orjson.loads(rows[-1]["columns"])]
@@ -128,16 +128,16 @@ def _family(kind: str | None) -> str | None:
     return "number" if kind and kind.split("(")[0] in _NUMBERS else kind
 
 
-def note_schema(state: State, sync: str, found: ModelSchema, *, taken: bool) -> None:
+def note_schema(state: State, scope: str, found: ModelSchema, *, taken: bool) -> None:
     """Keeps the columns as a new version, unless the newest one says the same."""
-    rows = state.do("model_schemas", {"sync": sync})
+    rows = state.do("model_schemas", {"scope": scope})
     columns = orjson.dumps([[column.name, column.type] for column in found.columns]).decode()
     if rows and rows[-1]["columns"] == columns and (rows[-1]["taken"] or not taken):
         return
     if taken and found.known and not found.changes:
         return
     state.do("keep_model_schema", {
-        "sync": sync, "version": rows[-1]["version"] + 1 if rows else 1, "at": state.now(), "taken": int(taken),
+        "scope": scope, "version": rows[-1]["version"] + 1 if rows else 1, "at": state.now(), "taken": int(taken),
         "columns": columns, "changes": orjson.dumps([asdict(change) for change in found.changes]).decode(),
     })  # fmt: skip
 
@@ -152,12 +152,12 @@ def notices(sync: Any, found: ModelSchema) -> list[str]:
     ]
 
 
-def versions(state: State, sync: str) -> list[dict[str, Any]]:
+def versions(state: State, scope: str) -> list[dict[str, Any]]:
     """The changelog, oldest first: `{version, at, taken, columns: [{name, type}], changes: [{column, change, …}]}`."""
     return [
         {
             "version": row["version"], "at": row["at"], "taken": bool(row["taken"]),
             "columns": [{"name": name, "type": kind} for name, kind in orjson.loads(row["columns"])],
             "changes": orjson.loads(row["changes"]),
-        } for row in state.do("model_schemas", {"sync": sync})
+        } for row in state.do("model_schemas", {"scope": scope})
     ]  # fmt: skip

@@ -26,6 +26,8 @@ from backhaul.runs.report import RunOptions, RunReport
 from backhaul.runs.sending import Sending
 from backhaul.schemas import Schemas
 from backhaul.sql import ident, literal
+from backhaul.state.protocol import Row
+from backhaul.state.scopes import Scope
 from backhaul.types import Op
 from backhaul.workspace import Workspace
 
@@ -38,6 +40,7 @@ class Forget:
 
     def __init__(self, workspace: Workspace, sync: Any, key: str, *, local: bool = False) -> None:
         self.workspace, self.sync, self.typed, self.local = workspace, sync, key, local
+        self.scope = workspace.scope(sync)
         self.keys = spellings(key)
 
     async def do(self) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class Forget:
             self._refuse_unsettled()
             texts = await self._known()
             engine = stack.enter_context(self.workspace.engine())
-            before = {row["hash"] for row in state.do("forgotten", {"sync": self.sync.name})}
+            before = {row["hash"] for row in self._forgotten()}
             self._suppress("asked")
             try:
                 answer = "not asked" if self.local else await self._delete(engine, stack, lease.check)
@@ -63,14 +66,14 @@ class Forget:
             plans = self._erase(engine, texts)
             self._suppress(answer)
             state.scrub()
-        proofs = [one for one in listed(self.workspace, self.sync.name) if one["hash"] in self._hashes()]
+        proofs = [one for one in listed(self.workspace, self.sync) if one["hash"] in self._hashes()]
         return {
             "sync": self.sync.name, "destination": answer, "plans": plans, "proofs": proofs, "not_reached": state.beyond,
         }  # fmt: skip
 
     def _refuse_unsettled(self) -> None:
         for status in ("delivering", "folded"):
-            if self.workspace.state.do("plans_with_status", {"sync": self.sync.name, "status": status}):
+            if self.workspace.state.do("plans_with_status", {"scope": self.scope.id, "status": status}):
                 raise RunError(
                     f"an earlier run of {self.sync.name} left changes whose end is not settled",
                     hint=f"`backhaul run {self.sync.name}` first; nothing was erased",
@@ -82,9 +85,7 @@ class Forget:
         try:
             found = await asked.answer()
         except UsageError:
-            forgotten = {
-                row["hash"] for row in self.workspace.state.do("forgotten", {"sync": self.sync.name})
-            }
+            forgotten = {row["hash"] for row in self._forgotten()}
             if not forgotten & set(self._hashes()):
                 raise
             return self._key_texts()
@@ -97,8 +98,11 @@ class Forget:
     def _key_texts(self) -> set[str]:
         return {text for key in self.keys for text in (key, key.strip('"'), mask(key))}
 
+    def _forgotten(self) -> list[Row]:
+        return suppressions(self.workspace, self.scope)
+
     def _salt(self) -> str:
-        rows = self.workspace.state.do("forgotten", {"sync": self.sync.name})
+        rows = self.workspace.state.do("forgotten", {"place": self.scope.place})
         return str(rows[0]["salt"]) if rows else secrets.token_hex(16)
 
     def _hashes(self) -> list[str]:
@@ -108,12 +112,13 @@ class Forget:
         salt, at = self._salt(), self.workspace.surroundings.now()
         with self.workspace.state.together():
             for one in hashes(salt, self.keys):
-                row = {"sync": self.sync.name, "hash": one, "salt": salt, "at": at, "answer": answer}
-                self.workspace.state.do("keep_forgotten", row)
+                row = {"hash": one, "record": one, "kind": "key", "salt": salt, "at": at, "answer": answer}
+                whose = {"place": self.scope.place, "sync": self.scope.sync}
+                self.workspace.state.do("keep_forgotten", whose | row)
 
     def _lift(self, stay: set[str]) -> None:
         for one in set(self._hashes()) - stay:
-            self.workspace.state.do("lift_forgotten", {"sync": self.sync.name, "hash": one})
+            lift_one(self.workspace, self.scope, one)
 
     async def _delete(self, engine: duckdb.DuckDBPyConnection, stack: AsyncExitStack, check: Any) -> str:
         """Sends the delete as a run would, with journal, limits and ledger. Gives what became of it."""
@@ -131,7 +136,7 @@ class Forget:
         try:
             await sending.deliver(engine, Schemas(self.workspace, sync, stack, check), prepared)
         except BackhaulError:
-            known = {row["id"] for row in self.workspace.state.do("plans_of", {"sync": sync.name})}
+            known = {row["id"] for row in self.workspace.state.do("plans_of", {"scope": self.scope.id})}
             if prepared.plan.id not in known:
                 prepared.plan.path.unlink(missing_ok=True)
             raise
@@ -164,8 +169,9 @@ class Forget:
                 f"NULL::UTINYINT AS _again FROM {where}) TO {literal(str(part))} (FORMAT parquet)"
             )
         plan = Plan(
-            id=plan_id, sync=self.sync.name, path=path, rows=view.count(), changes={"create": 0, "update": 0, "delete": 1},
-            segments=(Segment(Op.DELETE, 0, 1),), shape=mapping.shape, watermark=view.meta.get("watermark"),
+            id=plan_id, sync=self.sync.name, scope=self.scope.id, path=path, rows=view.count(),
+            changes={"create": 0, "update": 0, "delete": 1}, segments=(Segment(Op.DELETE, 0, 1),), shape=mapping.shape,
+            watermark=view.meta.get("watermark"),
         )  # fmt: skip
         return Prepared(plan, mapping, (), view.count(), {}, ModelSchema(()))
 
@@ -174,9 +180,9 @@ class Forget:
 
     def _erase(self, engine: duckdb.DuckDBPyConnection, texts: set[str]) -> int:
         """Takes the record out of plans, dead letters, what runs said, and the ledger. Gives how many plans went."""
-        state, name = self.workspace.state, self.sync.name
+        state, scope = self.workspace.state, self.scope.id
         dropped = 0
-        for row in state.do("plans_of", {"sync": name}):
+        for row in state.do("plans_of", {"scope": scope}):
             path = self.workspace.plan_path(row["id"])
             state.fetch_file(row["id"], path)
             if self._holds(engine, plan_from(row["header"], path)):
@@ -187,7 +193,7 @@ class Forget:
                 "another process is planning, so that what a killed one left could not be told from its files",
                 hint="do it again when nothing else runs: a plan that no run knows may hold the record",
             )
-        state.do_all("raise", [(name, key) for key in self.keys])
+        state.do_all("raise", [(scope, key) for key in self.keys])
         self._erase_runs(texts)
         self._erase_ledger(engine)
         return dropped
@@ -203,7 +209,7 @@ class Forget:
     def _erase_runs(self, texts: set[str]) -> None:
         told = re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in sorted(texts)))
         state = self.workspace.state
-        for row in state.do("runs", {"sync": self.sync.name, "limit": 1 << 40}):
+        for row in state.do("runs", {"sync": self.scope.sync, "limit": 1 << 40}):
             report = orjson.loads(row["report"]) if row["report"] else {}
             said = [row["error"], report.get("hint"), report.get("verified"), report.get("error")]
             if told.search(orjson.dumps(said).decode()) or told.search(" ".join(map(str, said))):
@@ -230,9 +236,20 @@ def hashes(salt: str, keys: list[str]) -> list[str]:
     return [hashlib.sha256((salt + key).encode()).hexdigest() for key in keys]
 
 
-def listed(workspace: Workspace, sync: str) -> list[dict[str, Any]]:
+def suppressions(workspace: Workspace, scope: Scope) -> list[Row]:
+    """What keeps records of a sync from being sent again, by their keys."""
+    rows = workspace.state.do("forgotten", {"place": scope.place})
+    return [row for row in rows if row["sync"] == scope.sync and row["kind"] == "key"]
+
+
+def lift_one(workspace: Workspace, scope: Scope, record: str) -> None:
+    """Takes back that a record was forgotten."""
+    workspace.state.do("lift_forgotten", {"place": scope.place, "sync": scope.sync, "record": record})
+
+
+def listed(workspace: Workspace, sync: Any) -> list[dict[str, Any]]:
     """The proofs of a sync: `{hash, at, destination}`."""
-    rows = workspace.state.do("forgotten", {"sync": sync})
+    rows = suppressions(workspace, workspace.scope(sync))
     return [{"hash": row["hash"], "at": row["at"], "destination": row["answer"]} for row in rows]
 
 
@@ -242,9 +259,9 @@ def lift(workspace: Workspace, sync: Any, key: str) -> int:
     Raises:
         UsageError: the key was not forgotten.
     """
-    state = workspace.state
+    scope = workspace.scope(sync)
     with workspace.lease(sync), workspace.engine() as engine:
-        rows = state.do("forgotten", {"sync": sync.name})
+        rows = suppressions(workspace, scope)
         found = [row["hash"] for row in rows if row["hash"] in hashes(row["salt"], spellings(key))]
         if not found:
             raise UsageError(f"{key!r} is not among the forgotten records of {sync.name}",
@@ -254,5 +271,5 @@ def lift(workspace: Workspace, sync: Any, key: str) -> int:
             with ledger.writing(engine) as view:
                 view.set("watermark", None)
         for one in found:
-            state.do("lift_forgotten", {"sync": sync.name, "hash": one})
+            lift_one(workspace, scope, one)
         return len(found)

@@ -51,65 +51,85 @@ def letters(workspace: Workspace, choice: Choice, *, limit: int = ALL, payloads:
     Raises:
         UsageError: they are encrypted with a key that is not there.
     """
-    rows = _chosen(workspace, choice, limit)
-    found = [_letter(workspace, row) for row in rows]
+    names = _names(workspace, choice.syncs)
+    rows = _chosen(workspace, choice, names, limit)
+    found = [_letter(workspace, row, names[row["scope"]]) for row in rows]
     if payloads:
         _fill(workspace, [(one, row) for one, row in zip(found, rows, strict=True) if one["payload"] is None])
     return found
 
 
-def _chosen(workspace: Workspace, choice: Choice, limit: int = ALL) -> list[Row]:
-    """The stored letters that fit a choice; none is decrypted."""
+Names = Mapping[str, str]
+"""The syncs of scopes, by the scopes' ids."""
+
+
+def _names(workspace: Workspace, syncs: Sequence[str] | None) -> Names:
+    """The scopes that these syncs work on now; None: all syncs, also those that are no more."""
+    known = workspace.project.syncs
+    scopes = [
+        workspace.scope(config) for name, config in sorted(known.items()) if syncs is None or name in syncs
+    ]
+    if syncs is None:
+        scopes += [scope for scope in workspace.scopes.all() if scope.name not in known]
+    return {scope.id: scope.name for scope in scopes}
+
+
+def _chosen(workspace: Workspace, choice: Choice, names: Names, limit: int = ALL) -> list[Row]:
+    """The stored letters of these scopes that fit a choice; none is decrypted."""
     found: list[Row] = []
-    for asked in _questions(workspace, choice):
-        found += workspace.state.do("chosen_letters", {**asked, "limit": limit - len(found)})
+    for asked in _questions(workspace, choice, names):
+        rows = workspace.state.do("chosen_letters", {**asked, "limit": limit - len(found)})
+        found += [row for row in rows if row["scope"] in names]
     return found
 
 
 def numbers(workspace: Workspace, choice: Choice) -> list[int]:
     """The ids of the letters that fit a choice; reads nothing else of them."""
+    names = _names(workspace, choice.syncs)
     if choice.ids:
-        return [row["id"] for row in _chosen(workspace, choice)]
-    asked = _questions(workspace, choice)
+        return [row["id"] for row in _chosen(workspace, choice, names)]
+    asked = _questions(workspace, choice, names)
     return [row["id"] for one in asked for row in workspace.state.do("letter_numbers", one)]
 
 
-def _questions(workspace: Workspace, choice: Choice) -> Iterator[dict[str, Any]]:
-    """What the state is asked for: one statement takes one sync, one id and one group at most."""
+def _questions(workspace: Workspace, choice: Choice, names: Names) -> Iterator[dict[str, Any]]:
+    """What the state is asked for: one statement takes one scope, one id and one group at most."""
     asked: dict[str, Any] = {
         "id": None, "code": choice.code, "field": choice.field, "shape": None, "closed": int(choice.closed),
     }  # fmt: skip
     if choice.group is not None:
-        for row in _group_rows(workspace, choice):
-            yield asked | {name: row[name] for name in ("sync", "code", "field", "shape")}
+        for row in _group_rows(workspace, choice, names):
+            yield asked | {name: row[name] for name in ("scope", "code", "field", "shape")}
         return
-    for sync in (None,) if choice.syncs is None else sorted(choice.syncs):
-        for number in choice.ids or (None,):
-            yield asked | {"sync": sync, "id": number}
+    if choice.ids:
+        yield from (asked | {"scope": None, "id": number} for number in choice.ids)
+    else:
+        yield from (asked | {"scope": scope} for scope in names)
 
 
-def _group_rows(workspace: Workspace, choice: Choice) -> list[Row]:
-    """What is counted together in the state, newest failure first: one sync, code, field and shape of message."""
+def _group_rows(workspace: Workspace, choice: Choice, names: Names) -> list[Row]:
+    """What is counted together in the state, newest failure first: one scope, code, field and shape of message."""
     return [
         row
         for row in workspace.state.do("letter_groups")
-        if (choice.syncs is None or row["sync"] in choice.syncs)
+        if row["scope"] in names
         and choice.code in (None, row["code"])
         and choice.field in (None, row["field"])
-        and choice.group in (None, _group_id(workspace, row))
+        and choice.group in (None, _group_id(workspace, row, names[row["scope"]]))
     ]
 
 
-def _letter(workspace: Workspace, row: Row) -> Letter:
+def _letter(workspace: Workspace, row: Row, sync: str) -> Letter:
     message, payload = workspace.state.keeping.open(row)
-    destination, declared = _destination(workspace, row["sync"])
+    destination, declared = _destination(workspace, sync)
     todo = advice(row["code"], message, declared)
     return {
-        "id": row["id"], "sync": row["sync"], "key": orjson.loads(row["key"]), "op": row["op"],
+        "id": row["id"], "sync": sync, "key": orjson.loads(row["key"]), "op": row["op"],
         "error": {"code": row["code"], "message": message}, "field": row["field"], "attempts": row["attempts"],
         "first_failed_at": row["first_failed_at"], "last_failed_at": row["last_failed_at"],
         "payload": parsed(payload) if payload else None, "replay": row["status"] == "replay", "status": row["status"],
-        "destination": destination, "group": _group_id(workspace, row), "class": row["class"], "fix": todo, "runs": row["tries"],
+        "destination": destination, "group": _group_id(workspace, row, sync), "class": row["class"], "fix": todo,
+        "runs": row["tries"],
     }  # fmt: skip
 
 
@@ -121,8 +141,8 @@ def _destination(workspace: Workspace, sync: str) -> tuple[str, Mapping[str, str
     return config.destination, workspace.destination_class(config.destination).spec.fixes
 
 
-def _group_id(workspace: Workspace, row: Row) -> str:
-    destination = _destination(workspace, row["sync"])[0]
+def _group_id(workspace: Workspace, row: Row, sync: str) -> str:
+    destination = _destination(workspace, sync)[0]
     about = orjson.dumps((destination, row["code"], row["field"], row["shape"]))
     return hashlib.blake2b(about, digest_size=3).hexdigest()
 
@@ -137,14 +157,16 @@ def groups(workspace: Workspace, choice: Choice, limit: int | None = None) -> tu
     made: dict[str, Letter] = {}
     if choice.closed:
         return [], 0  # nothing is left of their messages
-    for row in _group_rows(workspace, choice):
-        name, first = _group_id(workspace, row), row["first_failed_at"]
+    names = _names(workspace, choice.syncs)
+    for row in _group_rows(workspace, choice, names):
+        sync = names[row["scope"]]
+        name, first = _group_id(workspace, row, sync), row["first_failed_at"]
         group = made.setdefault(name, {
-            "group": name, "destination": _destination(workspace, row["sync"])[0], "syncs": [], "code": row["code"],
+            "group": name, "destination": _destination(workspace, sync)[0], "syncs": [], "code": row["code"],
             "field": row["field"], "count": 0, "sample": {"id": row["id"]}, "first_failed_at": first,
             "last_failed_at": row["last_failed_at"],
         })  # fmt: skip
-        group["syncs"].append(row["sync"])
+        group["syncs"].append(sync)
         group["count"] += row["letters"]
         group["first_failed_at"] = min(group["first_failed_at"], first)
     shown = list(made.values())[:limit]
@@ -167,8 +189,9 @@ def mark(workspace: Workspace, ids: Sequence[int], status: str) -> None:
     Raises:
         UsageError: there is no such dead letter; none was marked.
     """
-    every = dict.fromkeys(("sync", "code", "field", "shape", "closed"))
-    known = {row["id"] for row in workspace.state.do("letter_numbers", every)}
+    every = dict.fromkeys(("code", "field", "shape", "closed"))
+    asked = [every | {"scope": scope} for scope in _names(workspace, None)]
+    known = {row["id"] for one in asked for row in workspace.state.do("letter_numbers", one)}
     for one in ids:
         if one not in known:
             raise UsageError(f"there is no dead letter {one}", hint="see `backhaul dead-letters list`")
@@ -180,13 +203,13 @@ def _fill(workspace: Workspace, wanted: list[tuple[Letter, Row]]) -> None:
     plans: dict[tuple[str, str], list[tuple[Letter, Row]]] = {}
     for letter, row in wanted:
         if row["status"] in ("dead", "replay", "waiting"):
-            plans.setdefault((row["sync"], row["plan"]), []).append((letter, row))
+            plans.setdefault((letter["sync"], row["plan"]), []).append((letter, row))
     if not plans:
         return
     headers = {
         row["id"]: row["header"]
-        for sync in {sync for sync, _ in plans}
-        for row in workspace.state.do("plans_of", {"sync": sync})
+        for scope in {row["scope"] for _, row in wanted}
+        for row in workspace.state.do("plans_of", {"scope": scope})
     }
     with workspace.engine() as engine:
         for (sync, plan_id), some in plans.items():

@@ -23,6 +23,7 @@ from backhaul.planning.explain import json_of, object_of, parsed
 from backhaul.runs.recovery import refused_rows, settlements
 from backhaul.sql import literal
 from backhaul.state.protocol import State
+from backhaul.state.scopes import Scope
 from backhaul.types import Nulls
 
 _DELIVERED, _UNKNOWN, _REJECTED = code(Stage.ACKNOWLEDGED), code(Stage.UNKNOWN), code(Stage.REJECTED)
@@ -48,7 +49,7 @@ def records(
     engine: duckdb.DuckDBPyConnection,
     state: State,
     ledger: Ledger,
-    sync: str,
+    scope: Scope,
     plans: Plans,
     status: str | None = None,
     *,
@@ -59,7 +60,7 @@ def records(
     `fields` is what was acknowledged, or None. Reads about `at_once` records at a time and detaches the ledger in between, so
     that a reader that is slow or stops does not block a run.
     """
-    listing = Listing(engine, state, ledger, sync, plans)
+    listing = Listing(engine, state, ledger, scope, plans)
     for part in listing.parts(status, at_once):
         for key, what, fields, remote_id in listing.page(part, status):
             yield {
@@ -71,19 +72,19 @@ def records(
 
 
 def counts(
-    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str, plans: Plans
+    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, scope: Scope, plans: Plans
 ) -> dict[str, int]:
     """How many records of each status there are, as `records` lists them."""
-    return Listing(engine, state, ledger, sync, plans).counts()
+    return Listing(engine, state, ledger, scope, plans).counts()
 
 
 class Listing:
-    """The records of one sync: the ledger's rows, and over them what dead letters and the plan on its way say."""
+    """The records of one scope: the ledger's rows, and over them what dead letters and the plan on its way say."""
 
     def __init__(
-        self, engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, sync: str, plans: Plans
+        self, engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, scope: Scope, plans: Plans
     ) -> None:
-        self.engine, self.state, self.ledger, self.sync, self.plans = engine, state, ledger, sync, plans
+        self.engine, self.state, self.ledger, self.scope, self.plans = engine, state, ledger, scope, plans
         self._held = self._over = ""
         self._keys: list[str] = []
         self._seen: Any = None
@@ -142,7 +143,7 @@ class Listing:
             ways = [
                 row["id"]
                 for status in ("delivering", "held")
-                for row in self.state.do("plans_with_status", {"sync": self.sync, "status": status})
+                for row in self.state.do("plans_with_status", {"scope": self.scope.id, "status": status})
             ]
             seen = (ways, kept and kept.last_folded())
             if self._seen is None or seen != self._seen:
@@ -151,13 +152,13 @@ class Listing:
             yield
 
     def _open(self, view: LedgerView | None) -> None:
-        overlay, mapping = _overlay(self.engine, self.state, self.sync, self.plans, view)
+        overlay, mapping = _overlay(self.engine, self.state, self.scope, self.plans, view)
         self._held = ""
         if view is not None:
             mapping = view.mapping()
             self._held = _of_ledger(mapping, view.meta.get("values") != "no")
         self._keys = [key.column for key in mapping.keys] if mapping else ["k0"]
-        letters = _letters(self.engine, self.state, self.sync, mapping)
+        letters = _letters(self.engine, self.state, self.scope, mapping)
         self._over = " UNION ALL ".join(source for source in (overlay, letters) if source)
 
     def _union(self, part: str, status: str | None, columns: str) -> str:
@@ -197,9 +198,9 @@ class Listing:
         )
 
 
-def _letters(engine: duckdb.DuckDBPyConnection, state: State, sync: str, mapping: Mapping | None) -> str:
+def _letters(engine: duckdb.DuckDBPyConnection, state: State, scope: Scope, mapping: Mapping | None) -> str:
     """SQL of the dead letters' keys, as columns too; '' where there are none."""
-    keys = [row["key"] for row in state.do("dead_keys", {"sync": sync})]
+    keys = [row["key"] for row in state.do("dead_keys", {"scope": scope.id})]
     if not keys:
         return ""
     columns = ["TRY_CAST(key AS DECIMAL(38,6)) AS k0"]
@@ -244,23 +245,23 @@ def _of_ledger(mapping: Mapping, values: bool) -> str:
 
 
 def _overlay(
-    engine: duckdb.DuckDBPyConnection, state: State, sync: str, plans: Plans, view: LedgerView | None
+    engine: duckdb.DuckDBPyConnection, state: State, scope: Scope, plans: Plans, view: LedgerView | None
 ) -> tuple[str, Mapping | None]:
     """SQL of what the ledger does not say: a plan that is on its way or held, or what the last one left unsent; and that
     plan's mapping. '' where there is nothing."""
     for status, told_of in (("delivering", "pending"), ("held", "held")):
-        rows = state.do("plans_with_status", {"sync": sync, "status": status})
+        rows = state.do("plans_with_status", {"scope": scope.id, "status": status})
         if rows and state.fetch_file(rows[-1]["id"], plans(rows[-1]["id"])):
             plan = plan_from(rows[-1]["header"], plans(rows[-1]["id"]))
             return _of_plan(engine, state, plan, told_of), Mapping.from_shape(plan.shape)
-    left = _left_over(state, sync, plans, view) if view is not None else None
+    left = _left_over(state, scope, plans, view) if view is not None else None
     return (_unsent(left) if left else ""), None
 
 
-def _left_over(state: State, sync: str, plans: Plans, view: LedgerView) -> Plan | None:
+def _left_over(state: State, scope: Scope, plans: Plans, view: LedgerView) -> Plan | None:
     """The newest plan of the model that the ledger took in, if changes of it were not sent and no run since found that
     there are none."""
-    kept = {row["id"]: row for row in state.do("plans_of", {"sync": sync})}
+    kept = {row["id"]: row for row in state.do("plans_of", {"scope": scope.id})}
     of_model = (
         (row, plan_from(row["header"], plans(row["id"])))
         for row in map(kept.get, view.folded(_LOOKED_BACK))
@@ -270,7 +271,8 @@ def _left_over(state: State, sync: str, plans: Plans, view: LedgerView) -> Plan 
     row, plan = next(whole, (None, None))
     if row is None or plan is None or not plan.total:
         return None
-    for run in state.do("runs", {"sync": sync, "limit": _LOOKED_BACK}):
+    runs = state.do("runs", {"sync": scope.sync, "limit": _LOOKED_BACK})
+    for run in [run for run in runs if run["scope"] == scope.id]:
         if run["plan"] == plan.id:
             report = orjson.loads(run["report"] or b"{}")
             if not (report.get("deferred") or report.get("pending")):

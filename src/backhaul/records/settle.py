@@ -33,7 +33,7 @@ def settle(
     """
     with workspace.lease(sync), workspace.engine() as engine:
         ledger = workspace.ledger(sync)
-        settle_earlier(engine, workspace.state, ledger, sync.name, workspace.plan_path)
+        settle_earlier(engine, workspace.state, ledger, workspace.scope(sync), workspace.plan_path)
         pk, was, known = _row(engine, workspace, sync, key)
         if was is Stage.UNKNOWN and (sync.mode is not Mode.INSERT or known):
             raise UsageError(f"{sync.name} settles {pk} by itself: sent again, it does no harm",
@@ -51,7 +51,9 @@ def _to_be_repeated(engine: duckdb.DuckDBPyConnection, workspace: Workspace, syn
     life, state = workspace.undelivering(sync.destination).idempotency_life, workspace.state
     found: set[str] = set()
     for row in (
-        state.do("plans_with_status", {"sync": sync.name, "status": "folded"}) if life is not None else ()
+        state.do("plans_with_status", {"scope": workspace.scope(sync).id, "status": "folded"})
+        if life is not None
+        else ()
     ):
         plan = plan_from(row["header"], workspace.plan_path(row["id"]))
         if life is not None and state.fetch_file(plan.id, plan.path):

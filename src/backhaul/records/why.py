@@ -70,6 +70,7 @@ class Why:
 
     def __init__(self, workspace: Workspace, sync: Any, key: str, *, offline: bool = False) -> None:
         self.workspace, self.sync, self.typed, self.offline = workspace, sync, key, offline
+        self.scope = workspace.scope(sync)
         self.keys = spellings(key)
         self.mapping: str | None = None
         """Fingerprint of the mapping as the files have it; None where it could not be compiled."""
@@ -85,6 +86,8 @@ class Why:
         async with AsyncExitStack() as stack:
             engine = stack.enter_context(self.workspace.engine())
             schemas = Schemas(self.workspace, self.sync, stack)
+            if not self.offline:
+                await self._settle_scope(schemas)
             ledger = self._ledger(engine)
             model = await self._model(engine, schemas)
             history = self._history(engine)
@@ -98,6 +101,11 @@ class Why:
             "dead_letter": letter, "destination": held,
         }  # fmt: skip
         return {"summary": summary(found, self.sync), **found}
+
+    async def _settle_scope(self, schemas: Schemas) -> None:
+        """The ledger of the account that the destination is now; where that cannot be told, of the one that it was."""
+        with suppress(BackhaulError):
+            self.scope = await schemas.scope()
 
     def _where(self, mapping: Mapping, prefix: str = "") -> str:
         return key_is(mapping, self.keys, prefix)
@@ -161,7 +169,7 @@ class Why:
 
     async def _model(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Found:
         try:
-            known = self.workspace.state.do("schema", {"sync": self.sync.name})
+            known = self.workspace.state.do("schema", {"scope": self.scope.id})
             offline = self.workspace.destination_class(self.sync.destination).spec.describes_offline
             if self.offline and not known and not offline:
                 return {
@@ -214,7 +222,7 @@ class Why:
     def _history(self, engine: duckdb.DuckDBPyConnection) -> list[Found]:
         """Every kept plan that holds the record, oldest first."""
         plans = []
-        for row in self.workspace.state.do("plans_of", {"sync": self.sync.name}):
+        for row in self.workspace.state.do("plans_of", {"scope": self.scope.id}):
             plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
             if self.workspace.state.fetch_file(plan.id, plan.path):
                 plans.append((plan, row))
@@ -270,7 +278,7 @@ class Why:
             if answer[status] and row in orjson.loads(answer[status]):
                 found["status"] = status
         found |= _reason(answer["reasons"], row)
-        letters = state.do("letter_of", {"sync": self.sync.name, "key": self.keys[0]})
+        letters = state.do("letter_of", {"scope": self.scope.id, "key": self.keys[0]})
         if found["status"] == "rejected" and letters and letters[0]["plan"] == plan:
             found |= {
                 "code": letters[0]["code"],
@@ -281,7 +289,7 @@ class Why:
 
     def _letter(self) -> Found | None:
         for key in self.keys:
-            rows = self.workspace.state.do("letter_of", {"sync": self.sync.name, "key": key})
+            rows = self.workspace.state.do("letter_of", {"scope": self.scope.id, "key": key})
             if rows:
                 self._take(key)
                 row = rows[0]

@@ -34,9 +34,9 @@ def named(fields: tuple[str, ...]) -> str:
 def keep_held(workspace: Workspace, plan: Plan) -> str:
     """Keeps a held plan and gives its id: one that is held already and would send the same stays, so that who is reviewing
     it can deliver it; any other is superseded."""
-    rows = workspace.state.do("plans_with_status", {"sync": plan.sync, "status": "held"})
+    rows = workspace.state.do("plans_with_status", {"scope": plan.scope, "status": "held"})
     same = [row["id"] for row in rows if plan_from(row["header"], plan.path).digest == plan.digest]
-    drop_held(workspace, plan.sync, but=same[-1] if same else None)
+    drop_held(workspace, plan.scope, but=same[-1] if same else None)
     if same:
         plan.path.unlink(missing_ok=True)
         return str(same[-1])
@@ -44,9 +44,9 @@ def keep_held(workspace: Workspace, plan: Plan) -> str:
     return plan.id
 
 
-def drop_held(workspace: Workspace, sync: str, but: str | None = None) -> None:
-    """Forgets the plans of a sync that are held."""
-    for row in workspace.state.do("plans_with_status", {"sync": sync, "status": "held"}):
+def drop_held(workspace: Workspace, scope: str, but: str | None = None) -> None:
+    """Forgets the plans of a scope that are held."""
+    for row in workspace.state.do("plans_with_status", {"scope": scope, "status": "held"}):
         if row["id"] != but:
             workspace.state.drop_plan(row["id"], workspace.plan_path(row["id"]))
 
@@ -70,17 +70,17 @@ def _difference(then: Plan, now: Plan) -> str:
     return "the model's rows or what is known of the destination's records changed"
 
 
-def no_plan(state: State, plan: str) -> UsageError:
+def no_plan(workspace: Workspace, plan: str) -> UsageError:
     """What to say of a plan that is not there: whether it was superseded, or never was."""
-    rows = state.do("run_of_plan", {"plan": plan})
-    if not rows:
+    rows, names = workspace.state.do("run_of_plan", {"plan": plan}), workspace.scopes.names()
+    if not rows or rows[0]["sync"] not in names:
         return UsageError(
             f"there is no plan {plan}", hint="plan again with `backhaul plan`; it prints the id"
         )
-    sync, held = rows[0]["sync"], rows[0]["status"] == "held"
+    sync, held = names[rows[0]["sync"]], rows[0]["status"] == "held"
     if not held:
         return UsageError(f"plan {plan} was delivered by the run of {sync} at {rows[0]['started_at']}",
                           hint=f"plan again with `backhaul plan {sync}`")  # fmt: skip
-    waiting = state.do("plans_with_status", {"sync": sync, "status": "held"})
+    waiting = workspace.state.do("plans_with_status", {"scope": rows[0]["scope"], "status": "held"})
     instead = f"now plan {waiting[-1]['id']} is held" if waiting else f"a later run of {sync} took its place"
     return UsageError(f"plan {plan} was superseded: {instead}", hint=f"look at `backhaul plan {sync}`")

@@ -50,17 +50,18 @@ async def take_over(workspace: Workspace, sync: Any, *, read: bool) -> Taken:
     async with AsyncExitStack() as stack:
         lease = stack.enter_context(workspace.lease(sync))
         engine = stack.enter_context(workspace.engine())
-        workspace.begin_anew(sync)
-        ledger = workspace.ledger(sync)
-        settle_earlier(engine, workspace.state, ledger, sync.name, workspace.plan_path)
         schemas = Schemas(workspace, sync, stack, lease.check)
+        scope = await schemas.scope()
+        workspace.begin_anew(scope)
+        ledger = workspace.ledger(sync)
+        settle_earlier(engine, workspace.state, ledger, scope, workspace.plan_path)
         schema, _ = await schemas.remembered()
         prepared = await run.planned(engine, schema)
         plan = prepared.plan
         rows = await _equal(engine, schemas, prepared) if read else _all(plan)
         taken = sum(item.high - item.low - len(item.except_rows) for item in rows)
         fold(engine, ledger, prepared.mapping, plan, rows, complete=taken == plan.total)
-        note_schema(workspace.state, sync.name, prepared.schema, taken=True)
+        note_schema(workspace.state, scope.id, prepared.schema, taken=True)
         plan.path.unlink(missing_ok=True)
         return Taken(taken, plan.total - taken)
 

@@ -46,7 +46,7 @@ class Doubts:
 
     def __init__(self, workspace: Workspace, sync: Any, schemas: Schemas, report: RunReport) -> None:
         self.workspace, self.sync, self.schemas, self.report = workspace, sync, schemas, report
-        self.ledger = workspace.ledger(sync)
+        self.ledger, self.scope = workspace.ledger(sync), workspace.scope(sync)
         self._stop = asyncio.Event()
         self._delivery: Delivery | None = None
 
@@ -63,7 +63,7 @@ class Doubts:
             RunError: the destination refuses us.
         """
         state = self.workspace.state
-        for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "delivering"}):
+        for row in state.do("plans_with_status", {"scope": self.scope.id, "status": "delivering"}):
             plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
             groups = jobs_by_batch(state.do("intents", {"plan": plan.id}))
             if not groups or not state.fetch_file(plan.id, plan.path):
@@ -110,7 +110,7 @@ class Doubts:
     async def _resume(self, engine: duckdb.DuckDBPyConnection, life: float | None) -> set[str]:
         """Sends creates with a living key again. Returns the primary keys (JSON) of those that stay in doubt."""
         state, left = self.workspace.state, set[str]()
-        for row in state.do("plans_with_status", {"sync": self.sync.name, "status": "folded"}):
+        for row in state.do("plans_with_status", {"scope": self.scope.id, "status": "folded"}):
             plan = plan_from(row["header"], self.workspace.plan_path(row["id"]))
             if life is not None and state.fetch_file(plan.id, plan.path):
                 self._settle(engine, plan)
@@ -157,7 +157,7 @@ class Doubts:
         """The delivery of an earlier run's plan; its requests are counted."""
         connection = await self.schemas.connect()
         requests = connection.door.requests
-        letters = known_letters(self.workspace.state, self.sync.name)
+        letters = known_letters(self.workspace.state, self.scope.id)
         async with self.workspace.journal(plan) as journal:
             delivery = self._delivery = Delivery(
                 connection.destination, journal, connection.budget, letters=letters, recreates=recreates(self.sync),

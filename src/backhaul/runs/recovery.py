@@ -19,6 +19,7 @@ from backhaul.mapping.mapping import Mapping
 from backhaul.planning.explain import json_of, object_of
 from backhaul.state.letters import DeadLetter, burial
 from backhaul.state.protocol import State
+from backhaul.state.scopes import Scope
 from backhaul.types import Op
 
 
@@ -26,7 +27,7 @@ def settle_earlier(
     engine: duckdb.DuckDBPyConnection,
     state: State,
     ledger: Ledger,
-    sync: str,
+    scope: Scope,
     plan_path: Callable[[str], Path],
 ) -> int:
     """The first act of every run: folds the plans that earlier runs were delivering. Returns how many.
@@ -34,25 +35,25 @@ def settle_earlier(
     Raises:
         StateError: a plan's file is gone or damaged although its journal is there; or a job of it was not collected.
     """
-    rows = state.do("plans_with_status", {"sync": sync, "status": "delivering"})
+    rows = state.do("plans_with_status", {"scope": scope.id, "status": "delivering"})
     for row in rows:
         path = plan_path(row["id"])
         plan = plan_from(row["header"], path)
         if any(intent["job"] for intent in state.do("intents", {"plan": plan.id})):
             raise StateError(
-                f"the destination still works on records of {sync} that an earlier run handed over",
-                hint=f"`backhaul run {sync}` asks what became of them",
+                f"the destination still works on records of {scope.name} that an earlier run handed over",
+                hint=f"`backhaul run {scope.name}` asks what became of them",
             )
         if state.fetch_file(row["id"], path):
             try:
                 settle_plan(engine, state, ledger, plan, settlements(state, plan.id), complete=False)
             except (duckdb.IOException, duckdb.InvalidInputException):
-                raise _unreadable(plan, "damaged", sync) from None
+                raise _unreadable(plan, "damaged", scope.name) from None
         elif not settlements(state, plan.id):  # killed before the file was kept, and so before anything left
             state.drop_plan(plan.id, path)
             continue
         elif not _folded(engine, ledger, plan.id):
-            raise _unreadable(plan, "gone", sync)
+            raise _unreadable(plan, "gone", scope.name)
         let_go(state, plan.id, path)
     return len(rows)
 
@@ -74,10 +75,10 @@ def _unreadable(plan: Plan, how: str, sync: str) -> StateError:
     )
 
 
-def abandon_earlier(state: State, sync: str, plan_path: Callable[[str], Path]) -> None:
+def abandon_earlier(state: State, scope: str, plan_path: Callable[[str], Path]) -> None:
     """Forgets the plans that earlier runs were delivering, unsettled: only for who sends everything again."""
     for status in ("delivering", "folded"):
-        for row in state.do("plans_with_status", {"sync": sync, "status": status}):
+        for row in state.do("plans_with_status", {"scope": scope, "status": status}):
             state.drop_plan(row["id"], plan_path(row["id"]))
 
 
@@ -161,7 +162,7 @@ def reject_conflicts(
     with state.together():
         state.do_all("settle", _with_rejections(state, plan.id, sorted(rows)))
         state.do_all(
-            "bury", [burial(state, plan.sync, plan.id, letter, plan.fingerprint) for letter in letters]
+            "bury", [burial(state, plan.scope, plan.id, letter, plan.fingerprint) for letter in letters]
         )
 
 

@@ -66,6 +66,10 @@ class RunReport:
     """Changes that `--limit` left for the next run."""
     guards: list[dict[str, Any]] = field(default_factory=list)
     verified: Verified | None = None
+    account: str = ""
+    """Whose ledger it worked on, as the destination calls the account."""
+    ledger: str | None = None
+    """The id of that ledger; None where the destination did not state its account yet."""
     usage: bool = False
     """It failed because the files are wrong: nothing ran."""
 
@@ -86,7 +90,7 @@ class RunReport:
             "plan": self.plan, "first": self.first, "incremental": self.incremental, "reasons": self.reasons,
             "remapped": self.remapped, "schema_changes": self.schema_changes, "suppressed": self.suppressed,
             "recreated": self.recreated, "refused": self.refused, "expired": self.expired, "pending": self.pending,
-            "hint": self.hint,
+            "hint": self.hint, "account": self.account, "ledger": self.ledger,
             "verified": None if verified is None else {
                 "checked": verified.checked,
                 "mismatches": [{"key": m.key, "missing": m.missing, "fields": m.fields} for m in verified.mismatches],

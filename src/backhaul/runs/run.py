@@ -12,7 +12,7 @@ import duckdb
 import orjson
 
 from backhaul.engine import hurry, in_thread
-from backhaul.errors import BackhaulError, Exhausted, Held, RunError, UsageError
+from backhaul.errors import BackhaulError, Exhausted, Held, PlanMoved, RunError, UsageError
 from backhaul.planning.prepare import Prepared, Sources, prepare
 from backhaul.planning.schema_changes import note_schema, notices
 from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
@@ -23,6 +23,7 @@ from backhaul.runs.sending import Sending
 from backhaul.runs.undo import reviewed_undo
 from backhaul.schemas import Schemas
 from backhaul.state.letters import check_keys, expire, seal_anew
+from backhaul.state.scopes import Scope
 from backhaul.workspace import Workspace
 
 _PATIENCE = 25.0
@@ -60,9 +61,10 @@ class Run:
             StateError: the state cannot be opened.
         """
         began, state, report = perf_counter(), self.workspace.state, self.report
+        sync = self.workspace.scopes.sync_id(self.sync.name)
         with self.workspace.lease(self.sync) as self._lease:
-            state.do("start_run", {"id": report.id, "sync": report.sync, "started_at": report.started_at})
-            state.do("interrupted_runs", {"sync": report.sync, "id": report.id, "at": report.started_at})
+            state.do("start_run", {"id": report.id, "sync": sync, "started_at": report.started_at})
+            state.do("interrupted_runs", {"sync": sync, "id": report.id, "at": report.started_at})
             try:
                 self.workspace.tidy()
                 await self._work()
@@ -82,10 +84,10 @@ class Run:
 
     def _tidy_letters(self) -> None:
         """Dead letters that are too old keep nothing but that their values are refused; the others are encrypted as wanted."""
-        workspace, name = self.workspace, self.sync.name
+        workspace, scope = self.workspace, self.workspace.scope(self.sync).id
         before = workspace.surroundings.moment() - timedelta(seconds=workspace.project.dead_letters.keep)
-        self.report.expired = expire(workspace.state, name, before.isoformat())
-        seal_anew(workspace.state, name)
+        self.report.expired = expire(workspace.state, scope, before.isoformat())
+        seal_anew(workspace.state, scope)
 
     def _finish(self, began: float) -> None:
         report = self.report
@@ -94,17 +96,19 @@ class Run:
         mask = self.workspace.mask
         report.error, report.hint = report.error and mask(report.error), report.hint and mask(report.hint)
         self.workspace.state.do("finish_run", {
-            "id": report.id, "status": report.status, "error": report.error, "finished_at": report.finished_at,
+            "id": report.id, "scope": report.ledger, "status": report.status, "error": report.error,
+            "finished_at": report.finished_at,
             "plan": report.plan, "rows": report.rows, "incremental": int(report.incremental),
             "report": orjson.dumps(report.json(), default=str).decode(),
         })  # fmt: skip
 
     async def _work(self) -> None:
         self._go_on()
-        check_keys(self.workspace.state, self.sync.name)
         async with AsyncExitStack() as stack:
             engine = self._engine = stack.enter_context(self.workspace.engine())
             schemas = Schemas(self.workspace, self.sync, stack, self._lease.check)
+            scope = await self._settle_scope(schemas)
+            check_keys(self.workspace.state, scope.id, scope.name)
             self._doubts = Doubts(self.workspace, self.sync, schemas, self.report)
             await self._doubts.collect(engine)
             settled = await asyncio.to_thread(
@@ -112,7 +116,7 @@ class Run:
                 engine,
                 self.workspace.state,
                 self.workspace.ledger(self.sync),
-                self.sync.name,
+                scope,
                 self.workspace.plan_path,
             )
             if settled:
@@ -123,7 +127,7 @@ class Run:
             self._go_on()
             self._describe(prepared)
             if prepared.plan.undo is None:
-                note_schema(self.workspace.state, self.sync.name, prepared.schema, taken=True)
+                note_schema(self.workspace.state, scope.id, prepared.schema, taken=True)
                 self._guard(prepared)
                 self._supersede(prepared)
             if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
@@ -138,6 +142,26 @@ class Run:
                 prepared.plan.path.unlink(missing_ok=True)
                 self.report.plan = None
                 self.report.status = "partial" if self.report.rejected else "succeeded"
+
+    async def _settle_scope(self, schemas: Schemas) -> Scope:
+        """Says whose ledger this run works on, before anything of it is read."""
+        scope = await schemas.scope()
+        self.report.ledger, self.report.account = scope.id, scope.label
+        self.report.hint = schemas.remark
+        self._check_reviewed(scope)
+        return scope
+
+    def _check_reviewed(self, scope: Scope) -> None:
+        """Raises PlanMoved where the reviewed plan is for another account or object."""
+        rows = (
+            self.workspace.state.do("plan", {"id": self.options.reviewed[1]}) if self.options.reviewed else []
+        )
+        if rows and rows[0]["scope"] != scope.id:
+            other = {one.id: one.where for one in self.workspace.scopes.all()}.get(
+                rows[0]["scope"], "another ledger"
+            )
+            said = f"plan {rows[0]['id']} is for {other}, and {scope.name} delivers to {scope.where} now; nothing was sent"
+            raise PlanMoved(said, hint=f"look again with `backhaul plan {scope.name}`")
 
     async def _prepare(self, engine: duckdb.DuckDBPyConnection, schemas: Schemas) -> Prepared:
         """Plans with the remembered description of the object; a plan that sends something is made with a fresh one."""
@@ -160,7 +184,12 @@ class Run:
         destination = workspace.undelivering(sync.destination)
         with workspace.warehouse(sync) as warehouse:
             sources = Sources(
-                sync, warehouse, workspace.project.root, workspace.ledger(sync), workspace.state
+                sync,
+                workspace.scope(sync),
+                warehouse,
+                workspace.project.root,
+                workspace.ledger(sync),
+                workspace.state,
             )
             full = self.options.full or self.options.reviewed is not None
             try:
@@ -212,8 +241,8 @@ class Run:
 
     def _supersede(self, prepared: Prepared) -> None:
         """Dead letters that mean nothing any more go, and plans that were held: this run takes their place."""
-        self.workspace.state.do_all("raise", [(self.sync.name, key) for key in prepared.stale])
-        drop_held(self.workspace, self.sync.name)
+        self.workspace.state.do_all("raise", [(prepared.plan.scope, key) for key in prepared.stale])
+        drop_held(self.workspace, prepared.plan.scope)
 
 
 def status_of(error: BackhaulError) -> str:

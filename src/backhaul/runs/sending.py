@@ -75,7 +75,7 @@ class Sending:
             RunError: what ended the delivery; what was settled before is in the ledger.
         """
         plan, report, state = prepared.plan, self.report, self.workspace.state
-        check_keys(state, plan.sync)
+        check_keys(state, plan.scope, plan.sync)
         connection = await schemas.connect() if plan.total else None
         if connection is not None:
             self._ways(connection.destination, plan)
@@ -170,9 +170,9 @@ class Sending:
     def _refused(self, plan: Plan) -> list[dict[str, Any]]:
         """What most of a plan's dead letters are about, and what to do."""
         state, found = self.workspace.state, []
-        for row in state.do("refusals_of", {"sync": plan.sync, "plan": plan.id}):
+        for row in state.do("refusals_of", {"scope": plan.scope, "plan": plan.id}):
             told = {"status": "rejected", "code": row["code"], "field": row["field"], "count": row["records"]}
-            for letter in state.do("dead_letters", {"sync": plan.sync, "id": row["id"]}):
+            for letter in state.do("dead_letters", {"scope": plan.scope, "id": row["id"]}):
                 said = state.keeping.open(letter)[0]
                 fix = advice(row["code"], said, self._fixes)
                 found.append({**told, "class": row["class"], "fix": fix, "message": in_one_line(shape(said))})
@@ -182,7 +182,7 @@ class Sending:
         self, engine: duckdb.DuckDBPyConnection, connection: Connection, prepared: Prepared
     ) -> Delivery:
         plan, sync, destination = prepared.plan, self.sync, connection.destination
-        letters = known_letters(self.workspace.state, sync.name, again=plan.follows is not None)
+        letters = known_letters(self.workspace.state, plan.scope, again=plan.follows is not None)
         left = self.options.limit if self.options.limit is not None else plan.total
         if plan.follows is None:
             self.report.pending = max(plan.total - left, 0)
@@ -407,7 +407,7 @@ def keep_plan(workspace: Workspace, plan: Plan, status: str) -> None:
         workspace.state.do("set_plan_status", {"id": plan.id, "status": status})
         return
     workspace.state.do("add_plan", {
-        "id": plan.id, "sync": plan.sync, "file": plan.path.name, "header": plan.header().decode(), "status": status,
+        "id": plan.id, "scope": plan.scope, "file": plan.path.name, "header": plan.header().decode(), "status": status,
         "created_at": workspace.surroundings.now(),
     })  # fmt: skip
 
@@ -421,5 +421,5 @@ def bury_refused(engine: duckdb.DuckDBPyConnection, workspace: Workspace, plan: 
             field=one["field"],
         ) for one in refused
     ]  # fmt: skip
-    state.do_all("bury", [burial(state, plan.sync, plan.id, letter, plan.fingerprint) for letter in letters])
+    state.do_all("bury", [burial(state, plan.scope, plan.id, letter, plan.fingerprint) for letter in letters])
     return len(letters)

@@ -22,6 +22,7 @@ from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema
 from backhaul.runs.recovery import settlements
 from backhaul.sql import ident, literal
+from backhaul.state.scopes import Scope
 from backhaul.types import Mode, Op
 from backhaul.workspace import Workspace
 
@@ -54,19 +55,24 @@ def plan_of_run(workspace: Workspace, run: str) -> tuple[str, str]:
         raise UsageError(
             f"run {run} has nothing to undo: no delivery of it is recorded", hint="see `backhaul runs`"
         )
-    return row["sync"], row["plan"]
+    name = workspace.scopes.names().get(row["sync"])
+    if name is None:
+        raise UsageError(f"there is no run {run} in this project", hint="see `backhaul runs`")
+    return name, row["plan"]
 
 
-def kept_plan(workspace: Workspace, sync: str, run: str, plan_id: str) -> Plan:
+def kept_plan(workspace: Workspace, scope: Scope, run: str, plan_id: str) -> Plan:
     """The kept plan of a run.
 
     Raises:
-        UsageError: it is not kept any more, or not settled.
+        UsageError: it is not kept any more, not settled, or of another account.
     """
-    rows = {row["id"]: row for row in workspace.state.do("plans_of", {"sync": sync})}
+    rows = {row["id"]: row for row in workspace.state.do("plans_of", {"scope": scope.id})}
     row = rows.get(plan_id)
     if row is not None and row["status"] != "delivered":
-        raise UsageError(f"what run {run} sent is not settled", hint=f"settle it with `backhaul run {sync}`")
+        raise UsageError(
+            f"what run {run} sent is not settled", hint=f"settle it with `backhaul run {scope.name}`"
+        )
     path = workspace.plan_path(plan_id)
     if row is None or not workspace.state.fetch_file(plan_id, path):
         raise UsageError(
@@ -222,7 +228,7 @@ class Undo:
         told = ", ".join(["_segment", "_change", *self.keys, "_hash", "_was"])
         digest = number(self.engine, f"SELECT coalesce(sum(hash({told})::HUGEINT), 0) FROM {file}")
         return Plan(
-            id=plan_id, sync=self.of.sync, path=path, rows=sum(counts.values()),
+            id=plan_id, sync=self.of.sync, scope=self.of.scope, path=path, rows=sum(counts.values()),
             changes={name: counts.get(at, 0) for at, name in enumerate(CHANGES)},
             segments=tuple(Segment(ops[segment], low, high) for segment, low, high in rows),
             digest=f"{digest:x}", incremental=True, shape=self.of.shape, undo=run,
@@ -249,7 +255,8 @@ def plan_undo(
     Raises:
         UsageError: values are not kept, or what the run replaced is not.
     """
-    of = kept_plan(workspace, sync.name, run, plan_id)
+    scope = workspace.scope(sync)
+    of = kept_plan(workspace, scope, run, plan_id)
     destination = workspace.undelivering(sync.destination)
     deletes = destination.batch_limits(sync.object, Op.DELETE) is not None
     can = Abilities(deletes, destination.moves(sync.object, tuple(sync.identify)))
@@ -260,15 +267,15 @@ def plan_undo(
             )
         known = None if view is None or view.empty else view
         undo = Undo(engine, known, of, can)
-        left = undo.find(settlements(workspace.state, of.id), _cut_off(workspace, sync.name, run, known))
+        left = undo.find(settlements(workspace.state, of.id), _cut_off(workspace, scope.id, run, known))
         return undo.write(workspace, run, sync.mode), left
 
 
-def _cut_off(workspace: Workspace, sync: str, run: str, view: LedgerView | None) -> Plan | None:
+def _cut_off(workspace: Workspace, scope: str, run: str, view: LedgerView | None) -> Plan | None:
     """The plan that the ledger took in last, if it was an undo of the same run."""
     # plans of one second sort by chance, and an undo is delivered later than it was made: only the order of folding tells
     last = view.last_folded() if view is not None else None
-    for row in workspace.state.do("plans_of", {"sync": sync}):
+    for row in workspace.state.do("plans_of", {"scope": scope}):
         if row["id"] == last:
             plan = plan_from(row["header"], workspace.plan_path(row["id"]))
             return plan if plan.undo == run and plan.path.exists() else None

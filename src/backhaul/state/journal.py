@@ -59,10 +59,10 @@ class BatchOutcome:
 class Journal:
     """The journal of one plan's delivery; `mapping` is the fingerprint of the plan's mapping. Use as an async context manager."""
 
-    def __init__(self, state: State, sync: str, plan: str, mapping: str = "") -> None:
+    def __init__(self, state: State, scope: str, plan: str, mapping: str = "") -> None:
         self.state = state
         self.mapping = mapping
-        self.sync = sync
+        self.scope = scope
         self.plan = plan
         self._left: dict[int, str] = {}
         """When each batch that is on its way left, by its first row."""
@@ -157,9 +157,9 @@ class Journal:
             ),
         ]
         statements += [
-            ("bury", burial(self.state, self.sync, self.plan, letter, self.mapping)) for letter in dead
+            ("bury", burial(self.state, self.scope, self.plan, letter, self.mapping)) for letter in dead
         ]
-        statements += [("raise", (self.sync, key)) for key in raised]
+        statements += [("raise", (self.scope, key)) for key in raised]
         return statements
 
     def _reasons(self, outcome: BatchOutcome) -> str | None:

@@ -18,7 +18,7 @@ _NONCE = 12
 """Bytes (NIST SP 800-38D, 8.2.2: 96 random bits are safe for 2^32 letters under one key)."""
 _LOST = (
     "put that key back behind the newest; if it is lost, have the newest values sent: "
-    "`backhaul dead-letters replay --sync {sync}`"
+    "`backhaul dead-letters replay {which}`"
 )
 
 
@@ -40,15 +40,15 @@ class Keeping:
             self._cipher(self.seal)
         for seal, count in seals:
             if seal not in self._keys:
-                raise _no_key(f"{count:,} of {sync} are", seal, sync)
+                raise _no_key(f"{count:,} of {sync} are", seal, f"--sync {sync}")
 
-    def close(self, sync: str, key: str, message: str, payload: str) -> tuple[str, str, str]:
+    def close(self, scope: str, key: str, message: str, payload: str) -> tuple[str, str, str]:
         """(message, payload, seal) as they are stored."""
         if not self._keys:
             return message, "", BY_REFERENCE
         nonce = os.urandom(_NONCE)
         text = orjson.dumps([message, payload])
-        sealed = nonce + self._cipher(self.seal).encrypt(nonce, text, _about(sync, key))
+        sealed = nonce + self._cipher(self.seal).encrypt(nonce, text, _about(scope, key))
         return "", b64encode(sealed).decode(), self.seal
 
     def open(self, row: Any) -> tuple[str, str | None]:
@@ -61,17 +61,17 @@ class Keeping:
         if row["seal"] in (BY_REFERENCE, PLAIN):
             return row["message"], row["payload"] or None
         if row["seal"] not in self._keys:
-            raise _no_key(f"{row['id']} of {row['sync']} is", row["seal"], row["sync"])
+            raise _no_key(f"{row['id']} is", row["seal"], str(row["id"]))
         from cryptography.exceptions import InvalidTag
 
         try:
             sealed = b64decode(row["payload"])
             text = self._cipher(row["seal"]).decrypt(
-                sealed[:_NONCE], sealed[_NONCE:], _about(row["sync"], row["key"])
+                sealed[:_NONCE], sealed[_NONCE:], _about(row["scope"], row["key"])
             )
         except (InvalidTag, ValueError):
             raise StateError(
-                f"dead letter {row['id']} of {row['sync']} is not what was encrypted: the state was altered",
+                f"dead letter {row['id']} is not what was encrypted: the state was altered",
                 hint=f"restore a backup of the state, or `backhaul dead-letters discard {row['id']}`",
             ) from None
         message, payload = orjson.loads(text)
@@ -88,17 +88,17 @@ class Keeping:
         return AESGCM(self._keys[seal])
 
 
-def _about(sync: str, key: str) -> bytes:
+def _about(scope: str, key: str) -> bytes:
     """What a letter is bound to: it cannot be passed off as another record's."""
-    return orjson.dumps([sync, key])
+    return orjson.dumps([scope, key])
 
 
 def _name(key: bytes) -> str:
     return hashlib.sha256(b"backhaul dead letters" + key).hexdigest()[:12]
 
 
-def _no_key(which: str, seal: str, sync: str) -> UsageError:
+def _no_key(which: str, seal: str, asked: str) -> UsageError:
     return UsageError(
         f"dead letters: {which} encrypted with key {seal}, which is not among `dead_letters: keys`",
-        hint=_LOST.format(sync=sync),
+        hint=_LOST.format(which=asked),
     )

@@ -19,8 +19,8 @@ class OwnLease:
 
 
 @contextlib.contextmanager
-def hold(folder: Path, sync: str) -> Iterator[OwnLease]:
-    """Holds the sync for this process.
+def hold(folder: Path, sync: str, name: str = "") -> Iterator[OwnLease]:
+    """Holds the sync for this process; errors call it by its name.
 
     Raises:
         RunError: another process is running it.
@@ -33,7 +33,7 @@ def hold(folder: Path, sync: str) -> Iterator[OwnLease]:
         except BlockingIOError:
             owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise RunError(
-                f"{sync} is being run by another process (pid {owner})",
+                f"{name or sync} is being run by another process (pid {owner})",
                 hint="wait for it, or look with `backhaul status`",
             ) from None
         os.ftruncate(handle, 0)

@@ -46,22 +46,22 @@ class KnownLetter:
     tries: int
 
 
-def known_letters(state: State, sync: str, *, again: bool = False) -> dict[str, KnownLetter]:
-    """A sync's letters by key. `again`: for records that the same run sends once more, which does not count as another run."""
+def known_letters(state: State, scope: str, *, again: bool = False) -> dict[str, KnownLetter]:
+    """A scope's letters by key. `again`: for records that the same run sends once more, which does not count as another run."""
     return {
         row["key"]: KnownLetter(row["hash"], row["code"], max(row["tries"] - again, 0))
-        for row in state.do("letters", {"sync": sync})
+        for row in state.do("letters", {"scope": scope})
     }
 
 
-def burial(state: State, sync: str, plan: str, letter: DeadLetter, mapping: str) -> Sequence[Any]:
+def burial(state: State, scope: str, plan: str, letter: DeadLetter, mapping: str) -> Sequence[Any]:
     """The row of `bury`; `mapping` is the fingerprint of the mapping that the plan was made with."""
     at, said = state.now(), in_one_line(state.mask(letter.message))
-    message, payload, seal = state.keeping.close(sync, letter.key, said, letter.payload)
+    message, payload, seal = state.keeping.close(scope, letter.key, said, letter.payload)
     code = in_one_line(state.mask(letter.code), LONGEST_CODE)
     status = "waiting" if letter.tries else "dead"
     return (
-        sync, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,
+        scope, letter.key, letter.op, code, message, letter.attempts, at, at, payload, letter.hash, int(letter.by_mapping), plan,
         letter.field, seal, letter.kind, letter.tries, status, mapping,
         shape_id(said, letter.payload),
     )  # fmt: skip
@@ -77,27 +77,27 @@ def shape_id(message: str, payload: str) -> str:
     return hashlib.blake2b(shape(message, values).encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
-def check_keys(state: State, sync: str) -> None:
-    """Called before anything is sent.
+def check_keys(state: State, scope: str, name: str) -> None:
+    """Called before anything of a scope is sent; `name` is the sync's.
 
     Raises:
         UsageError: letters could not be encrypted, or some that are there could not be read.
     """
-    rows = state.do("seals", {"sync": sync})
-    state.keeping.check(sync, [(row["seal"], row["letters"]) for row in rows])
+    rows = state.do("seals", {"scope": scope})
+    state.keeping.check(name, [(row["seal"], row["letters"]) for row in rows])
 
 
-def expire(state: State, sync: str, before: str) -> int:
+def expire(state: State, scope: str, before: str) -> int:
     """Of letters that failed last before this time nothing stays but that their values are refused. Returns how many."""
-    return len(state.do("expire_letters", {"sync": sync, "before": before}))
+    return len(state.do("expire_letters", {"scope": scope, "before": before}))
 
 
-def seal_anew(state: State, sync: str) -> None:
+def seal_anew(state: State, scope: str) -> None:
     """Encrypts with the newest key what was stored otherwise; payloads that are kept by reference stay so."""
     keeping = state.keeping
-    while keeping.seal and (rows := state.do("letters_to_seal", {"sync": sync, "seal": keeping.seal})):
+    while keeping.seal and (rows := state.do("letters_to_seal", {"scope": scope, "seal": keeping.seal})):
         fresh = []
         for row in rows:
             message, payload = keeping.open(row)
-            fresh.append([row["id"], row["seal"], *keeping.close(sync, row["key"], message, payload or "")])
+            fresh.append([row["id"], row["seal"], *keeping.close(scope, row["key"], message, payload or "")])
         state.do_all("seal_letters", fresh)

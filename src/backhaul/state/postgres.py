@@ -14,7 +14,7 @@ from backhaul.state.clock import Machine
 from backhaul.state.postgres_buckets import PostgresBuckets
 from backhaul.state.postgres_connection import SCHEMA, connect, storing, transaction
 from backhaul.state.postgres_lease import PostgresLease, hold, holder
-from backhaul.state.protocol import Buckets, Fold, Lease, Row, SharedState
+from backhaul.state.protocol import Buckets, Fold, Lease, Row, SharedState, before_scopes
 from backhaul.state.statements import as_json, migrations, queries
 from backhaul.surroundings import REAL
 
@@ -85,6 +85,8 @@ class PostgresState(SharedState):
             raise StateError(
                 f"the database has a schema {SCHEMA} that is not a backhaul state; it was left as it is"
             )
+        if tables and "scopes" not in tables:
+            raise before_scopes(f"the state in schema {SCHEMA}")
         row = self.db.execute("SELECT version FROM version").fetchone() if tables else None
         return int(row["version"]) if row else 0
 
@@ -111,8 +113,8 @@ class PostgresState(SharedState):
         return PostgresBuckets(self.dsn)
 
     @contextmanager
-    def lease(self, sync: str, *, timeout: float = 60.0) -> Iterator[Lease]:
-        with hold(self.db, self.dsn, sync, self.length, timeout) as lease:
+    def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> Iterator[Lease]:
+        with hold(self.db, self.dsn, sync, self.length, timeout, name or sync) as lease:
             self.held = lease
             try:
                 yield lease
@@ -164,11 +166,11 @@ class PostgresState(SharedState):
             tables = ", ".join(f"{SCHEMA}.{name}" for name in _WITH_VALUES)
             self.db.execute(f"VACUUM (FULL) {tables}".encode())
 
-    def folds(self, sync: str) -> list[Fold]:
+    def folds(self, scope: str) -> list[Fold]:
         with self._turn, storing(), transaction(self.db):
             rows = self.db.execute(
-                "SELECT sync, fold, base, lineage, rows, body FROM folds WHERE sync = %s AND fold >= "
-                "(SELECT max(fold) FROM folds WHERE sync = %s AND base) ORDER BY fold", [sync, sync],
+                "SELECT scope, fold, base, lineage, rows, body FROM folds WHERE scope = %s AND fold >= "
+                "(SELECT max(fold) FROM folds WHERE scope = %s AND base) ORDER BY fold", [scope, scope],
             ).fetchall()  # fmt: skip
         return [Fold(**row) for row in rows]
 
@@ -176,13 +178,13 @@ class PostgresState(SharedState):
         with self.together():
             if fold.base:
                 self.db.execute(
-                    "DELETE FROM parts WHERE file IN (SELECT 'ledger/' || sync || '/' || fold FROM folds WHERE sync = %s)",
-                    [fold.sync],
+                    "DELETE FROM parts WHERE file IN (SELECT 'ledger/' || scope || '/' || fold FROM folds WHERE scope = %s)",
+                    [fold.scope],
                 )
-                self.db.execute("DELETE FROM folds WHERE sync = %s", [fold.sync])
+                self.db.execute("DELETE FROM folds WHERE scope = %s", [fold.scope])
             self.db.execute(
-                "INSERT INTO folds (sync, fold, base, lineage, rows, body) VALUES (%s, %s, %s, %s, %s, %s)",
-                [fold.sync, fold.fold, fold.base, fold.lineage, fold.rows, fold.body],
+                "INSERT INTO folds (scope, fold, base, lineage, rows, body) VALUES (%s, %s, %s, %s, %s, %s)",
+                [fold.scope, fold.fold, fold.base, fold.lineage, fold.rows, fold.body],
             )
             self.keep_file(fold.file, file)
 

@@ -44,10 +44,10 @@ class PostgresLease(RenewedLease):
 
     store = "PostgreSQL"
 
-    def __init__(self, dsn: str, sync: str, fence: int, length: float, since: float) -> None:
+    def __init__(self, dsn: str, sync: str, fence: int, length: float, since: float, name: str) -> None:
         self._dsn = dsn
         self._connection: psycopg.Connection[Any] | None = None
-        super().__init__(sync, fence, length, since)
+        super().__init__(sync, fence, length, since, name)
 
     def confirm(self, connection: psycopg.Connection[Any]) -> None:
         """Inside a transaction: that the lease is ours, and stays so until it ends.
@@ -75,7 +75,7 @@ class PostgresLease(RenewedLease):
 
 @contextlib.contextmanager
 def hold(
-    db: psycopg.Connection[Any], dsn: str, sync: str, length: float, timeout: float
+    db: psycopg.Connection[Any], dsn: str, sync: str, length: float, timeout: float, name: str
 ) -> Iterator[PostgresLease]:
     """Holds the sync for this process. `timeout`: the longest that one of its requests may take, in seconds.
 
@@ -90,8 +90,8 @@ def hold(
                   "dead": _dead(db, sync)}  # fmt: skip
         row = db.execute(_TAKE, values).fetchone()
         if row is None:
-            raise _taken(db, sync)
-    lease = PostgresLease(dsn, sync, row["fence"], length, since)
+            raise _taken(db, sync, name)
+    lease = PostgresLease(dsn, sync, row["fence"], length, since, name)
     try:
         yield lease
     finally:
@@ -109,12 +109,12 @@ def holder(connection: psycopg.Connection[Any], sync: str) -> dict[str, Any] | N
     return row
 
 
-def _taken(connection: psycopg.Connection[Any], sync: str) -> RunError:
+def _taken(connection: psycopg.Connection[Any], sync: str, name: str) -> RunError:
     found = holder(connection, sync)
     who = found["owner"] if found else "another worker"
     left = f"; if it has died, the sync is free in {max(found['wait'], 1):.0f} s" if found else ""
     return RunError(
-        f"{sync} is being run by {who}", hint=f"wait for it, or look with `backhaul status`{left}"
+        f"{name} is being run by {who}", hint=f"wait for it, or look with `backhaul status`{left}"
     )
 
 

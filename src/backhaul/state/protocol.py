@@ -58,6 +58,14 @@ class LeaseLost(StateError):
     """Another worker may run this sync by now; nothing more was sent."""
 
 
+def before_scopes(what: str) -> StateError:
+    """The error for a state of the time before ledgers knew whose account they are about."""
+    return StateError(
+        f"{what} was written by a backhaul before its first release, and does not say which account each ledger is about",
+        hint="nothing was changed; move that state away, then `backhaul baseline SYNC` takes the records of a sync as delivered",
+    )
+
+
 class Buckets(Protocol):
     """Documents by bucket. Used by one task at a time, and by any number of processes."""
 
@@ -79,7 +87,7 @@ class Buckets(Protocol):
 
 
 class State(ABC):
-    """The state of one project. `mask` takes the secrets out of what a destination said, before it is stored; `now` is
+    """The state of one or more projects. `mask` takes the secrets out of what a destination said, before it is stored; `now` is
     the time as it is stored."""
 
     def __init__(self, mask: Callable[[str], str] = str, now: Callable[[], str] = REAL.now) -> None:
@@ -114,8 +122,9 @@ class State(ABC):
         """What is spent of the limits of every credential, over a connection of its own, which the caller closes."""
 
     @abstractmethod
-    def lease(self, sync: str, *, timeout: float = 60.0) -> AbstractContextManager[Lease]:
-        """Holds a sync for one run; `timeout` is the longest that one of its requests may take, in seconds.
+    def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> AbstractContextManager[Lease]:
+        """Holds a sync, by its id, for one run; `timeout` is the longest that one of its requests may take, in seconds, and
+        `name` what errors call it.
 
         Raises:
             RunError: another process is running it.
@@ -169,7 +178,7 @@ class Fold:
     """One step of a ledger that workers on many disks share: its file (named `file`) holds all rows (`base`) or those that
     changed. `body` is JSON of the ledger's own."""
 
-    sync: str
+    scope: str
     fold: int
     base: bool
     lineage: str
@@ -178,15 +187,15 @@ class Fold:
 
     @property
     def file(self) -> str:
-        return f"ledger/{self.sync}/{self.fold}"
+        return f"ledger/{self.scope}/{self.fold}"
 
 
 class SharedState(State):
     """A state that workers on many disks share, and so the one that keeps their files and ledgers."""
 
     @abstractmethod
-    def folds(self, sync: str) -> list[Fold]:
-        """The newest base of a sync's ledger and what came after it, in order."""
+    def folds(self, scope: str) -> list[Fold]:
+        """The newest base of a scope's ledger and what came after it, in order."""
 
     @abstractmethod
     def add_fold(self, fold: Fold, file: Path) -> None:

@@ -24,8 +24,8 @@ class RenewedLease(ABC):
 
     store = ""
 
-    def __init__(self, sync: str, fence: int, length: float, since: float) -> None:
-        self.sync, self.fence, self.length = sync, fence, length
+    def __init__(self, sync: str, fence: int, length: float, since: float, name: str = "") -> None:
+        self.sync, self.fence, self.length, self.name = sync, fence, length, name or sync
         self._until = since + length
         self._lost = False
         self._start()
@@ -41,7 +41,7 @@ class RenewedLease(ABC):
 
     def _loss(self) -> LeaseLost:
         return LeaseLost(
-            f"the lease on {self.sync} ran out (this process was stopped, or the state's {self.store} did not answer)",
+            f"the lease on {self.name} ran out (this process was stopped, or the state's {self.store} did not answer)",
             hint="nothing was sent after this; the next run settles what is open",
         )
 

@@ -16,13 +16,15 @@ from backhaul.errors import StateError
 from backhaul.locks import alone
 from backhaul.state.clock import Machine
 from backhaul.state.lease import hold, is_held
-from backhaul.state.protocol import Buckets, Lease, State
+from backhaul.state.protocol import Buckets, Lease, State, before_scopes
 from backhaul.state.sqlite_buckets import SqliteBuckets
 from backhaul.state.sqlite_connection import ROWS, connect, opened, storing
 from backhaul.state.statements import as_json, migrations, queries
 from backhaul.surroundings import REAL
 
-APPLICATION_ID = 0x62686C31
+APPLICATION_ID = 0x62686C32
+_BEFORE = 0x62686C31
+"""Of a state whose ledgers did not say which account they are about."""
 DIALECT = "sqlite"
 
 
@@ -32,6 +34,8 @@ def check_owner(path: Path, database: sqlite3.Connection, fresh: bool) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     owner = database.execute("PRAGMA application_id").fetchone()[0]
     tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if owner == _BEFORE:
+        raise before_scopes(path.name)
     if (version and owner != APPLICATION_ID) or (not version and not fresh and tables):
         raise StateError(f"{path.name} is not a backhaul state; it was left as it is")
     if version > len(known):
@@ -136,8 +140,8 @@ class SqliteState(State):
     def buckets(self, machine: Machine | None = None) -> Buckets:
         return SqliteBuckets(self.path, machine)
 
-    def lease(self, sync: str, *, timeout: float = 60.0) -> AbstractContextManager[Lease]:
-        return hold(self.folder / "locks", sync)
+    def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> AbstractContextManager[Lease]:
+        return hold(self.folder / "locks", sync, name)
 
     def is_leased(self, sync: str) -> bool:
         return is_held(self.folder / "locks", sync)

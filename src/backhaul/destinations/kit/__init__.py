@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from backhaul.destinations.kit.answers import (
     HTTP_REFUSALS,
@@ -24,12 +25,24 @@ from backhaul.destinations.kit.paging import paged
 from backhaul.destinations.kit.sent import held_as_sent
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
 from backhaul.errors import BackhaulError, Halt
-from backhaul.types import BatchLimits, Field, Frame, Left, ObjectSchema, Op, Outcomes, Rate, RefusalClass
+from backhaul.types import (
+    Account,
+    BatchLimits,
+    Field,
+    Frame,
+    Left,
+    ObjectSchema,
+    Op,
+    Outcomes,
+    Rate,
+    RefusalClass,
+)
 from backhaul.values import RateLimit
 
 __all__ = [
-    "HTTP_REFUSALS", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret", "Spec",
-    "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner", "listed", "listing", "moment",
+    "HTTP_REFUSALS", "Account", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret",
+    "Spec", "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner", "listed",
+    "listing", "moment",
     "no_such_object", "paged", "plain", "plain_number", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
@@ -70,6 +83,8 @@ class Spec:
     update of a record that is not there is refused. In CSV where there is a `csv_null`."""
     csv_null: str = ""
     """What clears a field in a CSV cell, where an empty cell leaves the field alone; '': NULL is an empty cell."""
+    states_account: bool = False
+    """`account` asks the destination; otherwise it answers from the configuration, before the destination is opened."""
     describes_offline: bool = False
     """`describe` answers from the configuration and costs no request."""
     late: float = 0.25
@@ -177,6 +192,9 @@ class Http(Protocol):
     ) -> Answer:
         """`path` may be a whole URL, where a vendor reads and writes at different hosts; what goes into it has to be escaped.
         `allow`: answers with these statuses, such as a 404 to who asks for one record, are read and not classified."""
+
+    async def sign_in(self) -> None:
+        """Fetches the access token now, unless there is one: for what the answer says beside it."""
 
     async def login(
         self,
@@ -318,6 +336,22 @@ class Destination(ABC, Generic[ConfigT]):
     def takes_parts(self, object: str, wire: Wire) -> bool:
         """Whether updates of this object, written so, may leave out what did not change."""
         return self.spec.deltas and (wire is not Wire.CSV or self.spec.csv_null != "")
+
+    @property
+    def address(self) -> str:
+        """Where the connection leads, known without asking and without a secret: what tells accounts apart where the destination
+        states none. Of an URL the host alone, because a path may hold a token."""
+        found = urlsplit(self.base_url)
+        return f"{found.hostname}:{found.port}" if found.port else found.hostname or ""
+
+    async def account(self) -> Account | None:
+        """Return the account that the credential opens, as the destination itself states it; None where it states none. A rotated
+        credential is the same account. A run asks once, first of all: what one account acknowledged never counts for another.
+
+        Raises:
+            SendError, Halt: it could not be asked.
+        """
+        return None
 
     @abstractmethod
     async def describe(self, object: str) -> ObjectSchema:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
+from backhaul.destinations.kit import Account, Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
 from backhaul.destinations.mysql.answers import REFUSALS
 from backhaul.destinations.sql import but, canonical, key_columns
 from backhaul.errors import UsageError
@@ -69,6 +69,7 @@ class Mysql(Destination[MysqlConfig]):
         wire=Wire.CSV,
         repeatable=frozenset(Op),
         refusals=_REFUSALS,
+        states_account=True,
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )
@@ -81,6 +82,18 @@ class Mysql(Destination[MysqlConfig]):
             raise UsageError("the mysql driver is missing", hint="pip install 'backhaul[mysql]'") from None
         self._sessions = Sessions(config.dsn.get_secret_value(), self.concurrency, config.timeout)
         self._tables: dict[str, Held] = {}
+
+    @property
+    def address(self) -> str:
+        return self._sessions.address
+
+    async def account(self) -> Account | None:
+        """Return the database on the server with this UUID (MySQL: server_uuid); a copy of its files has the same one.
+        MariaDB states none: there the address counts."""
+        async with self._sessions.transaction() as session:
+            found = await session.rows("SHOW GLOBAL VARIABLES LIKE 'server_uuid'")
+            ((name,),) = await session.rows("SELECT DATABASE()")
+        return Account(f"{found[0][1]}/{name}", f"MySQL database {name}", copies=True) if found else None
 
     async def open(self) -> None:
         async with self._sessions.transaction():

@@ -12,6 +12,7 @@ from pymysql.err import MySQLError
 
 from backhaul.destinations.mysql.address import address
 from backhaul.destinations.mysql.answers import lost, meaning, not_connected
+from backhaul.errors import Halt
 
 _CONNECT = 10.0
 """Seconds for a connection to be made."""
@@ -51,6 +52,15 @@ class Sessions:
             f"SET SESSION sql_mode = '{_MODES}', time_zone = '+00:00', sql_notes = 0, foreign_key_checks = 1, "
             f"unique_checks = 1, innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}"
         )
+
+    @property
+    def address(self) -> str:
+        """host:port/database, without a secret; empty where the DSN is none."""
+        try:
+            given = address(self._dsn)
+        except Halt:
+            return ""
+        return f"{given['unix_socket'] or given['host']}:{given['port']}/{given['db'] or ''}"
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
+from backhaul.destinations.kit import Account, Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
 from backhaul.destinations.postgres.codes import REFUSALS
 from backhaul.destinations.sql import Table, all_but, key_columns, same_value
 from backhaul.errors import UsageError
@@ -60,6 +60,7 @@ class Postgres(Destination[PostgresConfig]):
         batch=dict.fromkeys(COMMON_OPS, _BATCH),
         concurrency=2,
         wire=Wire.CSV,
+        states_account=True,
         repeatable=frozenset(Op),
         refusals=REFUSALS,
         fixes=_FIXES,
@@ -76,6 +77,27 @@ class Postgres(Destination[PostgresConfig]):
             ) from None
         self._sessions = Sessions(config.dsn.get_secret_value(), self.concurrency, config.timeout)
         self._tables: dict[str, Table] = {}
+
+    @property
+    def address(self) -> str:
+        return self._sessions.address
+
+    async def account(self) -> Account | None:
+        """Return the database and its schema, on the server whose cluster has this identifier (PostgreSQL: pg_control_system). A
+        physical copy, such as a restored snapshot, has the same one."""
+        async with self._sessions.transaction() as cursor:
+            await cursor.execute(
+                "SELECT oid, current_database(), current_schema(), "
+                "coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'execute'), false) "
+                "FROM pg_database WHERE datname = current_database()"
+            )
+            oid, name, schema, may_ask = await cursor.fetchone() or (0, "", "", False)
+            server = ""
+            if may_ask:
+                await cursor.execute("SELECT system_identifier FROM pg_control_system()")
+                ((server,),) = await cursor.fetchall()
+        label = f"PostgreSQL database {name}" + ("" if schema in (None, "public") else f" (schema {schema})")
+        return Account(f"{server}/{oid}/{schema}", label, copies=True)
 
     async def open(self) -> None:
         async with self._sessions.transaction():

@@ -40,6 +40,16 @@ class Sessions:
             "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'"
         )
 
+    @property
+    def address(self) -> str:
+        """host:port/database, without a secret; empty where the DSN is none."""
+        try:
+            given = conninfo_to_dict(self._dsn)
+        except psycopg.Error:
+            return ""
+        where = given.get("host") or given.get("hostaddr") or given.get("service") or "localhost"
+        return f"{where}:{given.get('port') or 5432}/{given.get('dbname') or given.get('user') or ''}"
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncCursor[Any]]:
         """A cursor in a transaction that is committed at the end, and rolled back on any error.

@@ -85,6 +85,10 @@ class Sqlite(Destination[SqliteConfig]):
         self._connection: sqlite3.Connection | None = None
         self._tables: dict[str, Table] = {}
 
+    @property
+    def address(self) -> str:
+        return str(self.config.path)
+
     async def open(self) -> None:
         await self._in_thread(lambda connection: connection.execute("SELECT 1 FROM sqlite_schema").fetchone())
 

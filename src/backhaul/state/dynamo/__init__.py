@@ -2,9 +2,11 @@
 
 Every item has a `pk` and an `sk`. Items by what they are, `pk` before the bar and `sk` after it:
     state | version                     run/ID | run            plan/ID | plan, history, intent/LOW, outcome/LOW, run/…
-    lease/SYNC | lease                  runs/SYNC | NUMBER      plans, history | SYNC/ID
-    letters | SYNC/KEY                  running/SYNC | ID       folds/SYNC | NUMBER
-    bucket/NAME | bucket                syncs | SYNC            file/NAME | name, begun/TOKEN
-    salt, counter                       schema, ledgers | SYNC  part/TOKEN/NUMBER | part
-    model_schemas/SYNC | VERSION        forgotten/SYNC | HASH
+    syncs/PROJECT | NAME                runs/SYNC | NUMBER      plans, history | SCOPE/ID
+    scopes/PROJECT | SCOPE              running/SYNC | ID       folds/SCOPE | NUMBER
+    accounts/PROJECT | DESTINATION/…    letters | SCOPE/KEY     file/NAME | name, begun/TOKEN
+    lease/SYNC | lease                  bucket/NAME | bucket    part/TOKEN/NUMBER | part
+    salt, counter                       schema, ledgers | SCOPE forgotten/PLACE | SYNC/HASH
+    model_schemas/SCOPE | VERSION
+where SYNC and SCOPE are ids (scopes.py).
 """

@@ -8,8 +8,9 @@ from contextlib import suppress
 from backhaul.errors import StateError
 from backhaul.state.dynamo.failures import NoTable, Refuted
 from backhaul.state.dynamo.table import Item, Table, put
+from backhaul.state.protocol import before_scopes
 
-VERSION = 1
+VERSION = 2
 """What items look like."""
 _READY = 60.0
 """Seconds that a new table may take."""
@@ -34,6 +35,8 @@ def prepare(table: Table) -> None:
         found = None
     if found is None:
         found = _begin(table)
+    if found["version"] < VERSION:
+        raise before_scopes(f"the state in table {table.name}")
     if found["version"] > VERSION:
         raise StateError(
             f"the state was written by a newer backhaul (schema {found['version']}, this one knows {VERSION})",

@@ -1,4 +1,4 @@
-"""Statements about single facts: what a sync's object and model look like, who was forgotten, the state's salt."""
+"""Statements about single facts: what a scope's object and model look like, which records were forgotten, the state's salt."""
 
 from __future__ import annotations
 
@@ -43,39 +43,40 @@ def keep_salt(table: Table, given: Values) -> list[Write]:
 
 
 def forget_ledger(table: Table, given: Values) -> list[Write]:
-    return [delete("ledgers", given["sync"])]
+    return [delete("ledgers", given["scope"])]
 
 
 def model_schemas(table: Table, given: Values) -> list[Item]:
-    return list(table.query(f"model_schemas/{given['sync']}"))
+    return list(table.query(f"model_schemas/{given['scope']}"))
 
 
 def keep_model_schema(table: Table, given: Values) -> list[Write]:
-    pk, sk = f"model_schemas/{given['sync']}", f"{given['version']:09d}"
+    pk, sk = f"model_schemas/{given['scope']}", f"{given['version']:09d}"
     return [] if table.get(pk, sk) else [put(pk, sk, given, new=True)]
 
 
 def forgotten(table: Table, given: Values) -> list[Item]:
-    found = table.query(f"forgotten/{given['sync']}")
-    return sorted(found, key=lambda item: (item["at"], item["hash"]))
+    found = table.query(f"forgotten/{given['place']}")
+    return sorted(found, key=lambda item: (item["at"], item["hash"], item["sync"]))
 
 
 def keep_forgotten(table: Table, given: Values) -> list[Write]:
-    pk = f"forgotten/{given['sync']}"
-    earlier = table.get(pk, given["hash"])
-    return [put(pk, given["hash"], {**given, "salt": earlier["salt"] if earlier else given["salt"]})]
+    pk, sk = f"forgotten/{given['place']}", f"{given['sync']}/{given['hash']}"
+    earlier = table.get(pk, sk)
+    return [put(pk, sk, {**given, "salt": earlier["salt"] if earlier else given["salt"]})]
 
 
 def lift_forgotten(table: Table, given: Values) -> list[Write]:
-    return [delete(f"forgotten/{given['sync']}", given["hash"])]
+    found = table.query(f"forgotten/{given['place']}", f"{given['sync']}/")
+    return [delete(item["pk"], item["sk"]) for item in found if item["record"] == given["record"]]
 
 
 READS = {
     "salt": salt,
     "bucket": one("bucket", "bucket"),
     "boot": one("boot", "boot"),
-    "schema": one("schema", "sync"),
-    "ledger": one("ledgers", "sync"),
+    "schema": one("schema", "scope"),
+    "ledger": one("ledgers", "scope"),
     "model_schemas": model_schemas,
     "forgotten": forgotten,
 }
@@ -83,8 +84,8 @@ WRITES = {
     "keep_salt": keep_salt,
     "keep_bucket": keep("bucket", "bucket"),
     "keep_boot": keep_first("boot", "boot"),
-    "keep_schema": keep("schema", "sync"),
-    "keep_ledger": keep_first("ledgers", "sync"),
+    "keep_schema": keep("schema", "scope"),
+    "keep_ledger": keep_first("ledgers", "scope"),
     "forget_ledger": forget_ledger,
     "keep_model_schema": keep_model_schema,
     "keep_forgotten": keep_forgotten,

@@ -28,10 +28,12 @@ class DynamoLease(RenewedLease):
 
     store = "DynamoDB"
 
-    def __init__(self, table: Table, sync: str, fence: int, length: float, since: float) -> None:
+    def __init__(
+        self, table: Table, sync: str, fence: int, length: float, since: float, name: str = ""
+    ) -> None:
         self._table = table
         self.fence_check = _if_ours(check(f"lease/{sync}", "lease"), fence)
-        super().__init__(sync, fence, length, since)
+        super().__init__(sync, fence, length, since, name)
 
     def _move_on(self) -> bool:
         try:
@@ -53,7 +55,7 @@ def _beat(table: Table) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def hold(table: Table, sync: str, length: float, timeout: float) -> Iterator[DynamoLease]:
+def hold(table: Table, sync: str, length: float, timeout: float, name: str) -> Iterator[DynamoLease]:
     """Holds the sync for this process. `timeout`: the longest that one of its requests may take, in seconds.
 
     Raises:
@@ -62,8 +64,8 @@ def hold(table: Table, sync: str, length: float, timeout: float) -> Iterator[Dyn
     found = table.get(f"lease/{sync}", "lease")
     if found and found["owner"] and not is_gone(found["process"]):
         if _is_young(table, found):
-            raise _taken(table, found, sync)
-        _watch(table, found, sync)
+            raise _taken(table, found, name)
+        _watch(table, found, sync, name)
     fence = found["fence"] + 1 if found else 1
     values = {
         "owner": owner(),
@@ -78,8 +80,8 @@ def hold(table: Table, sync: str, length: float, timeout: float) -> Iterator[Dyn
     except Refuted:
         now = table.get(f"lease/{sync}", "lease")
         if now is None or now["beat"] != beat["beat"]:  # else ours was stored, and its answer lost
-            raise _taken(table, now, sync) from None
-    lease = DynamoLease(table, sync, fence, length, since)
+            raise _taken(table, now, name) from None
+    lease = DynamoLease(table, sync, fence, length, since, name)
     try:
         yield lease
     finally:
@@ -111,7 +113,7 @@ def _is_young(table: Table, found: Item) -> bool:
     return bool(-_ROUGH <= _age(table, found) < found["seconds"] + found["timeout"])
 
 
-def _watch(table: Table, found: Item, sync: str) -> None:
+def _watch(table: Table, found: Item, sync: str, name: str) -> None:
     """Waits until the lease has not been moved on for its length and the timeout of a request.
 
     Raises:
@@ -122,13 +124,13 @@ def _watch(table: Table, found: Item, sync: str) -> None:
         time.sleep(min(left, max(found["seconds"] / 6, 0.05)))
         now = table.get(f"lease/{sync}", "lease")
         if now is None or (now["fence"], now["beat"]) != (found["fence"], found["beat"]):
-            raise _taken(table, now, sync)
+            raise _taken(table, now, name)
 
 
-def _taken(table: Table, found: Item | None, sync: str) -> RunError:
+def _taken(table: Table, found: Item | None, name: str) -> RunError:
     who = found["owner"] if found and found["owner"] else "another worker"
     left = found["seconds"] + found["timeout"] - _age(table, found) if found and found["owner"] else 0.0
     free = f"; if it has died, the sync is free in {left:.0f} s" if left >= 1 else ""
     return RunError(
-        f"{sync} is being run by {who}", hint=f"wait for it, or look with `backhaul status`{free}"
+        f"{name} is being run by {who}", hint=f"wait for it, or look with `backhaul status`{free}"
     )

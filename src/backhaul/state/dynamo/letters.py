@@ -1,4 +1,4 @@
-"""Statements about dead letters: one item a record, under its sync and key."""
+"""Statements about dead letters: one item a record, under its scope and key."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _LARGE = 300_000
 _MORE = 1000
 """Letters that are sealed anew at once."""
 _REFUSALS = 5
-_NAMES = ("sync", "key", "op", "code", "message", "attempts", "first_failed_at", "last_failed_at", "payload", "hash",
+_NAMES = ("scope", "key", "op", "code", "message", "attempts", "first_failed_at", "last_failed_at", "payload", "hash",
           "by_mapping", "plan", "field", "seal", "class", "tries", "status", "mapping", "shape")  # fmt: skip
 _OPEN, _CLOSED = ("dead", "replay", "waiting"), ("discarded", "expired")
 _EMPTY = {"message": "", "payload": "", "seal": "", "shape": ""}
-_GROUPED = ("sk", "id", "sync", "code", "field", "shape", "status", "first_failed_at", "last_failed_at")
+_GROUPED = ("sk", "id", "scope", "code", "field", "shape", "status", "first_failed_at", "last_failed_at")
 _THERE = "attribute_exists(pk)"
 
 
-def _place(sync: str, key: str) -> str:
+def _place(scope: str, key: str) -> str:
     short = (
         key
         if len(key.encode("utf-8", "replace")) <= _LONG
         else f"#{hashlib.sha256(key.encode()).hexdigest()}"
     )
-    return f"{sync}/{short}"
+    return f"{scope}/{short}"
 
 
 def bury(table: Table, rows: Rows) -> list[Write]:
     letters: dict[str, dict[str, Any]] = {}
     for row in rows:
         letter = dict(zip(_NAMES, row, strict=True))
-        place = _place(letter["sync"], letter["key"])
+        place = _place(letter["scope"], letter["key"])
         if earlier := letters.get(place):
             letter["attempts"] += earlier["attempts"]
             letter["first_failed_at"] = earlier["first_failed_at"]
@@ -58,14 +58,14 @@ def _burial(place: str, letter: dict[str, Any], number: int) -> Write:
 
 
 def raise_(table: Table, rows: Rows) -> list[Write]:
-    return [delete("letters", _place(sync, key)) for sync, key in rows]
+    return [delete("letters", _place(scope, key)) for scope, key in rows]
 
 
 def void_refusals(table: Table, given: Values) -> list[Write]:
     plan = table.get(f"plan/{given['plan']}", "plan")
     return [
         delete("letters", item["sk"])
-        for item in table.query("letters", f"{plan['sync']}/" if plan else "")
+        for item in table.query("letters", f"{plan['scope']}/" if plan else "")
         if (item["plan"], item["code"], item["by_mapping"]) == (given["plan"], given["code"], 0)
         and item["first_failed_at"] == item["last_failed_at"]
     ]
@@ -118,7 +118,7 @@ def _remember(table: Table, items: Iterable[Item]) -> list[Item]:
 
 
 def letters(table: Table, given: Values) -> list[Item]:
-    return _remember(table, table.query("letters", f"{given['sync']}/"))
+    return _remember(table, table.query("letters", f"{given['scope']}/"))
 
 
 def refused(table: Table, given: Values) -> list[Item]:
@@ -130,25 +130,25 @@ def dead_keys(table: Table, given: Values) -> list[Item]:
 
 
 def letter_of(table: Table, given: Values) -> list[Item]:
-    found = table.get("letters", _place(given["sync"], given["key"]))
+    found = table.get("letters", _place(given["scope"], given["key"]))
     return [found] if found else []
 
 
 def with_status(statuses: Sequence[str]) -> Callable[[Table, Values], list[Item]]:
-    """Reads the letters in any of these states, of one sync or all, or the one of a number."""
+    """Reads the letters in any of these states, of one scope or all, or the one of a number."""
 
     def read(table: Table, given: Values) -> list[Item]:
-        sync, number = given["sync"], given["id"]
-        known = _remember(table, table.query("letters", f"{sync}/" if sync is not None else ""))
+        scope, number = given["scope"], given["id"]
+        known = _remember(table, table.query("letters", f"{scope}/" if scope is not None else ""))
         found = [item for item in known if item["status"] in statuses and number in (None, item["id"])]
-        return sorted(found, key=lambda item: (item["sync"], item["id"]))
+        return sorted(found, key=lambda item: (item["scope"], item["id"]))
 
     return read
 
 
 def _fitting(table: Table, given: Values, names: Sequence[str] = ()) -> list[Item]:
-    """Letters of a sync or of all, with everything that is asked for; `names`: only these values are read."""
-    prefix = f"{given['sync']}/" if given.get("sync") is not None else ""
+    """Letters of a scope or of all, with everything that is asked for; `names`: only these values are read."""
+    prefix = f"{given['scope']}/" if given.get("scope") is not None else ""
     wanted = {name: given[name] for name in ("id", "code", "field", "shape") if given.get(name) is not None}
     closed = given.get("closed")
     return [
@@ -160,7 +160,7 @@ def _fitting(table: Table, given: Values, names: Sequence[str] = ()) -> list[Ite
 
 
 def chosen_letters(table: Table, given: Values) -> list[Item]:
-    found = sorted(_fitting(table, given), key=lambda item: (item["sync"], item["id"]))
+    found = sorted(_fitting(table, given), key=lambda item: (item["scope"], item["id"]))
     return found[: given["limit"]]
 
 
@@ -171,14 +171,14 @@ def letter_numbers(table: Table, given: Values) -> list[Item]:
 def letter_groups(table: Table, given: Values) -> list[Item]:
     groups: dict[tuple[Any, ...], list[Item]] = {}
     for item in _fitting(table, {"closed": 0}, _GROUPED):
-        groups.setdefault((item["sync"], item["code"], item["field"], item["shape"]), []).append(item)
+        groups.setdefault((item["scope"], item["code"], item["field"], item["shape"]), []).append(item)
     found = [
         Item(
-            sync=sync, code=code, field=field, shape=shape, letters=len(items), id=min(item["id"] for item in items),
+            scope=scope, code=code, field=field, shape=shape, letters=len(items), id=min(item["id"] for item in items),
             first_failed_at=min(item["first_failed_at"] for item in items),
             last_failed_at=max(item["last_failed_at"] for item in items),
         )
-        for (sync, code, field, shape), items in groups.items()
+        for (scope, code, field, shape), items in groups.items()
     ]  # fmt: skip
     found.sort(key=lambda group: int(group["id"]))
     return sorted(found, key=lambda group: str(group["last_failed_at"]), reverse=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from backhaul.state.dynamo.scopes import scope_ids
 from backhaul.state.dynamo.table import Item, Table, Write, change, delete, put
 
 Values = Mapping[str, Any]
 
 
-def _listed(table: Table, kind: str, sync: str) -> Iterable[Item]:
-    return table.query(kind, f"{sync}/")
+def _listed(table: Table, kind: str, scope: str) -> Iterable[Item]:
+    return table.query(kind, f"{scope}/")
 
 
 def _whole(table: Table, kind: str, listed: Iterable[Item]) -> list[Item]:
@@ -22,11 +23,11 @@ def _whole(table: Table, kind: str, listed: Iterable[Item]) -> list[Item]:
 
 
 def add_plan(table: Table, given: Values) -> list[Write]:
-    plan_id, sync = given["id"], given["sync"]
-    short = {name: given[name] for name in ("id", "sync", "file", "status", "created_at")}
+    plan_id, scope = given["id"], given["scope"]
+    short = {name: given[name] for name in ("id", "scope", "file", "status", "created_at")}
     return [
         put(f"plan/{plan_id}", "plan", given),
-        put("plans", f"{sync}/{plan_id}", {**short, "n": table.number("plans")}),
+        put("plans", f"{scope}/{plan_id}", {**short, "n": table.number("plans")}),
     ]
 
 
@@ -37,7 +38,7 @@ def plan(table: Table, given: Values) -> list[Item]:
 
 def plans_with_status(table: Table, given: Values) -> list[Item]:
     entries = [
-        entry for entry in _listed(table, "plans", given["sync"]) if entry["status"] == given["status"]
+        entry for entry in _listed(table, "plans", given["scope"]) if entry["status"] == given["status"]
     ]
     return _whole(table, "plan", sorted(entries, key=lambda entry: entry["n"]))
 
@@ -49,7 +50,7 @@ def set_plan_status(table: Table, given: Values) -> list[Write]:
     status, there = {"status": given["status"]}, "attribute_exists(pk)"
     return [
         change(f"plan/{given['id']}", "plan", status, condition=there),
-        change("plans", f"{found['sync']}/{given['id']}", status, condition=there),
+        change("plans", f"{found['scope']}/{given['id']}", status, condition=there),
     ]
 
 
@@ -57,7 +58,7 @@ def drop_plan(table: Table, given: Values) -> list[Write]:
     found = table.get(f"plan/{given['id']}", "plan")
     if found is None:
         return []
-    return [delete("plans", f"{found['sync']}/{given['id']}"), delete(f"plan/{given['id']}", "plan")]
+    return [delete("plans", f"{found['scope']}/{given['id']}"), delete(f"plan/{given['id']}", "plan")]
 
 
 def keep_history(table: Table, given: Values) -> list[Write]:
@@ -65,11 +66,11 @@ def keep_history(table: Table, given: Values) -> list[Write]:
     found = table.get(f"plan/{plan_id}", "plan")
     if found is None or table.get(f"plan/{plan_id}", "history"):
         return []
-    sync = found["sync"]
-    entry = {"id": plan_id, "sync": sync, "created_at": found["created_at"], "settled_at": given["at"]}
+    scope = found["scope"]
+    entry = {"id": plan_id, "scope": scope, "created_at": found["created_at"], "settled_at": given["at"]}
     return [
         put(f"plan/{plan_id}", "history", {**entry, "header": found["header"]}),
-        put("history", f"{sync}/{plan_id}", entry),
+        put("history", f"{scope}/{plan_id}", entry),
     ]
 
 
@@ -77,36 +78,34 @@ def drop_history(table: Table, given: Values) -> list[Write]:
     found = table.get(f"plan/{given['id']}", "history")
     if found is None:
         return []
-    return [delete("history", f"{found['sync']}/{given['id']}"), delete(f"plan/{given['id']}", "history")]
+    return [delete("history", f"{found['scope']}/{given['id']}"), delete(f"plan/{given['id']}", "history")]
 
 
 def history(table: Table, given: Values) -> list[Item]:
-    entries = [Item(plan=entry["id"], settled_at=entry["settled_at"]) for entry in table.query("history")]
+    ours = scope_ids(table, given["project"])
+    entries = [
+        Item(plan=entry["id"], settled_at=entry["settled_at"])
+        for entry in table.query("history")
+        if entry["scope"] in ours
+    ]
     return sorted(entries, key=lambda entry: (entry["settled_at"], entry["plan"]))
 
 
 def plans_of(table: Table, given: Values) -> list[Item]:
-    live = _whole(table, "plan", _listed(table, "plans", given["sync"]))
-    past = _whole(table, "history", _listed(table, "history", given["sync"]))
+    live = _whole(table, "plan", _listed(table, "plans", given["scope"]))
+    past = _whole(table, "history", _listed(table, "history", given["scope"]))
     both = [*live, *(Item({**entry, "status": "delivered"}) for entry in past)]
     return sorted(both, key=lambda entry: (entry["created_at"], entry["id"]))
 
 
 def old_plans(table: Table, given: Values) -> list[Item]:
+    ours = scope_ids(table, given["project"])
     return [
         entry
         for entry in table.query("plans")
-        if entry["status"] in ("reviewed", "held") and entry["created_at"] < given["before"]
-    ]
-
-
-def doubtful(table: Table, given: Values) -> list[Item]:
-    delivering = [
-        entry for entry in _listed(table, "plans", given["sync"]) if entry["status"] == "delivering"
-    ]
-    return [
-        Item(id=entry["id"], intents=sum(1 for _ in table.query(f"plan/{entry['id']}", "intent/")))
-        for entry in delivering
+        if entry["status"] in ("reviewed", "held")
+        and entry["created_at"] < given["before"]
+        and entry["scope"] in ours
     ]
 
 
@@ -116,7 +115,6 @@ READS = {
     "history": history,
     "plans_of": plans_of,
     "old_plans": old_plans,
-    "doubtful": doubtful,
 }
 WRITES = {
     "add_plan": add_plan,

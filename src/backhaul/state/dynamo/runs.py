@@ -34,7 +34,6 @@ def start_run(table: Table, given: Values) -> list[Write]:
         put(f"run/{run_id}", "run", {"sync": sync, "n": n, "started_at": at}),
         put(f"runs/{sync}", _number(n), run),
         put(f"running/{sync}", run_id, {"n": n}),
-        put("syncs", sync, {}),
     ]
 
 
@@ -48,7 +47,8 @@ def finish_run(table: Table, given: Values) -> list[Write]:
         delete(f"running/{sync}", given["id"]),
     ]
     if plan:
-        run = {"id": given["id"], "sync": sync, "status": given["status"], "started_at": found["started_at"]}
+        known = {"id": given["id"], "sync": sync, "scope": given["scope"]}
+        run = {**known, "status": given["status"], "started_at": found["started_at"]}
         writes.append(put(f"plan/{plan}", f"run/{found['started_at']}/{n}", run))
     return writes
 
@@ -71,8 +71,14 @@ def rewrite_run(table: Table, given: Values) -> list[Write]:
 
 
 def runs(table: Table, given: Values) -> list[Item]:
-    syncs = [given["sync"]] if given["sync"] is not None else [item["sk"] for item in table.query("syncs")]
-    limit = given["limit"]
+    return _newest(table, [given["sync"]], given["limit"])
+
+
+def runs_of_project(table: Table, given: Values) -> list[Item]:
+    return _newest(table, [item["id"] for item in table.query(f"syncs/{given['project']}")], given["limit"])
+
+
+def _newest(table: Table, syncs: list[str], limit: int) -> list[Item]:
     page = min(limit, 1000) or 1
     each = [table.query(f"runs/{sync}", newest=True, page=page) for sync in syncs]
     return list(islice(heapq.merge(*each, key=lambda run: -run["n"]), limit))
@@ -81,7 +87,8 @@ def runs(table: Table, given: Values) -> list[Item]:
 def last_full_rows(table: Table, given: Values) -> list[Item]:
     done = ("succeeded", "partial", "deferred")
     newest = table.query(f"runs/{given['sync']}", newest=True, page=_PAGE)
-    return list(islice((run for run in newest if run["status"] in done and not run["incremental"]), 1))
+    full = (run for run in newest if run["status"] in done and not run["incremental"])
+    return list(islice((run for run in full if run["scope"] == given["scope"]), 1))
 
 
 def run(table: Table, given: Values) -> list[Item]:
@@ -94,7 +101,13 @@ def run_of_plan(table: Table, given: Values) -> list[Item]:
     return list(islice(table.query(f"plan/{given['plan']}", "run/", newest=True, page=1), 1))
 
 
-READS = {"runs": runs, "last_full_rows": last_full_rows, "run": run, "run_of_plan": run_of_plan}
+READS = {
+    "runs": runs,
+    "runs_of_project": runs_of_project,
+    "last_full_rows": last_full_rows,
+    "run": run,
+    "run_of_plan": run_of_plan,
+}
 WRITES = {
     "start_run": start_run,
     "finish_run": finish_run,

@@ -20,6 +20,7 @@ from backhaul.state.dynamo.lease import DynamoLease, hold, holder
 from backhaul.state.dynamo.statements import LISTS, READS, SAFE_ORDER, WRITES
 from backhaul.state.dynamo.table import Table, Write, delete, put
 from backhaul.state.protocol import Buckets, Fold, Lease, Row, SharedState
+from backhaul.state.scopes import sync_of
 from backhaul.surroundings import REAL
 from backhaul.values import TableAddress
 
@@ -95,8 +96,8 @@ class DynamoState(SharedState):
         return DynamoBuckets(self.table)
 
     @contextmanager
-    def lease(self, sync: str, *, timeout: float = 60.0) -> Iterator[Lease]:
-        with hold(self.table, sync, self.length, timeout) as lease:
+    def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> Iterator[Lease]:
+        with hold(self.table, sync, self.length, timeout, name or sync) as lease:
             self.held = lease
             try:
                 yield lease
@@ -134,13 +135,13 @@ class DynamoState(SharedState):
         of a sync that we hold nobody else stores a ledger."""
         if not name.startswith("ledger/"):
             return any(self.table.get(f"plan/{name}", kind) for kind in ("plan", "history"))
-        ours = self.held is not None and name.startswith(f"ledger/{self.held.sync}/")
+        ours = self.held is not None and sync_of(name.split("/")[1]) == self.held.sync
         return not ours or files.token_of(self.table, name) == token
 
-    def folds(self, sync: str) -> list[Fold]:
+    def folds(self, scope: str) -> list[Fold]:
         newest: list[Fold] = []
-        for item in self.table.query(f"folds/{sync}", newest=True, page=100):
-            fold = Fold(sync, item["fold"], bool(item["base"]), item["lineage"], item["rows"], item["body"])
+        for item in self.table.query(f"folds/{scope}", newest=True, page=100):
+            fold = Fold(scope, item["fold"], bool(item["base"]), item["lineage"], item["rows"], item["body"])
             newest.append(fold)
             if fold.base:
                 break
@@ -155,15 +156,15 @@ class DynamoState(SharedState):
             "rows": fold.rows,
             "body": fold.body,
         }
-        self.store([put(f"folds/{fold.sync}", f"{fold.fold:012d}", item, new=True), named])
+        self.store([put(f"folds/{fold.scope}", f"{fold.fold:012d}", item, new=True), named])
         files.clear(self.table, fold.file, keep=token)
         if fold.base:
             self._drop_before(fold)
 
     def _drop_before(self, base: Fold) -> None:
-        for item in self.table.query(f"folds/{base.sync}"):
+        for item in self.table.query(f"folds/{base.scope}"):
             if item["fold"] < base.fold:
-                files.clear(self.table, f"ledger/{base.sync}/{item['fold']}")
+                files.clear(self.table, f"ledger/{base.scope}/{item['fold']}")
                 self.table.do(delete(item["pk"], item["sk"]))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backhaul.state.dynamo import deliveries, facts, letters, plans, runs
+from backhaul.state.dynamo import deliveries, facts, letters, plans, runs, scopes
 from backhaul.state.dynamo.table import Item, Table, Write
 
 READS: Mapping[str, Callable[[Table, Mapping[str, Any]], list[Item]]] = {
-    **runs.READS, **plans.READS, **deliveries.READS, **letters.READS, **facts.READS,
+    **runs.READS, **plans.READS, **deliveries.READS, **letters.READS, **facts.READS, **scopes.READS,
 }  # fmt: skip
 WRITES: Mapping[str, Callable[[Table, Mapping[str, Any]], list[Write]]] = {
-    **runs.WRITES, **plans.WRITES, **deliveries.WRITES, **letters.WRITES, **facts.WRITES,
+    **runs.WRITES, **plans.WRITES, **deliveries.WRITES, **letters.WRITES, **facts.WRITES, **scopes.WRITES,
 }  # fmt: skip
 LISTS: Mapping[str, Callable[[Table, Sequence[Sequence[Any]]], list[Write]]] = {
     **deliveries.LISTS,

@@ -1,8 +1,35 @@
+-- sync
+SELECT id FROM syncs WHERE project = :project AND name = :name;
+
+-- syncs
+SELECT id, name FROM syncs WHERE project = :project ORDER BY name;
+
+-- keep_sync
+INSERT INTO syncs (id, project, name) VALUES (:id, :project, :name) ON CONFLICT (project, name) DO NOTHING;
+
+-- rename_sync
+UPDATE syncs SET name = :name WHERE project = :project AND name = :was;
+
+-- scopes
+SELECT id, sync, account, label, object, place, made_at FROM scopes WHERE project = :project ORDER BY made_at, id;
+
+-- keep_scope
+INSERT INTO scopes (id, project, sync, account, label, object, place, made_at)
+VALUES (:id, :project, :sync, :account, :label, :object, :place, :made_at) ON CONFLICT (id) DO UPDATE SET label = excluded.label;
+
+-- accounts
+SELECT address, stated, account, label, at FROM accounts WHERE project = :project AND destination = :destination ORDER BY at, address;
+
+-- keep_account
+INSERT INTO accounts (project, destination, address, stated, account, label, at)
+VALUES (:project, :destination, :address, :stated, :account, :label, :at)
+ON CONFLICT (project, destination, address, stated) DO UPDATE SET account = excluded.account, label = excluded.label, at = excluded.at;
+
 -- start_run
 INSERT INTO runs (id, sync, status, started_at) VALUES (:id, :sync, 'running', :started_at);
 
 -- finish_run
-UPDATE runs SET status = :status, error = :error, finished_at = :finished_at, plan = :plan, rows = :rows,
+UPDATE runs SET scope = :scope, status = :status, error = :error, finished_at = :finished_at, plan = :plan, rows = :rows,
     incremental = :incremental, report = :report WHERE id = :id;
 
 -- interrupted_runs
@@ -10,27 +37,30 @@ UPDATE runs SET status = 'failed', error = 'ended without a word (killed or cras
 WHERE sync = :sync AND status = 'running' AND id <> :id;
 
 -- runs
-SELECT id, sync, plan, status, error, started_at, finished_at, rows, report FROM runs
-WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) ORDER BY rowid DESC LIMIT :limit;
+SELECT id, sync, scope, plan, status, error, started_at, finished_at, rows, report FROM runs WHERE sync = :sync ORDER BY rowid DESC LIMIT :limit;
+
+-- runs_of_project
+SELECT id, sync, scope, plan, status, error, started_at, finished_at, rows, report FROM runs
+WHERE sync IN (SELECT id FROM syncs WHERE project = :project) ORDER BY rowid DESC LIMIT :limit;
 
 -- last_full_rows
-SELECT rows FROM runs WHERE sync = :sync AND status IN ('succeeded', 'partial', 'deferred') AND incremental = 0
+SELECT rows FROM runs WHERE sync = :sync AND scope = :scope AND status IN ('succeeded', 'partial', 'deferred') AND incremental = 0
 ORDER BY rowid DESC LIMIT 1;
 
 -- run
-SELECT id, sync, plan, status FROM runs WHERE id = :id;
+SELECT id, sync, scope, plan, status FROM runs WHERE id = :id;
 
 -- run_of_plan
-SELECT id, sync, status, started_at FROM runs WHERE plan = :plan ORDER BY started_at DESC, rowid DESC LIMIT 1;
+SELECT id, sync, scope, status, started_at FROM runs WHERE plan = :plan ORDER BY started_at DESC, rowid DESC LIMIT 1;
 
 -- add_plan
-INSERT INTO plans (id, sync, file, header, status, created_at) VALUES (:id, :sync, :file, :header, :status, :created_at);
+INSERT INTO plans (id, scope, file, header, status, created_at) VALUES (:id, :scope, :file, :header, :status, :created_at);
 
 -- plan
-SELECT id, sync, file, header, status, created_at FROM plans WHERE id = :id;
+SELECT id, scope, file, header, status, created_at FROM plans WHERE id = :id;
 
 -- plans_with_status
-SELECT id, sync, file, header, status, created_at FROM plans WHERE sync = :sync AND status = :status ORDER BY rowid;
+SELECT id, scope, file, header, status, created_at FROM plans WHERE scope = :scope AND status = :status ORDER BY rowid;
 
 -- set_plan_status
 UPDATE plans SET status = :status WHERE id = :id;
@@ -45,18 +75,18 @@ DELETE FROM outcomes WHERE plan = :id;
 DELETE FROM plans WHERE id = :id;
 
 -- keep_history
-INSERT INTO history (plan, sync, header, created_at, settled_at) SELECT id, sync, header, created_at, :at FROM plans WHERE id = :id
+INSERT INTO history (plan, scope, header, created_at, settled_at) SELECT id, scope, header, created_at, :at FROM plans WHERE id = :id
 ON CONFLICT (plan) DO NOTHING;
 
 -- drop_history
 DELETE FROM history WHERE plan = :id;
 
 -- history
-SELECT plan, settled_at FROM history ORDER BY settled_at, plan;
+SELECT plan, settled_at FROM history WHERE scope IN (SELECT id FROM scopes WHERE project = :project) ORDER BY settled_at, plan;
 
 -- plans_of
-SELECT id, header, status, created_at FROM plans WHERE sync = :sync
-UNION ALL SELECT plan, header, 'delivered', created_at FROM history WHERE sync = :sync ORDER BY 4, 1;
+SELECT id, header, status, created_at FROM plans WHERE scope = :scope
+UNION ALL SELECT plan, header, 'delivered', created_at FROM history WHERE scope = :scope ORDER BY 4, 1;
 
 -- answers
 SELECT low, high, remote_ids, rejected, unknown, pending, left_at, answered_at, reasons FROM outcomes
@@ -66,11 +96,12 @@ WHERE plan = :plan AND low <= :row AND high > :row ORDER BY high - low LIMIT 1;
 SELECT at FROM intents WHERE plan = :plan AND low <= :row AND high > :row;
 
 -- letter_of
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, class, tries, mapping FROM dead_letters
-WHERE sync = :sync AND key = :key;
+SELECT id, scope, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, class, tries, mapping FROM dead_letters
+WHERE scope = :scope AND key = :key;
 
 -- old_plans
-SELECT id, file FROM plans WHERE status IN ('reviewed', 'held') AND created_at < :before;
+SELECT id, file FROM plans WHERE status IN ('reviewed', 'held') AND created_at < :before
+AND scope IN (SELECT id FROM scopes WHERE project = :project);
 
 -- intend
 INSERT INTO intents (plan, low, high, op, idempotency_key, at, job, encoding)
@@ -97,60 +128,60 @@ SELECT low, high, op, idempotency_key, at, job, encoding FROM intents WHERE plan
 SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE plan = :plan ORDER BY low;
 
 -- bury
-INSERT INTO dead_letters (sync, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal,
+INSERT INTO dead_letters (scope, key, op, code, message, attempts, first_failed_at, last_failed_at, payload, hash, by_mapping, plan, field, seal,
     class, tries, status, mapping, shape)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(value ->> 5 AS INTEGER), value ->> 6, value ->> 7, value ->> 8,
     value ->> 9, CAST(value ->> 10 AS INTEGER), value ->> 11, value ->> 12, value ->> 13, value ->> 14, CAST(value ->> 15 AS INTEGER),
     value ->> 16, value ->> 17, value ->> 18 FROM {rows} WHERE true
-ON CONFLICT (sync, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
+ON CONFLICT (scope, key) DO UPDATE SET op = excluded.op, code = excluded.code, message = excluded.message,
     attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at, payload = excluded.payload,
     hash = excluded.hash, by_mapping = excluded.by_mapping, plan = excluded.plan, field = excluded.field, seal = excluded.seal, class = excluded.class,
     tries = excluded.tries, status = excluded.status, mapping = excluded.mapping, shape = excluded.shape;
 
 -- raise
-DELETE FROM dead_letters WHERE (sync, key) IN (SELECT value ->> 0, value ->> 1 FROM {rows});
+DELETE FROM dead_letters WHERE (scope, key) IN (SELECT value ->> 0, value ->> 1 FROM {rows});
 
 -- void_refusals
 DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND by_mapping = 0 AND first_failed_at = last_failed_at;
 
 -- refused
-SELECT key, hash, by_mapping, mapping FROM dead_letters WHERE sync = :sync AND status NOT IN ('replay', 'waiting');
+SELECT key, hash, by_mapping, mapping FROM dead_letters WHERE scope = :scope AND status NOT IN ('replay', 'waiting');
 
 -- letters
-SELECT key, hash, code, tries FROM dead_letters WHERE sync = :sync;
+SELECT key, hash, code, tries FROM dead_letters WHERE scope = :scope;
 
 -- dead_keys
-SELECT key FROM dead_letters WHERE sync = :sync AND status <> 'waiting';
+SELECT key FROM dead_letters WHERE scope = :scope AND status <> 'waiting';
 
 -- dead_letters
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries FROM dead_letters
-WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('dead', 'replay', 'waiting')
-ORDER BY sync, id;
+SELECT id, scope, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries FROM dead_letters
+WHERE (CAST(:scope AS TEXT) IS NULL OR scope = :scope) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('dead', 'replay', 'waiting')
+ORDER BY scope, id;
 
 -- closed_letters
-SELECT id, sync, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries FROM dead_letters
-WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('discarded', 'expired')
-ORDER BY sync, id;
+SELECT id, scope, key, op, code, field, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries FROM dead_letters
+WHERE (CAST(:scope AS TEXT) IS NULL OR scope = :scope) AND (CAST(:id AS BIGINT) IS NULL OR id = :id) AND status IN ('discarded', 'expired')
+ORDER BY scope, id;
 
 -- chosen_letters
-SELECT id, sync, key, op, code, field, shape, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries
+SELECT id, scope, key, op, code, field, shape, message, attempts, first_failed_at, last_failed_at, payload, seal, status, plan, by_mapping, class, tries
 FROM dead_letters
-WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:id AS BIGINT) IS NULL OR id = :id)
+WHERE (CAST(:scope AS TEXT) IS NULL OR scope = :scope) AND (CAST(:id AS BIGINT) IS NULL OR id = :id)
     AND (CAST(:code AS TEXT) IS NULL OR code = :code) AND (CAST(:field AS TEXT) IS NULL OR field = :field)
     AND (CAST(:shape AS TEXT) IS NULL OR shape = :shape) AND (status IN ('discarded', 'expired')) = (:closed = 1)
-ORDER BY sync, id LIMIT :limit;
+ORDER BY scope, id LIMIT :limit;
 
 -- letter_numbers
 SELECT id FROM dead_letters
-WHERE (CAST(:sync AS TEXT) IS NULL OR sync = :sync) AND (CAST(:code AS TEXT) IS NULL OR code = :code)
+WHERE (CAST(:scope AS TEXT) IS NULL OR scope = :scope) AND (CAST(:code AS TEXT) IS NULL OR code = :code)
     AND (CAST(:field AS TEXT) IS NULL OR field = :field) AND (CAST(:shape AS TEXT) IS NULL OR shape = :shape)
     AND (CAST(:closed AS INTEGER) IS NULL OR (status IN ('discarded', 'expired')) = (:closed = 1))
 ORDER BY id;
 
 -- letter_groups
-SELECT sync, code, field, shape, count(*) AS letters, min(id) AS id, min(first_failed_at) AS first_failed_at,
+SELECT scope, code, field, shape, count(*) AS letters, min(id) AS id, min(first_failed_at) AS first_failed_at,
     max(last_failed_at) AS last_failed_at
-FROM dead_letters WHERE status NOT IN ('discarded', 'expired') GROUP BY code, sync, field, shape ORDER BY 8 DESC, 6;
+FROM dead_letters WHERE status NOT IN ('discarded', 'expired') GROUP BY code, scope, field, shape ORDER BY 8 DESC, 6;
 
 -- replay_letters
 UPDATE dead_letters SET status = 'replay' WHERE id IN (SELECT CAST(value ->> 0 AS BIGINT) FROM {rows}) RETURNING id;
@@ -161,13 +192,13 @@ WHERE id IN (SELECT CAST(value ->> 0 AS BIGINT) FROM {rows}) RETURNING id;
 
 -- expire_letters
 UPDATE dead_letters SET status = 'expired', message = '', payload = '', seal = '', shape = ''
-WHERE sync = :sync AND status = 'dead' AND last_failed_at < :before RETURNING id;
+WHERE scope = :scope AND status = 'dead' AND last_failed_at < :before RETURNING id;
 
 -- seals
-SELECT seal, count(*) AS letters FROM dead_letters WHERE sync = :sync AND status = 'dead' AND seal NOT IN ('', 'plain') GROUP BY seal ORDER BY seal;
+SELECT seal, count(*) AS letters FROM dead_letters WHERE scope = :scope AND status = 'dead' AND seal NOT IN ('', 'plain') GROUP BY seal ORDER BY seal;
 
 -- letters_to_seal
-SELECT id, sync, key, message, payload, seal FROM dead_letters WHERE sync = :sync AND status = 'dead' AND seal NOT IN ('', :seal) ORDER BY id LIMIT 1000;
+SELECT id, scope, key, message, payload, seal FROM dead_letters WHERE scope = :scope AND status = 'dead' AND seal NOT IN ('', :seal) ORDER BY id LIMIT 1000;
 
 -- seal_letters
 UPDATE dead_letters SET message = fresh.message, payload = fresh.payload, seal = fresh.seal
@@ -175,7 +206,7 @@ FROM (SELECT CAST(value ->> 0 AS BIGINT) AS id, value ->> 1 AS was, value ->> 2 
 WHERE dead_letters.id = fresh.id AND dead_letters.seal = fresh.was;
 
 -- refusals_of
-SELECT code, field, class, count(*) AS records, min(id) AS id FROM dead_letters WHERE sync = :sync AND plan = :plan AND status = 'dead'
+SELECT code, field, class, count(*) AS records, min(id) AS id FROM dead_letters WHERE scope = :scope AND plan = :plan AND status = 'dead'
 GROUP BY code, field, class ORDER BY 4 DESC, 1, 2 LIMIT 5;
 
 -- bucket
@@ -197,40 +228,37 @@ SELECT began FROM boots WHERE boot = :boot;
 INSERT INTO boots (boot, began) VALUES (:boot, :began) ON CONFLICT (boot) DO NOTHING;
 
 -- schema
-SELECT body FROM schemas WHERE sync = :sync;
+SELECT body FROM schemas WHERE scope = :scope;
 
 -- keep_schema
-INSERT INTO schemas (sync, body) VALUES (:sync, :body) ON CONFLICT (sync) DO UPDATE SET body = excluded.body;
+INSERT INTO schemas (scope, body) VALUES (:scope, :body) ON CONFLICT (scope) DO UPDATE SET body = excluded.body;
 
 -- ledger
-SELECT sync FROM ledgers WHERE sync = :sync;
+SELECT scope FROM ledgers WHERE scope = :scope;
 
 -- keep_ledger
-INSERT INTO ledgers (sync) VALUES (:sync) ON CONFLICT (sync) DO NOTHING;
+INSERT INTO ledgers (scope) VALUES (:scope) ON CONFLICT (scope) DO NOTHING;
 
 -- forget_ledger
-DELETE FROM ledgers WHERE sync = :sync;
-
--- doubtful
-SELECT p.id, count(i.low) AS intents FROM plans p LEFT JOIN intents i ON i.plan = p.id
-WHERE p.sync = :sync AND p.status = 'delivering' GROUP BY p.id;
+DELETE FROM ledgers WHERE scope = :scope;
 
 -- model_schemas
-SELECT version, at, taken, columns, changes FROM model_schemas WHERE sync = :sync ORDER BY version;
+SELECT version, at, taken, columns, changes FROM model_schemas WHERE scope = :scope ORDER BY version;
 
 -- keep_model_schema
-INSERT INTO model_schemas (sync, version, at, taken, columns, changes) VALUES (:sync, :version, :at, :taken, :columns, :changes)
-ON CONFLICT (sync, version) DO NOTHING;
+INSERT INTO model_schemas (scope, version, at, taken, columns, changes) VALUES (:scope, :version, :at, :taken, :columns, :changes)
+ON CONFLICT (scope, version) DO NOTHING;
 
 -- forgotten
-SELECT hash, salt, at, answer FROM forgotten WHERE sync = :sync ORDER BY at, hash;
+SELECT sync, kind, record, hash, salt, at, answer FROM forgotten WHERE place = :place ORDER BY at, hash, sync;
 
 -- keep_forgotten
-INSERT INTO forgotten (sync, hash, salt, at, answer) VALUES (:sync, :hash, :salt, :at, :answer)
-ON CONFLICT (sync, hash) DO UPDATE SET at = excluded.at, answer = excluded.answer;
+INSERT INTO forgotten (place, sync, kind, record, hash, salt, at, answer)
+VALUES (:place, :sync, :kind, :record, :hash, :salt, :at, :answer)
+ON CONFLICT (place, sync, hash) DO UPDATE SET at = excluded.at, answer = excluded.answer;
 
 -- lift_forgotten
-DELETE FROM forgotten WHERE sync = :sync AND hash = :hash;
+DELETE FROM forgotten WHERE place = :place AND sync = :sync AND record = :record;
 
 -- rewrite_run
 UPDATE runs SET error = :error, report = :report WHERE id = :id;

@@ -1,6 +1,0 @@
--- Syncs whose ledger is a file of its own: where the file is gone, it was lost.
-CREATE TABLE ledgers (
-    sync TEXT PRIMARY KEY
-) WITHOUT ROWID;
-
-INSERT INTO ledgers (sync) SELECT DISTINCT sync FROM history;
