@@ -31,11 +31,12 @@ def decimal(text: str, precision: int, scale: int) -> str:
 def double(text: str) -> str:
     """A double holds a number exactly as written where its shortest text has the same digits."""
     value = f"TRY_CAST({text} AS DOUBLE)"
-    exact = f"isfinite({value}) AND {_digits(text)} = {_digits(f'CAST({value} AS VARCHAR)')}"
+    exact = f"isfinite({value}) AND {digits(text)} = {digits(f'CAST({value} AS VARCHAR)')}"
     return f"CASE WHEN regexp_full_match({text}, '{_NUMBER}') AND {exact} THEN {value} END"
 
 
-def _digits(text: str) -> str:
+def digits(text: str) -> str:
+    """The digits of a number's text without zeros at either end."""
     mantissa = f"regexp_replace({text}, '[eE].*', '')"
     return f"trim(regexp_replace({mantissa}, '[^0-9]', '', 'g'), '0')"
 

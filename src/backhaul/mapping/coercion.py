@@ -18,6 +18,8 @@ from backhaul.types import FieldType
 
 _SMALL_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
 _INTEGERS = _SMALL_INTEGERS | {"UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM"}
+_UNDECLARED = 18
+"""Decimals of a number whose scale is not declared: what warehouses give such a number, and arithmetic with it at least."""
 _DECIMAL = re.compile(r"DECIMAL\((\d+), ?(\d+)\)")
 _PHONE_MARKS = r"[\s\x{00A0}\x{202F}\x{2010}-\x{2015}().\-/]"
 """What people put between the digits of a telephone number."""
@@ -103,7 +105,28 @@ def _string(expr: str, source: str) -> Coercion:
             time_text(f"TRY_CAST({expr} AS {storage})", kind), "VARCHAR",
             f"lost OR {_outside(f'TRY_CAST({expr} AS {storage})', storage)}",
         )  # fmt: skip
-    return Coercion(f"CAST({expr} AS VARCHAR)", "VARCHAR")
+    if kind is FieldType.NUMBER:
+        return Coercion(_double_text(expr), "VARCHAR", f"lost OR NOT isfinite({expr})")
+    return Coercion(number_text(expr, source), "VARCHAR")
+
+
+def _double_text(expr: str) -> str:
+    """A whole number in all its digits, without fraction and exponent; NULL where the shortest text has other digits, because
+    the double may stand for more than one whole number."""
+    text, whole = f"CAST({expr} AS VARCHAR)", f"CAST(TRY_CAST({expr} AS HUGEINT) AS VARCHAR)"
+    exact = f"abs({expr}) < 1e15 OR {text_values.digits(whole)} = {text_values.digits(text)}"
+    return f"CASE WHEN {expr} <> trunc({expr}) THEN {text} WHEN {exact} THEN {whole} END"
+
+
+def number_text(expr: str, storage: str) -> str:
+    """The text of a number. Of one without a declared scale (18 decimals and more) without zeros at its end; a whole double has
+    no fraction and no exponent."""
+    text = f"CAST({expr} AS VARCHAR)"
+    if (found := _DECIMAL.fullmatch(storage)) and int(found[2]) >= _UNDECLARED:
+        return f"rtrim(rtrim({text}, '0'), '.')"
+    if storage == "DOUBLE":
+        return f"coalesce({_double_text(expr)}, {text})"
+    return text
 
 
 def _phone(expr: str, source: str) -> Coercion:

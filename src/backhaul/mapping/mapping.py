@@ -315,6 +315,14 @@ def _field(
             )
         )
         return None
+    if identifier and sql_type in ("DOUBLE", "FLOAT"):
+        hint = f"cast it to a whole number or to text: `{expr}::bigint`"
+        problems.append(
+            sync.problem(
+                path, f"{name}: {expr} is {sql_type}, which may be rounded and cannot identify a record", hint
+            )
+        )
+        return None
     known = schema.fields.get(name, Field(name))
     target = asked or known.type
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from backhaul.mapping.coercion import time_text
+from backhaul.mapping.coercion import number_text, time_text
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident, literal
 from backhaul.types import FieldType, Frame, Nulls
@@ -22,7 +22,7 @@ def plain_text(field: MappedField, prefix: str = "f.") -> str:
     column = ident(prefix + field.name)
     if field.field.type in _TIMES and field.storage != "VARCHAR":
         return time_text(column, field.field.type)
-    return f"CAST({column} AS VARCHAR)"
+    return number_text(column, field.storage)
 
 
 def key_text(fields: Sequence[MappedField], prefix: str = "f.") -> str:
@@ -85,7 +85,7 @@ def _json_value(field: MappedField) -> str:
         return f"CAST(to_json({column}) AS VARCHAR)"
     if kind in _TIMES:
         return f"'\"' || {plain_text(field)} || '\"'"
-    return f"CAST({column} AS VARCHAR)"
+    return number_text(column, field.storage) if field.storage != "DOUBLE" else f"CAST({column} AS VARCHAR)"
 
 
 def _string_value(field: MappedField) -> str:

@@ -14,7 +14,7 @@ from backhaul.sql import ident, literal
 from backhaul.warehouses.csv_files import Format, exactly, line_numbers, numbered, scan
 from backhaul.warehouses.inplace import SPOOL, InPlace, described, in_one_line, read_in_place
 from backhaul.warehouses.protocol import SPOILT, Column, Warehouse, WarehouseConfig
-from backhaul.warehouses.repeatable import parsed, tables_of
+from backhaul.warehouses.repeatable import nodes_of, parsed, tables_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -101,7 +101,9 @@ class Files(Warehouse):
         column for the numbers of rows of CSV files."""
         import duckdb
 
-        files = self._named(engine, select)
+        tree = parsed(engine, select)
+        files = self._named(tables_of(tree))
+        _refuse_wide_decimals(engine, files, tree)
         engine.execute(f"ATTACH ':memory:' AS {_ALIAS}")
         engine.execute(f"USE {_ALIAS}")
         for path in files:
@@ -121,11 +123,10 @@ class Files(Warehouse):
         form = self._format(path)
         return numbered(path, form, row) if row else f"SELECT * FROM {scan(path, form)}"
 
-    def _named(self, engine: duckdb.DuckDBPyConnection, select: str) -> list[Path]:
+    def _named(self, names: set[str]) -> list[Path]:
         folder = self.root / self.settings.path
         if not folder.is_dir():
             raise SourceError(f"there is no folder {self.settings.path}", hint="see `path` in backhaul.yml")
-        names = tables_of(parsed(engine, select))
         files = [
             path for path in sorted(folder.iterdir()) if path.suffix.lower() in _ENDINGS and path.is_file()
         ]
@@ -152,6 +153,31 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return known.st_ino, known.st_size, known.st_mtime_ns
+
+
+def _refuse_wide_decimals(engine: duckdb.DuckDBPyConnection, files: Sequence[Path], tree: Any) -> None:
+    """Raises SourceError where a SELECT takes a DECIMAL of a Parquet file that the engine would read as a rounded DOUBLE."""
+    import duckdb
+
+    nodes = list(nodes_of(tree))
+    named = {
+        name.lower() for node in nodes if node.get("class") == "COLUMN_REF" for name in node["column_names"]
+    }
+    every = any(node.get("class") == "STAR" for node in nodes)
+    query = "SELECT name, precision, scale FROM parquet_schema(?) WHERE precision > 38"
+    for path in files:
+        if path.suffix.lower() in _DELIMITERS:
+            continue
+        try:
+            wide = engine.execute(query, [exactly(path)]).fetchall()
+        except duckdb.Error:
+            continue  # a file that cannot be read says so when its view is made
+        for name, precision, scale in wide:
+            if every or name.lower() in named:
+                raise SourceError(
+                    f"{path.name}: the column {name} is DECIMAL({precision},{scale}); only 38 digits can be read exactly",
+                    hint="write it to the file as text, or select the other columns in the model",
+                )
 
 
 def _unfit(engine: duckdb.DuckDBPyConnection) -> list[str]:

@@ -1,7 +1,7 @@
 """How each PostgreSQL type travels: the SQL that the server sends, and its type in the engine.
 
 What ADBC does not carry natively comes as text and is cast in the engine: numeric to DECIMAL (of its own precision and
-scale; without them, or beyond 38 digits, 18 decimals, rounded; what has more digits than DECIMAL holds, NaN and the
+scale; without them, or beyond 38 digits, 18 decimals; what has more digits or decimals than DECIMAL holds, NaN and the
 infinities are NULL, with their text in a column beside it); json, arrays, rows and hstore to JSON; everything else (uuid,
 enums, intervals, times, ranges) stays text.
 """
@@ -73,8 +73,18 @@ def _sent(name: str, sql: str, kind: str) -> Sent:
 def _numeric(name: str, kind: str) -> Sent:
     column, spoilt = ident(name), name + SPOILT
     number = f"TRY_CAST({column} AS {kind})"
+    if kind.startswith("DECIMAL(38,"):
+        number = _unrounded(column, kind)
     cast = f"{number} AS {column}, CASE WHEN {number} IS NULL THEN {column} END AS {ident(spoilt)}"
     return Sent(name, f"{column}::text AS {column}", cast, kind, spoilt)
+
+
+def _unrounded(column: str, kind: str) -> str:
+    """NULL for a number with more decimals than DECIMAL(38,n) keeps, not counting zeros at the end; a short text has no more."""
+    scale = int(kind.rstrip(")").split(",")[1])
+    more = rf"\.[0-9]{{{scale}}}[0-9]*[1-9]"
+    fits = f"length({column}) <= {scale + 1} OR NOT regexp_matches({column}, '{more}')"
+    return f"CASE WHEN {fits} THEN TRY_CAST({column} AS {kind}) END"
 
 
 def _time(name: str, oid: int) -> Sent:
