@@ -328,3 +328,16 @@ async def test_a_lead_that_keeps_another_external_id_is_not_delivered() -> None:
         (said,) = (await crm.write(sent)).items
     assert isinstance(said, Rejected)
     assert "e0e5636e" in said.message
+
+
+async def test_by_e_mail_values_are_read_by_id_and_new_contacts_are_found_late() -> None:
+    async with workspace() as (sandbox, desk):
+        await write(desk, Op.UPSERT, {"email": "ada@x.com", "name": "Ada"}, by="email")
+        known = next(iter(sandbox.contacts.live))
+        sandbox.search_lag = 60.0
+        await write(desk, Op.UPSERT, {"email": "ada@x.com", "name": "Ada L."}, by="email", known=known)
+        await write(desk, Op.UPSERT, {"email": "bob@x.com", "name": "Bob"}, by="email")
+        held = await desk.read("contacts", ("email",), ["ada@x.com", "bob@x.com"], ["name"])
+        assert held == {"ada@x.com": {"name": "Ada L."}}
+        assert desk.read_lag_of("contacts", ("email",)) == 60.0
+        assert desk.read_lag_of("contacts", ("external_id",)) == 0.0

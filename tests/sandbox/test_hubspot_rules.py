@@ -465,3 +465,35 @@ async def test_a_record_is_found_without_a_walk_through_the_store(account: Accou
         "read", *({"id": item["id"]} for item in inputs), idProperty="email", properties=["city"]
     )
     assert (status, len(body["results"])) == (200, 100)
+
+
+async def test_a_lifecycle_stage_moves_forward_only_unless_it_is_cleared(account: Account) -> None:
+    stages = []
+    for stage in ("customer", "lead", "", "lead"):
+        status, _ = await account.upsert("ada@example.com", lifecyclestage=stage)
+        assert status == 200, "it is not said that a stage was not taken"
+        stages.append((await account.held("ada@example.com", "lifecyclestage"))["lifecyclestage"])
+    assert stages == ["customer", "customer", None, "lead"]
+
+
+async def test_a_merged_contact_answers_under_the_other_s_id_without_a_trace(account: Account) -> None:
+    one, other = await account.made("ada@example.com"), await account.made("bob@example.com")
+    status, _ = await account.call(
+        "POST", f"{V3}/contacts/merge", {"primaryObjectId": one, "objectIdToMerge": other}
+    )
+    assert status == 200
+    assert await account.made("bob@example.com") == one
+    update = {"id": other, "objectWriteTraceId": "7", "properties": {"firstname": "Bob"}}
+    _, body = await account.batch("update", update)
+    assert (body["results"][0]["id"], body["results"][0].get("objectWriteTraceId")) == (one, None)
+
+
+async def test_a_privacy_delete_leaves_nothing_and_blocks_an_e_mail_that_nobody_has(account: Account) -> None:
+    one = await account.made("ada@example.com")
+    for body in ({"objectId": one}, {"objectId": "no@example.com", "idProperty": "email"}):
+        status, _ = await account.call("POST", f"{V3}/contacts/gdpr-delete", body)
+        assert status == 204
+    contacts = account.sandbox.types["contacts"]
+    assert not contacts.records
+    assert not contacts.archive
+    assert account.sandbox.blocked == {"no@example.com"}

@@ -9,15 +9,16 @@ from backhaul.types import Gone, Op, Outcomes, Retry
 
 
 class Absence:
-    """Believes no absence until everything that was written before this delivery must be shown; `lag` is in seconds."""
+    """Believes no absence until everything that was written before this delivery must be shown; `lag` gives seconds by
+    object and identifiers."""
 
-    def __init__(self, lag: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._shown_at = clock() + lag
+    def __init__(self, lag: Callable[[str, tuple[str, ...]], float], clock: Callable[[], float]) -> None:
+        self._lag, self._clock = lag, clock
+        self._began = clock()
 
     def doubted(self, batch: PlanBatch, outcomes: Outcomes) -> Outcomes:
         """An answer in which records that are not there are asked about again, after the lag."""
-        wait = self._shown_at - self._clock()
+        wait = self._began + self._lag(batch.object, batch.identifiers) - self._clock()
         if wait <= 0 or batch.op is Op.DELETE or not any(isinstance(item, Gone) for item in outcomes.items):
             return outcomes
         items = (

@@ -82,7 +82,7 @@ class Delivery:
         self._progress = progress
         budget.told = self._waits
         self._clock = surroundings.clock
-        self._absence = Absence(destination.read_lag, surroundings.clock)
+        self._absence = Absence(destination.read_lag_of, surroundings.clock)
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)

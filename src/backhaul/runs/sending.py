@@ -292,7 +292,8 @@ class Sending:
 
     async def _compared(self, connection: Connection, prepared: Prepared, sampled: list[Any]) -> Verified:
         """Reads the sample back, and again as long as what differs may only be shown later."""
-        around, lag = self.workspace.surroundings, connection.destination.read_lag
+        around = self.workspace.surroundings
+        lag = connection.destination.read_lag_of(self.sync.object, tuple(self.sync.identify))
         until, pause = around.clock() + lag, 1.0
         while True:
             verified = await insist(

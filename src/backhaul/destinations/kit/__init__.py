@@ -287,6 +287,10 @@ class Destination(ABC, Generic[ConfigT]):
         """Seconds, at most, until the destination shows what was written."""
         return self.spec.read_lag if self.config.read_lag is None else float(self.config.read_lag)
 
+    def read_lag_of(self, object: str, identifiers: tuple[str, ...]) -> float:
+        """`read_lag`, where one object or identifier is shown later than others."""
+        return self.read_lag
+
     @property
     def repeatable(self) -> frozenset[Op]:
         """Operations that may be sent again when nobody knows whether they were applied."""

@@ -37,8 +37,8 @@ def _own(modified: str) -> dict[str, Property]:
     )
 
 
-def _choice(name: str, *options: str, field_type: str = "select") -> Property:
-    return Property(name, "enumeration", field_type, options=options)
+def _choice(name: str, *options: str, field_type: str = "select", forward: bool = False) -> Property:
+    return Property(name, "enumeration", field_type, options=options, forward=forward)
 
 
 def contacts() -> ObjectType:
@@ -48,7 +48,7 @@ def contacts() -> ObjectType:
     )  # fmt: skip
     properties |= _properties(
         Property("phone", "string", "phonenumber"),
-        _choice("lifecyclestage", *_STAGES, field_type="radio"),
+        _choice("lifecyclestage", *_STAGES, field_type="radio", forward=True),
         _choice(
             "hs_lead_status",
             "NEW",
@@ -84,7 +84,7 @@ def companies() -> ObjectType:
         _choice(
             "industry", "ACCOUNTING", "BANKING", "COMPUTER_SOFTWARE", "FOOD_BEVERAGES", "INSURANCE", "RETAIL"
         ),
-        _choice("lifecyclestage", *_STAGES, field_type="radio"),
+        _choice("lifecyclestage", *_STAGES, field_type="radio", forward=True),
     )
     return ObjectType("companies", "0-2", "Company", properties, shown=("name", "domain"))
 

@@ -45,6 +45,8 @@ class Property:
     group: str = "information"
     own: bool = True
     """HubSpot's own, and not a user's."""
+    forward: bool = False
+    """A stage before the one that is held is not taken, without a word; it has to be cleared first. From memory."""
 
     def json(self) -> dict[str, Any]:
         options = [
@@ -80,7 +82,8 @@ class Property:
         if self.name == "email":
             return self._email(value)
         if self.type == "enumeration":
-            return self._choice(value, held)
+            chosen = self._choice(value, held)
+            return held if self.forward and held and self._is_back(chosen, held) else chosen
         rule = {"number": _number, "date": _date, "datetime": _datetime, "bool": _bool}.get(self.type)
         stored = value if rule is None else rule(value)
         if stored is None:
@@ -91,6 +94,13 @@ class Property:
         if not _EMAIL.fullmatch(value.strip()):
             raise self._refusal("INVALID_EMAIL", f"Email address {value} is invalid")
         return self.fold(value)
+
+    def _is_back(self, value: str, held: str) -> bool:
+        return (
+            value in self.options
+            and held in self.options
+            and self.options.index(value) < self.options.index(held)
+        )
 
     def _choice(self, value: str, held: str) -> str:
         """A leading semicolon adds to the options that are chosen already."""

@@ -126,14 +126,11 @@ def _paged(account: IntercomSandbox, found: list[Item], size: Any, number: int) 
 
 
 def search(account: IntercomSandbox, _: web.Request, body: Body) -> Body:
-    """Over an index that lags behind the contacts by `search_lag` seconds."""
+    """Over an index that lags behind the contacts by `search_lag` seconds: it lacks new ones, and has others as they were."""
     before = time.monotonic() - account.search_lag
     query = body["query"]
-    found = [
-        item
-        for item in account.contacts.live.values()
-        if item.changed <= before and _matches(item, query, depth=0)
-    ]
+    indexed = (item if item.changed <= before else item.before for item in account.contacts.live.values())
+    found = [item for item in indexed if item is not None and _matches(item, query, depth=0)]
     return _paged(account, found, (body.get("pagination") or {}).get("per_page", 50), 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -30,6 +30,8 @@ class Item:
     updated: int = 0
     changed: float = 0.0
     """Monotonic seconds of the last write."""
+    before: Item | None = None
+    """As it was before the last write, which is how search still has it for a while; None: it is new."""
     companies: list[str] = field(default_factory=list)
 
     def flat(self) -> dict[str, Any]:
@@ -121,6 +123,8 @@ class Room:
         for name in self.keys:
             if name in values:
                 self._unname(item, name)
+        if item.changed:
+            item.before = replace(item, values=dict(item.values), custom=dict(item.custom), before=None)
         item.values.update(values)
         item.custom.update(custom)
         item.updated, item.changed = int(time.time()), time.monotonic()

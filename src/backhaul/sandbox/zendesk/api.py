@@ -40,6 +40,8 @@ class ZendeskSandbox(Sandbox):
     """Jobs that are queued or working; one more is refused. From memory."""
     job_seconds = 0.0
     """How long a job is worked on; its records are written when it begins."""
+    job_life = 86_400.0
+    """Seconds for which a job that is over is known (reference: job statuses)."""
     failing_jobs = 0
     """So many jobs to come fail as a whole, and nothing of them is applied."""
     per_user = 0
@@ -356,11 +358,17 @@ class ZendeskSandbox(Sandbox):
         working = {"progress": None, "status": "working", "message": None, "results": None}
         return {**status, **working} if time.monotonic() < done else status
 
+    def _forget_jobs(self) -> None:
+        now = time.monotonic()
+        self.jobs = {job: kept for job, kept in self.jobs.items() if now < kept[0] + self.job_life}
+
     def _jobs(self, request: web.Request, _: Body) -> tuple[int, Body]:
+        self._forget_jobs()
         asked = [job for job in request.query["ids"].split(",") if job in self.jobs]
         return 200, {"job_statuses": [self._status(job) for job in asked]}
 
     def _job_status(self, request: web.Request, _: Body) -> tuple[int, Body]:
+        self._forget_jobs()
         if request.match_info["job"] not in self.jobs:
             raise not_found()
         return 200, {"job_status": self._status(request.match_info["job"])}
