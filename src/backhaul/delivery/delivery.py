@@ -55,8 +55,8 @@ class Delivery:
     def __init__(
         self, destination: Destination[Any], journal: Journal, budget: Budget, *,
         letters: Mapping[str, KnownLetter] | None = None, at_least_once: bool = False, recreates: bool = False,
-        erases: bool = False,
-        progress: Callable[[Totals], None] = lambda totals: None, surroundings: Surroundings = REAL,
+        erases: bool = False, progress: Callable[[Totals], None] = lambda totals: None,
+        surroundings: Surroundings = REAL,
     ) -> None:  # fmt: skip
         self.destination = destination
         self.journal = journal
@@ -76,9 +76,7 @@ class Delivery:
         self._refusals = Refusals(destination, frozenset(letter.code for letter in self._letters.values()))
         self._narrowing = Narrowing(self._send, self._refusals, lambda: self.stopping)
         self.waiting: list[int] = []  # rows of the plan that wait for another record
-        self._undeleted = set[
-            str
-        ]()  # primary keys of records that were not deleted: nothing takes their place
+        self._undeleted: set[str] = set()  # keys of records that were not deleted: nothing takes their place
         self._progress = progress
         budget.told = self._waits
         self._clock = surroundings.clock
@@ -351,9 +349,8 @@ class Delivery:
             # the last attempt's answer holds the others too
             if attempt < ATTEMPTS or isinstance(error, Throttled):
                 await self._backoff.pause(error, attempt, tally.pause if error is None else 0.0)
-        tally.give_up(
-            open_rows, self._refusals.reason(error) if error and not isinstance(error, Exhausted) else None
-        )
+        reason = None if error is None or isinstance(error, Exhausted) else self._refusals.reason(error)
+        tally.give_up(open_rows, reason)
         self._end_of_attempts(error)
 
     def _may_repeat(self, error: SendError | None) -> bool:
@@ -405,7 +402,8 @@ class Delivery:
         if error is None:
             self._unanswered = 0
             return None, self._take(batch, tally, open_rows, outcomes)
-        if self._is_busy(error, batch, tally):
+        if self._keyed(batch) and error.code == "409" and not tally.doubted.isdisjoint(batch.rows):
+            # the key's first request is still worked on (draft-ietf-httpapi-idempotency-key-header, 2.7)
             error = Unsettled(str(error), code=error.code)
         if isinstance(error, Unsettled):
             return error, self._keep_doubt(
@@ -451,11 +449,6 @@ class Delivery:
             raise Unsettled("the run was stopped before there was an answer", code="stopped") from None
         finally:
             self._writing.discard(task)
-
-    def _is_busy(self, error: SendError, batch: PlanBatch, tally: Tally) -> bool:
-        """Whether the destination says of a key that its first request is still being worked on
-        (draft-ietf-httpapi-idempotency-key-header, 2.7: 409)."""
-        return self._keyed(batch) and error.code == "409" and not tally.doubted.isdisjoint(batch.rows)
 
     def _take(
         self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], outcomes: Outcomes
