@@ -5,8 +5,9 @@
 demo:
 	@scripts/demo --destination $(or $(DESTINATION),hubspot)
 
+# make test ONLY="not servers": some of them, by their markers (pyproject.toml)
 test:
-	@scripts/test
+	@scripts/test $(if $(ONLY),-m "$(ONLY)")
 
 lint:
 	@scripts/setup

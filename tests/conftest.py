@@ -22,6 +22,19 @@ ROOT = Path(__file__).parent.parent
 _NUMBERS = itertools.count(1)
 
 
+_SERVERS = ("postgres", "mysql", "mariadb", "dynamo", "pgbouncer")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that are run as steps of their own (.ci/run): by the servers that they, or their names, ask for."""
+    for item in items:
+        names = (item.nodeid.rpartition("/")[2], *getattr(item, "fixturenames", ()))
+        if item.path.is_relative_to(ROOT / "tests" / "simulation") or "torture" in item.path.parts[-2:]:
+            item.add_marker("simulation")
+        elif any(server in name for server in _SERVERS for name in names):
+            item.add_marker("servers")
+
+
 def missing(what: str) -> None:
     """Ends the test: skipped, or failed where everything has to be there."""
     if os.environ.get("CI") == "true":
