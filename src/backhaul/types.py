@@ -118,8 +118,11 @@ class Field:
     max_length: int | None = None
     """In characters."""
     choices: tuple[str, ...] | None = None
-    case_insensitive: bool = False
-    """The destination compares values of this field without regard to case (HubSpot e-mail)."""
+    case_insensitive: bool | None = None
+    """Whether the destination compares values of this field without regard to case (HubSpot e-mail); None where it does not
+    say."""
+    accent_insensitive: bool = False
+    """It compares them without regard to accents as well (most collations of MySQL)."""
     escapes: bool = False
     """Signs of the destination's markup in a text are escaped; a mapping with `markup: true` sends them as they are."""
     trims: bool = False

@@ -31,6 +31,9 @@ class ModelConfig(Section):
     """An audience of audiences/. This release does not read it yet."""
     primary_key: Annotated[tuple[Line, ...], Field(min_length=1, max_length=32), WithJsonSchema(_KEY)]
     """The column, or the list of columns, that names a record: unique and never NULL."""
+    case_sensitive: bool = False
+    """Keys that differ in case only, such as Salesforce ids of 15 characters, are different records. Not needed where the key
+    identifies the record and the destination says that its field is case-sensitive, as SQL destinations do."""
     cursor: Line | None = None
     """A column that grows with each change, for incremental reads."""
 

@@ -290,9 +290,7 @@ class Diff:
     def _find_twins(self) -> None:
         """temp.twins: keys that claim an identifier which another key claims or holds; temp.claimed: every claim. Neither is
         made where there can be none."""
-        if not self.found.all or {field.expr.strip('"').lower() for field in self.mapping.identifiers} == {
-            key.name.lower() for key in self.mapping.keys
-        }:
+        if not self.found.all or self.mapping.identifies_by_key:
             return
         keys, norm = ", ".join(self.keys), identity(self.mapping)
         self._claims = self._make(

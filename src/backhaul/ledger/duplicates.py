@@ -109,9 +109,11 @@ class Duplicates:
         self.named = has_key(mapping)
         self.new = f"temp.main.candidates WHERE lk0 IS NULL AND {self.named}"
         self.folded = [
-            f"lower(trim(nfc_normalize({key.column})))" if key.storage == "VARCHAR" else key.column
+            key.column if key.storage != "VARCHAR"
+            else f"trim({key.column})" if key.column in mapping.exact
+            else f"lower(trim(nfc_normalize({key.column})))"
             for key in mapping.keys
-        ]
+        ]  # fmt: skip
 
     def found(self, relation: Any) -> str:
         """What is wrong with the keys, with samples; '' where nothing is."""

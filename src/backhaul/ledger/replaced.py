@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from backhaul.ledger.plan import CHANGES
 from backhaul.mapping.mapping import MappedField, Mapping
-from backhaul.mapping.wire import key_text
+from backhaul.mapping.wire import plain_text
 from backhaul.sql import ident
 
 
 def identity(mapping: Mapping, prefix: str = "f.") -> str:
-    """SQL of a record's identifier as the destination compares it; with the prefix `o.` of the acknowledged one."""
-    text = key_text(mapping.identifiers, prefix)
-    folds = any(field.field.case_insensitive for field in mapping.identifiers)
-    return f"lower(trim({text}))" if folds else text
+    """SQL of a record's identifier as the destination compares it: of the text that leaves, by each field's own rule; with the
+    prefix `o.` of the acknowledged one."""
+    parts = [_compared(field, prefix) for field in mapping.identifiers]
+    return parts[0] if len(parts) == 1 else f"CAST(to_json([{', '.join(parts)}]) AS VARCHAR)"
+
+
+def _compared(field: MappedField, prefix: str) -> str:
+    text = plain_text(field, prefix)
+    if field.field.case_insensitive:
+        text = f"lower(trim({text}))"
+    return f"strip_accents({text})" if field.field.accent_insensitive else text
 
 
 def is_replaced(mapping: Mapping, moved: str) -> str:

@@ -103,10 +103,22 @@ class Mapping:
     whole: tuple[ColumnLike, ...] = ()
     """The model's columns, where an expression takes its row as a whole and some value may not fit: one that does not is an
     error of the read."""
+    exact: frozenset[str] = frozenset()
+    """Key columns (`k0`…) whose values may differ in case or Unicode form alone."""
 
     @property
     def identifiers(self) -> tuple[MappedField, ...]:
         return tuple(field for field in self.fields if field.identifier)
+
+    @property
+    def identifies_by_key(self) -> bool:
+        """Whether different keys, as their spellings are compared, always are different identifiers at the destination."""
+        keys = {key.name.lower(): key for key in self.keys}
+        named = {_column_of(field): field for field in self.identifiers}
+        return named.keys() == keys.keys() and all(
+            _keeps_apart(keys[name], field, exact=keys[name].column in self.exact)
+            for name, field in named.items()
+        )
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -167,6 +179,17 @@ class Mapping:
         if not self.whole:
             return relation
         return f"(SELECT {', '.join(map(or_error, self.whole))} FROM {relation})"
+
+
+def _column_of(field: MappedField) -> str:
+    return field.expr.strip('"').lower()
+
+
+def _keeps_apart(key: KeyColumn, field: MappedField, *, exact: bool) -> bool:
+    """Whether two values of a key column stay different as this field; keys that are not `exact` differ in more than case."""
+    if field.field.accent_insensitive or (exact and field.field.case_insensitive):
+        return False
+    return field.field.type is FieldType.STRING or (key.storage == field.storage != "VARCHAR")
 
 
 def _key_cast(key: KeyColumn) -> str:
@@ -259,10 +282,23 @@ def compile_mapping(
     problems += _clashes(sync, fields)
     if problems:
         raise UsageError(problems=problems)
+    exact = _exact(sync, keys, fields)
     spoilt = any(column.spoilt for column in columns)
     if spoilt and any(_names_in(field.expr) is None for field in fields):
-        return Mapping(tuple(keys), tuple(replace(field, spoilt=()) for field in fields), tuple(columns))
-    return Mapping(tuple(keys), tuple(fields))
+        return Mapping(
+            tuple(keys), tuple(replace(field, spoilt=()) for field in fields), tuple(columns), exact
+        )
+    return Mapping(tuple(keys), tuple(fields), exact=exact)
+
+
+def _exact(sync: SyncLike, keys: Sequence[KeyColumn], fields: Sequence[MappedField]) -> frozenset[str]:
+    """The key columns in which case counts: the model says so, or the destination says so of the identifier that one is."""
+    if sync.model.case_sensitive:
+        return frozenset(key.column for key in keys)
+    stated = {
+        _column_of(field) for field in fields if field.identifier and field.field.case_insensitive is False
+    }
+    return frozenset(key.column for key in keys if key.name.lower() in stated)
 
 
 def _keys(sync: SyncLike, columns: Sequence[ColumnLike], problems: list[Problem]) -> list[KeyColumn]:

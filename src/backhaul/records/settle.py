@@ -9,11 +9,11 @@ import duckdb
 from backhaul.changes import Event, Stage, after, named
 from backhaul.errors import UsageError
 from backhaul.ledger.duplicates import key_is, key_json
+from backhaul.ledger.keys import spellings
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.lookups import take_in
 from backhaul.ledger.plan import plan_from
 from backhaul.planning.explain import parsed
-from backhaul.records.why import spellings
 from backhaul.runs.doubt import repeatable
 from backhaul.runs.recovery import settle_earlier
 from backhaul.sql import literal

@@ -16,6 +16,7 @@ from backhaul.destinations.kit import Unsupported
 from backhaul.errors import BackhaulError, UsageError
 from backhaul.ledger.diff import REFUSE, SEND
 from backhaul.ledger.duplicates import key_is, key_json, key_texts
+from backhaul.ledger.keys import spellings
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import CHANGES, Plan, plan_from
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
@@ -37,16 +38,6 @@ _LONGEST = 40
 _MEASURED = 100_000
 """Rows whose keys are compared with one that is not there."""
 Found = dict[str, Any]
-
-
-def spellings(key: str) -> list[str]:
-    """The keys as JSON that someone who typed this may mean: the text itself, and the JSON that it is."""
-    texts = [orjson.dumps(key).decode()]
-    with suppress(orjson.JSONDecodeError):
-        value = orjson.loads(key)
-        exact = isinstance(value, int | float) and not isinstance(value, bool)
-        texts.insert(0, key.strip() if exact else orjson.dumps(value).decode())
-    return texts
 
 
 def misspelt(text: str) -> set[str]:

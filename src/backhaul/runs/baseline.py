@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -91,11 +90,7 @@ async def _equal(engine: duckdb.DuckDBPyConnection, schemas: Schemas, prepared: 
                 raise UsageError(f"{sync.destination} cannot be read, so nobody knows what it holds",
                                  hint=f"`backhaul baseline {sync.name}` takes it on trust") from None  # fmt: skip
             # an insert never changes a record, so one that is there is there
-            wrong = {
-                json.dumps(one.key)
-                for one in verified.mismatches
-                if one.missing or sync.mode is not Mode.INSERT
-            }
-            other = [low + n for n, one in enumerate(expected) if json.dumps(json.loads(one.pk)) in wrong]
+            wrong = {one.pk for one in verified.mismatches if one.missing or sync.mode is not Mode.INSERT}
+            other = [low + n for n, one in enumerate(expected) if one.pk in wrong]
             found.append(Settlement(Stage.ACKNOWLEDGED, low, high, frozenset(other)))
     return found

@@ -36,7 +36,7 @@ def take_verified(
     judged, spelled = without_spellings(view, mapping, checked, verified)
     _store(view, mapping, spelled)
     if judged.mismatches:
-        keys = [orjson.dumps(mismatch.key).decode() for mismatch in judged.mismatches]
+        keys = [mismatch.pk for mismatch in judged.mismatches]
         mark_doubtful(view, mapping, keys)
     return judged
 
@@ -46,7 +46,7 @@ def without_spellings(
 ) -> tuple[Verified, dict[str, Spelled]]:
     """What was read back without the spellings that are known, and what is to be remembered by key (JSON)."""
     known = _load(view, mapping)
-    differing = {orjson.dumps(mismatch.key).decode(): mismatch for mismatch in verified.mismatches}
+    differing = {mismatch.pk: mismatch for mismatch in verified.mismatches}
     wrong, respelled, spelled = list[Mismatch](), list[Mismatch](), dict[str, Spelled]()
     for record in checked:
         was, resent = known.get(record.pk, ({}, False))

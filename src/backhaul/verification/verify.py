@@ -41,11 +41,16 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """`fields` maps a name to [acknowledged, held]; empty where the destination has no such record."""
+    """`fields` maps a name to [acknowledged, held]; empty where the destination has no such record. `pk` is the primary key as
+    the ledger spells it (JSON)."""
 
-    key: Any
+    pk: str
     fields: dict[str, list[Any]]
     missing: bool = False
+
+    @property
+    def key(self) -> Any:
+        return orjson.loads(self.pk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +158,11 @@ async def compare(
         for record in some:
             found = held.get(record.key)
             if found is None:
-                mismatches.append(Mismatch(orjson.loads(record.pk), {}, missing=True))
+                mismatches.append(Mismatch(record.pk, {}, missing=True))
                 continue
             wrong = _differences(destination, mapping, record, found)
             if wrong:
-                mismatches.append(Mismatch(orjson.loads(record.pk), wrong))
+                mismatches.append(Mismatch(record.pk, wrong))
     return Verified(len(expected), tuple(mismatches))
 
 

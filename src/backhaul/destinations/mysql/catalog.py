@@ -149,7 +149,8 @@ def field(row: Sequence[Any], unique: frozenset[frozenset[str]], json: set[str])
         unique=frozenset((name,)) in unique,
         max_length=int(length) if base in ("char", "varchar") else None,
         choices=tuple(part.replace("''", "'") for part in _CHOICE.findall(native)) if base == "enum" else None,
-        case_insensitive=bool(collation) and collation.endswith("_ci"), native_type=native,
+        case_insensitive=bool(collation) and collation.endswith("_ci"),
+        accent_insensitive=bool(collation) and collation.endswith("_ci") and "_as_" not in collation, native_type=native,
     )  # fmt: skip
 
 
