@@ -257,7 +257,7 @@ class _NoDoor:
     async def request(self, *_: Any, **__: Any) -> Any:
         raise UsageError("this destination was not opened")
 
-    login = sign_in = request
+    login = sign_in = refresh = request
 
 
 @cache

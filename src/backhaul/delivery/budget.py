@@ -188,6 +188,11 @@ class Budget:
             self._work()
         given.used = True
 
+    @property
+    def buckets(self) -> Buckets:
+        """Where the state keeps what processes share."""
+        return self._buckets
+
     def hold(self, seconds: float, why: str = "") -> None:
         """The destination wants silence for so long (capped): for every process that shares the credential."""
         seconds = min(seconds, LONGEST_HOLD)

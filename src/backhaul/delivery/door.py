@@ -14,6 +14,7 @@ import orjson
 
 from backhaul.delivery.budget import Budget, Pass, Stale
 from backhaul.delivery.departure import Act, before_leaving
+from backhaul.delivery.refresh_tokens import RefreshTokens
 from backhaul.delivery.transport import Internet, Transport
 from backhaul.destinations.kit import Answer, Destination, classify_status
 from backhaul.errors import BackhaulError, Expired, Halt, NotApplied, Refused, SendError, Throttled, Unsettled
@@ -156,6 +157,14 @@ class Door:
         if not isinstance(said, dict) or not isinstance(said.get("access_token"), str):
             raise NotApplied("the answer to the login has no access_token")
         return said
+
+    async def refresh(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """See kit.Http."""
+        parts = (self.owner.spec.name, self._url(path), form.get("client_id", ""))
+        tokens = RefreshTokens(
+            self.budget.buckets, parts, form["refresh_token"], float(self.owner.config.timeout)
+        )
+        return await tokens.spend(lambda token: self.login(path, {**form, "refresh_token": token}))
 
     async def _counted(self, parts: Sequence[Budget], *request: Any) -> Answer:
         """One request that has its place in each budget that it counts against when it leaves."""

@@ -122,7 +122,7 @@ class HubSpot(Destination[HubSpotConfig]):
             "grant_type": "refresh_token", "client_id": app.client_id, "client_secret": app.client_secret.get_secret_value(),
             "refresh_token": app.refresh_token.get_secret_value(),
         }  # fmt: skip
-        said = await self.http.login("/oauth/v3/token", form)
+        said = await self.http.refresh("/oauth/v3/token", form)
         return Token(said["access_token"], said.get("expires_in"))
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:

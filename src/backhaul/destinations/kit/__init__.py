@@ -212,6 +212,10 @@ class Http(Protocol):
             NotApplied: the server is busy, away, or not understood.
         """
 
+    async def refresh(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """As `login`, with the form's `refresh_token`, or the one that took its place: where an answer brings a new one, it
+        is kept for the next time, and processes that share it ask one after another."""
+
 
 ConfigT = TypeVar("ConfigT", bound=DestinationConfig)
 

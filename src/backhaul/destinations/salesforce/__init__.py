@@ -103,7 +103,9 @@ class Salesforce(Destination[SalesforceConfig]):
         return own
 
     async def authorise(self) -> Token | None:
-        said = await self.http.login("/services/oauth2/token", grant(self.config))
+        form = grant(self.config)
+        ask = self.http.refresh if "refresh_token" in form else self.http.login
+        said = await ask("/services/oauth2/token", form)
         return Token(said["access_token"])
 
     def _path(self, *parts: str) -> str:

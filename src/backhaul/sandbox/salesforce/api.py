@@ -7,6 +7,7 @@ certain is an attribute of the class.
 from __future__ import annotations
 
 import base64
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -37,6 +38,8 @@ class SalesforceSandbox(Sandbox):
     """Records of one page of a query."""
     connected_app: Mapping[str, str] | None = None
     """The connected app: client_id and client_secret, refresh_token or public_key; None takes any."""
+    rotates = False
+    """Whether each use of the app's refresh token brings another, and ends the old one."""
     job_seconds = 0.0
     """How long a bulk job takes."""
     job_fails_after: int | None = None
@@ -137,11 +140,19 @@ class SalesforceSandbox(Sandbox):
         token = f"00DSb0000000001!{next(self._numbers)}"
         self._given.append(token)
         given = {
+            **self._rotated(form),
             "access_token": token,
             "instance_url": f"{request.scheme}://{request.host}",
             "token_type": "Bearer",
         }
         return answer({**given, "issued_at": str(int(time.time() * 1000)), "signature": "simulated"})
+
+    def _rotated(self, form: Mapping[str, str]) -> dict[str, str]:
+        """The next refresh token, where the connected app rotates them: the old one is not valid any more."""
+        if not self.rotates or self.connected_app is None or form.get("grant_type") != "refresh_token":
+            return {}
+        self.connected_app = {**self.connected_app, "refresh_token": secrets.token_urlsafe(24)}
+        return {"refresh_token": self.connected_app["refresh_token"]}
 
     def _granted(self, form: Mapping[str, str]) -> bool:
         """Whether the app may have a token."""
