@@ -18,6 +18,19 @@ OK, FAILED, WRONG, UNFINISHED = 0, 1, 2, 3
 INTERRUPTED = 130
 
 
+_QUOTE_VALUES = (
+    "_duckdb",
+    "duckdb",
+    "psycopg",
+    "adbc_driver_manager",
+    "sqlite3",
+    "pymysql",
+    "asyncmy",
+    "pyarrow",
+)
+"""Libraries whose errors quote the value of a row: their texts are never shown."""
+
+
 def code_of(error: BackhaulError) -> int:
     """The exit code of an error that ended a command."""
     from backhaul.errors import UsageError
@@ -91,9 +104,11 @@ def _wrong_command(session: Session, error: click.ClickException) -> int:
 
 
 def _unexpected(session: Session, error: BaseException) -> int:
+    quotes = type(error).__module__.partition(".")[0] in _QUOTE_VALUES
     if session.verbose:
-        click.echo(session.redact("".join(traceback.format_exception(error))), err=True, color=session.colour)
-    said = str(error).strip().split("\n")[0]
+        told = traceback.format_tb(error.__traceback__) if quotes else traceback.format_exception(error)
+        click.echo(session.redact("".join(told)), err=True, color=session.colour)
+    said = "" if quotes else str(error).strip().split("\n")[0]
     name = type(error).__name__
     again = "" if session.verbose else "; run again with --verbose"
     where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))

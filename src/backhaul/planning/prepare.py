@@ -9,11 +9,13 @@ from typing import Any
 import duckdb
 
 from backhaul.engine import is_damaged, number
+from backhaul.engine_errors import in_one_line, is_of_values, kind_of
 from backhaul.errors import Problem, SourceError, UsageError
 from backhaul.ledger.diff import Diff, DiffOptions
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import remapped
+from backhaul.mapping.failing import failing
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
 from backhaul.models import model_columns, model_select, open_model
@@ -24,7 +26,6 @@ from backhaul.sql import ident
 from backhaul.state.protocol import State
 from backhaul.state.scopes import Scope
 from backhaul.types import Mode, ObjectSchema, Op
-from backhaul.warehouses.inplace import in_one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,16 @@ def prepare(
                 options = DiffOptions(sync.mode, since is not None, moves, refused, forgotten, salt, aside)
                 diff = Diff(engine, mapping, view, options)
                 diff.find(relation)
+            except duckdb.Error as error:
+                if relation.failure is None and is_of_values(error):
+                    _name_fields(engine, sync, mapping, relation, error)
+                raise
             finally:
                 relation.close()
         except duckdb.Error as error:
             if is_damaged(error) and view is not None and not view.is_intact():
                 raise
-            why = (relation.failure if relation is not None else None) or _first_line(error)
+            why = (relation.failure if relation is not None else None) or in_one_line(error)
             raise SourceError(f"the model of {sync.name} could not be read: {why}",
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
@@ -126,8 +131,18 @@ def _values_wanted(sync: Any) -> list[Problem]:
                          "does not keep", "leave out max_field_changes and max_null_rise, or keep values")]  # fmt: skip
 
 
-def _first_line(error: duckdb.Error) -> str:
-    return in_one_line(error).split(" [LINE ")[0]
+def _name_fields(
+    engine: duckdb.DuckDBPyConnection, sync: Any, mapping: Mapping, relation: Any, error: duckdb.Error
+) -> None:
+    """Raises: SourceError where expressions of the mapping fail: names them."""
+    fields = failing(engine, mapping, relation)
+    if not fields:
+        return
+    said = ", ".join(f"{field.name}: {field.expr}" for field in fields)
+    raise SourceError(
+        f"the mapping of {sync.name} fails for a row of the model: {said}: {kind_of(error)}",
+        hint="TRY(…) around the expression gives NULL for such values; nothing was planned or sent",
+    ) from None
 
 
 def _refused(state: State, scope: str, mapping: Mapping) -> list[tuple[str, str, bool]]:

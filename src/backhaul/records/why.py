@@ -13,6 +13,7 @@ import orjson
 from backhaul.changes import Stage, named
 from backhaul.delivery.tally import WAITING_RUNS
 from backhaul.destinations.kit import Unsupported
+from backhaul.engine_errors import in_one_line
 from backhaul.errors import BackhaulError, UsageError
 from backhaul.ledger.diff import REFUSE, SEND
 from backhaul.ledger.duplicates import key_is, key_json, key_texts
@@ -173,7 +174,9 @@ class Why:
                 keys = [[(part.name, part.storage, text) for part, text in one] for one in texts if one]
                 with closing(read(only_keys(self.dialect, keys))) as relation:
                     return self._desired(engine, mapping, relation.sql)
-        except (BackhaulError, duckdb.Error) as error:
+        except duckdb.Error as error:
+            return {"status": "unreadable", "error": in_one_line(error)}
+        except BackhaulError as error:
             return {"status": "unreadable", "error": str(error).splitlines()[0]}
 
     @asynccontextmanager

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backhaul.engine import is_locked
+from backhaul.engine_errors import in_one_line
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
-from backhaul.warehouses.inplace import InPlace, described, in_one_line, read_in_place
+from backhaul.warehouses.inplace import InPlace, described, read_in_place
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig
 
 if TYPE_CHECKING:

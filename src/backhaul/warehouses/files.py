@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from backhaul.engine import in_order
+from backhaul.engine_errors import in_one_line
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 from backhaul.warehouses.csv_files import Format, exactly, line_numbers, numbered, scan
-from backhaul.warehouses.inplace import SPOOL, InPlace, described, in_one_line, read_in_place
+from backhaul.warehouses.inplace import SPOOL, InPlace, described, read_in_place
 from backhaul.warehouses.protocol import SPOILT, Column, Warehouse, WarehouseConfig
 from backhaul.warehouses.repeatable import nodes_of, parsed, tables_of
 

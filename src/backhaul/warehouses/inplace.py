@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from backhaul.engine_errors import in_one_line
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 from backhaul.warehouses.protocol import Column, narrowed
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 SPOOL = "temp.main.model_rows"
 _BUILT_IN = "system.main"
-_CSV = "CSV Error on Line: "
-_COLUMNS = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
-_VALUE = re.compile(r'Could not convert string ".*?" to(?= )', re.DOTALL)
 
 
 class InPlace:
@@ -73,29 +70,6 @@ def described(engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, .
         raise SourceError(
             f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first"
         ) from None
-
-
-def in_one_line(error: Exception) -> str:
-    """An engine message with the line of SQL that it points at, in one line, without a row's values."""
-    text = _VALUE.sub("a value cannot become", str(error))
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    said = lines[0].split("Error: ", 1)[-1] if lines else text
-    if said.startswith(_CSV):
-        return _csv_error(said.removeprefix(_CSV), lines[1:])
-    where = next((line for line in lines[1:] if line.startswith("LINE ")), "")
-    return f"{said} [{where.replace('DESCRIBE ', '')}]" if where else said
-
-
-def _csv_error(line: str, rest: Sequence[str]) -> str:
-    """A reader's error by file and line; the line itself is quoted in `rest` and stays out."""
-    told = (part for part in rest if not part.startswith(("Original Line", "Possible", "LINE ")))
-    cause = next(told, "it does not fit the others")
-    if counts := _COLUMNS.fullmatch(cause):
-        # the reader stops at the first value too many
-        found = counts[2] if int(counts[2]) < int(counts[1]) else "more"
-        cause = f"the header has {counts[1]} columns, and this line has {found}"
-    file = next((part.removeprefix("file = ") for part in rest if part.startswith("file = ")), "")
-    return f"{file.rpartition('/')[2]}, line {line}: {cause}"
 
 
 def read_in_place(

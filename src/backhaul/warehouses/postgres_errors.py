@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from backhaul.errors import SourceError
 
 _CONNECTION = {"connect_timeout": "10", "application_name": "backhaul", "keepalives_idle": "30",
@@ -46,12 +48,32 @@ def address(dsn: str) -> str:
                           hint="write it as postgresql://user:${PASSWORD}@host:5432/database") from None  # fmt: skip
 
 
+_OF_SQL = frozenset(("08", "0A", "25", "28", "34", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"))
+"""Classes of SQLSTATE whose texts quote the query, names and the server, and never a row's value (PostgreSQL documentation,
+appendix A)."""
+
+
+def _kind(state: str) -> str:
+    """The condition's name: its text may quote a row's value."""
+    from psycopg.errors import lookup
+
+    try:
+        name = lookup(state).__name__
+    except KeyError:
+        name = "Error"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return f"a value of a row makes it fail: {words} (SQLSTATE {state})"
+
+
 def explain(error: Exception | str) -> str:
-    """A driver's error in one line."""
+    """A driver's error in one line, without a row's values."""
     text = str(error)
     for part, said in _KNOWN.items():
         if part in text:
             return said
+    state = getattr(error, "sqlstate", None)
+    if state and state[:2] not in _OF_SQL:
+        return _kind(state)
     lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith(("connection to server", "Multiple"))]
     if "FATAL:  " in text:

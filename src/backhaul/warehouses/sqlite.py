@@ -98,7 +98,7 @@ class Sqlite(Warehouse):
 
     def _explain(self, error: Exception) -> str:
         undecoded = re.match(r"Could not decode to UTF-8 column '(.*)' with text", str(error), re.DOTALL)
-        said = f"the column {undecoded[1]} holds text that is not UTF-8" if undecoded else str(error)
+        said = f"the column {undecoded[1]} holds text that is not UTF-8" if undecoded else _said(error)
         return f"{self.settings.path}: {said}"
 
     def _typed(self, connection: sqlite3.Connection, select: str) -> tuple[Column, ...]:
@@ -110,7 +110,7 @@ class Sqlite(Warehouse):
             found = connection.execute(f"SELECT {asked} FROM ({select}\n) AS model").fetchone()
         except sqlite3.Error as error:
             raise SourceError(
-                f"the model does not run: {error}", hint="try it in the warehouse first"
+                f"the model does not run: {_said(error)}", hint="try it in the warehouse first"
             ) from None
         width = len(_KINDS) + 1
         names = [row[1] for row in declared]
@@ -118,6 +118,22 @@ class Sqlite(Warehouse):
             Column(_unnumbered(row[1], names), _type(row[1], row[2], found[at * width : (at + 1) * width]))
             for at, row in enumerate(declared)
         )
+
+
+_OF_SQL = re.compile(
+    r'near "|no such |ambiguous column|unrecognized token|incomplete input|wrong number of arguments|misuse of|not authorized|'
+    r"database |disk |unable to open|attempt to write|file is not"
+)
+
+
+def _said(error: Exception) -> str:
+    """SQLite's words, as far as they quote the query; what follows in those about a value may be the value."""
+    text = str(error)
+    return (
+        text
+        if _OF_SQL.match(text)
+        else re.split("['\":]", text)[0].strip() or "a value of a row makes it fail"
+    )
 
 
 def _asked(name: str) -> str:
