@@ -169,6 +169,10 @@ def test_no_form_of_a_secret_survives(secret: str, before: bytes) -> None:
         repr(secret),
         base64.b64encode(secret.encode()).decode(),
         base64.urlsafe_b64encode(secret.encode()).decode(),
+        secret.encode().hex(),
+        secret.encode().hex().upper(),
+        quote(quote(secret, safe=""), safe=""),
+        json.dumps(json.dumps(secret)[1:-1]),
     ]
     for form in forms:
         shown = redact(f"<{form}>", {secret})
@@ -184,3 +188,39 @@ def test_a_password_in_any_dsn_is_taken_out() -> None:
         == "at postgresql://a:***@h/db and password=*** host=h"
     )
     assert redact("nothing here", {"", "abc"}) == "nothing here"
+
+
+PLACES = HTTP.replace(
+    "objects: {contacts: {key: id}}",
+    'objects: {contacts: {key: id, upsert: {request: "POST /u?team=a&PARAM", body: {records: $records, BODY}}}}',
+)
+
+
+@pytest.mark.parametrize("param, body", [
+    ("api_key=${K}", "x: 1"), ("page=1", 'k: "${K}"'), ("page=1", 'deep: [{k: "prefix ${K}"}]'), ("sig=${K}", "x: 1"),
+])  # fmt: skip
+def test_what_a_reference_brings_into_a_body_or_a_query_is_a_secret(files: Files, param: str, body: str) -> None:
+    files.write("backhaul.yml", PLACES.replace("PARAM", param).replace("BODY", body))
+    assert "brought-canary" in files.load(K="brought-canary").secrets
+
+
+@pytest.mark.parametrize("written", [
+    'headers: {X-Auth: canary}', 'headers: {X-Api-Key: canary}', 'headers: {Authorization: "Bearer ${NOPE:-canary}"}',
+    'headers: {Authorization: "pa$$word"}', 'headers: {Api-Key: "can$ary"}',
+])  # fmt: skip
+def test_a_literal_in_a_secret_place_is_refused_with_its_line(files: Files, written: str) -> None:
+    files.write("backhaul.yml", HTTP.replace('headers: {Authorization: "Bearer ${API_TOKEN}", X-Team: growth}', written))
+    problem = files.problem()
+    assert problem.startswith("backhaul.yml:8:15: ")
+    assert "stands here in plain text" in problem
+    assert "canary" not in problem
+
+
+def test_a_literal_key_in_a_query_is_refused(files: Files) -> None:
+    files.write("backhaul.yml", PLACES.replace("PARAM", "api_key=canary").replace("BODY", "x: 1"))
+    assert "`api_key` in the address of `request` is a secret" in files.problem()
+
+
+def test_an_address_that_a_reference_brings_is_no_secret(files: Files) -> None:
+    files.write("backhaul.yml", HTTP.replace("http://127.0.0.1:9000", "${URL}"))
+    assert "http://127.0.0.1:9001" not in files.load(URL="http://127.0.0.1:9001").secrets

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_origin
-from urllib.parse import unquote, urlsplit
+from enum import Enum
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_origin
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -25,11 +28,13 @@ _TOKEN = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|hooks\.slack\.com/services/\w+"
 )
 _SECRET_KEY = re.compile(
-    r"(?:^|[_-])(?:token|secret|password|passwd|pwd|passphrase|authorization|cookie|credentials?|"
-    r"(?:api|private|access|auth|secret|signing)[_-]?key)$",
+    r"(?:^|[_-])(?:token|secret|password|passwd|pwd|passphrase|auth|authorization|cookie|credentials?|signature|"
+    r"(?:api|app|private|access|auth|secret|signing|subscription|account)[_-]?key)$",
     re.IGNORECASE,
 )
 _ADDRESS_KEY = re.compile(r"(?:^|_)(?:dsn|url|uri|host|endpoint|path|state)$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\$[a-z_]+")
+"""What a body of the HTTP destination has in place of records and keys."""
 _SANDBOX = re.compile(r"(?:sandbox|local|demo|test|dummy|example|fake)(?:[ _-][a-z0-9]+){0,3}", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:bearer|basic|token|apikey)\s+", re.IGNORECASE)
 _KEYWORD = re.compile(r"\bpassword\s*=\s*('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
@@ -99,16 +104,27 @@ def _reason(where: Where, text: Text, secret_type: bool) -> tuple[str, str] | No
     password = password_in(text.literal)
     if password and not password.loopback:
         return f"`{key}` holds a password in plain text", hint
-    if text.referenced or where[:1] == ("state",):
+    if name := next(
+        (name for name, value in _parameters(text.literal) if _looks_secret(name, value, False)), None
+    ):
+        return f"`{name}` in the address of `{key}` is a secret and stands here in plain text", hint
+    if where[:1] == ("state",):
         return None
-    if _looks_secret(key, text.literal, secret_type):
+    written = text.defaults if text.referenced else (text.literal,)
+    if any(_looks_secret(key, value, secret_type) for value in written):
         return f"`{key}` is a secret and stands here in plain text", f"{hint}; a sandbox takes `sandbox`"
     return None
 
 
+def _parameters(text: str) -> list[tuple[str, str]]:
+    """The parameters of an address' query."""
+    _, mark, query = text.partition("?")
+    return parse_qsl(query.split("#")[0]) if mark and " " not in query else []
+
+
 def _looks_secret(key: str, literal: str, secret_type: bool) -> bool:
     value = _SCHEME.sub("", literal.strip(), count=1)
-    if not value or "$" in value or _SANDBOX.fullmatch(value):
+    if not value or _PLACEHOLDER.fullmatch(value) or _SANDBOX.fullmatch(value):
         return False
     if _ADDRESS_KEY.search(key):
         return False
@@ -116,15 +132,26 @@ def _looks_secret(key: str, literal: str, secret_type: bool) -> bool:
 
 
 def secrets_of(found: Interpolated, prefix: Where, config: BaseModel) -> frozenset[str]:
-    """The values below `prefix` that references brought into a secret key, and the passwords of DSNs."""
+    """The values below `prefix` that references brought to where a secret can stand: a secret key, a place of any type, such as
+    one in a request's body, or the query of an address; and the passwords of DSNs."""
     secrets: set[str] = {value for value in _held(config) if value in found.brought}
     for where, text in found.texts.items():
         if where[: len(prefix)] != prefix or not text.brought:
             continue
         key = next((part for part in reversed(where) if isinstance(part, str)), "")
-        typed = any(map(is_secret, at(type(config), where[len(prefix) :])))
-        secrets.update(_confidential(text, typed or bool(_SECRET_KEY.search(key))))
+        places = at(type(config), where[len(prefix) :])
+        secret = (
+            any(map(is_secret, places)) or not all(map(_is_plain, places)) or bool(_SECRET_KEY.search(key))
+        )
+        secrets.update(_confidential(text, secret or "?" in text.literal))
     return frozenset(secrets)
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether the type says what stands there: a name, a number, a choice, a file."""
+    return get_origin(kind) is Literal or (
+        isinstance(kind, type) and issubclass(kind, str | int | float | Enum | Path | NoneType)
+    )
 
 
 def _confidential(text: Text, secret: bool) -> Iterator[str]:

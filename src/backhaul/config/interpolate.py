@@ -25,6 +25,8 @@ class Text:
     """With every reference taken out, and the defaults of references put in its place."""
     brought: tuple[str, ...]
     referenced: bool
+    defaults: tuple[str, ...] = ()
+    """The defaults of references that stand in for what was not there."""
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class _Resolver:
         literal: list[str] = []
         whole: list[str] = []
         brought: list[str] = []
+        defaults: list[str] = []
         end = 0
         for found in _REFERENCE.finditer(text):
             between = text[end : found.start()]
@@ -102,8 +105,10 @@ class _Resolver:
             literal += [between, value if is_literal else ""]
             if not is_literal:
                 brought.append(value)
+            elif found[0] != "$${":
+                defaults.append(value)
         literal.append(text[end:])
-        self.result.texts[where] = Text("".join(literal), tuple(brought), bool(whole))
+        self.result.texts[where] = Text("".join(literal), tuple(brought), bool(whole), tuple(defaults))
         return "".join([*whole, text[end:]])
 
     def _value(self, found: re.Match[str], text: str, where: Where) -> tuple[str, bool]:
