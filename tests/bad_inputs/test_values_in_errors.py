@@ -19,7 +19,7 @@ OF_ENGINE = [
 ]  # fmt: skip
 OF_POSTGRES = [
     "email::int", "email::numeric", "email::date", "email::timestamptz", "email::uuid", "email::json", "email::jsonb", "email::interval",
-    "email::boolean", "email::inet", "email::bytea || decode(email, 'hex')", "to_date(email, 'YYYY')", "to_number(email, '99')",
+    "email::boolean", "email::inet", "decode(email, 'hex')::text", "to_date(email, 'YYYY')", "to_number(email, '99')",
     "(email || '(')::text ~ ('(' || email)", "ascii(email) / (length(email) - length(email))", "refuses(email)", "email::mood",
 ]  # fmt: skip
 OF_SQLITE = [
@@ -29,21 +29,14 @@ OF_SQLITE = [
 ]
 
 
-def silent(bad: BadProject, *named: str) -> None:
-    for words in (
-        ("run",),
-        ("run", "--json"),
-        ("plan",),
-        ("check",),
-        ("status", "--json"),
-        ("why", "users", "1", "--offline"),
-    ):
-        said = bad.call(*words)
+def silent(bad: BadProject, *named: str, commands: tuple[str, ...] = ("run",)) -> None:
+    for words in commands:
+        said = bad.call(*words.split())
         assert VALUE not in said.out + said.err, words
         assert "8123456789" not in (said.out + said.err).replace("(8123456789 +", "").replace(
             "n * 8123456789", ""
         ), words
-        if words == ("run",):
+        if words == "run":
             assert said.code in (1, 2)
             assert all(part in said.err for part in named), said.err
     kept = b"".join(path.read_bytes() for path in bad.state.rglob("*") if path.is_file())
@@ -73,7 +66,8 @@ def test_a_model_that_is_read_in_place_and_fails(bad: BadProject) -> None:
         f"create or replace table t as select i as id, '{VALUE}' as email, 'Ada' as name from range(3) x(i)"
     )
     bad.model = {"sql": "select id, name, email::date as v from t", "primary_key": "id"}
-    silent(bad.write(), "a value cannot be converted", "email::date")
+    commands = ("run", "run --json", "plan", "check", "status --json", "why users 1 --offline")
+    silent(bad.write(), "a value cannot be converted", "email::date", commands=commands)
 
 
 @pytest.mark.parametrize("expression", OF_POSTGRES)
@@ -89,7 +83,8 @@ def test_a_postgres_model_that_fails(bad: BadProject, postgres_db: str, expressi
         database.execute("insert into t select i, %s, 'Ada' from generate_series(1, 3) i", [VALUE])
     bad.warehouse = {"type": "postgres", "dsn": postgres_db}
     bad.model = {"sql": f"select id, name, {expression} as v from t", "primary_key": "id"}
-    silent(bad.write(), "SQLSTATE")
+    named = "a value of a row makes it fail" if "refuses" in expression else "the column v fails for a row"
+    silent(bad.write(), f"{named}: ", "SQLSTATE")
 
 
 @pytest.mark.parametrize("expression", OF_SQLITE)

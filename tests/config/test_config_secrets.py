@@ -199,17 +199,22 @@ PLACES = HTTP.replace(
 @pytest.mark.parametrize("param, body", [
     ("api_key=${K}", "x: 1"), ("page=1", 'k: "${K}"'), ("page=1", 'deep: [{k: "prefix ${K}"}]'), ("sig=${K}", "x: 1"),
 ])  # fmt: skip
-def test_what_a_reference_brings_into_a_body_or_a_query_is_a_secret(files: Files, param: str, body: str) -> None:
+def test_what_a_reference_brings_into_a_body_or_a_query_is_a_secret(
+    files: Files, param: str, body: str
+) -> None:
     files.write("backhaul.yml", PLACES.replace("PARAM", param).replace("BODY", body))
     assert "brought-canary" in files.load(K="brought-canary").secrets
 
 
 @pytest.mark.parametrize("written", [
-    'headers: {X-Auth: canary}', 'headers: {X-Api-Key: canary}', 'headers: {Authorization: "Bearer ${NOPE:-canary}"}',
+    "headers: {X-Auth: canary}", "headers: {X-Api-Key: canary}", 'headers: {Authorization: "Bearer ${NOPE:-canary}"}',
     'headers: {Authorization: "pa$$word"}', 'headers: {Api-Key: "can$ary"}',
 ])  # fmt: skip
 def test_a_literal_in_a_secret_place_is_refused_with_its_line(files: Files, written: str) -> None:
-    files.write("backhaul.yml", HTTP.replace('headers: {Authorization: "Bearer ${API_TOKEN}", X-Team: growth}', written))
+    files.write(
+        "backhaul.yml",
+        HTTP.replace('headers: {Authorization: "Bearer ${API_TOKEN}", X-Team: growth}', written),
+    )
     problem = files.problem()
     assert problem.startswith("backhaul.yml:8:15: ")
     assert "stands here in plain text" in problem

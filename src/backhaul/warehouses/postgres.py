@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from backhaul.errors import SourceError
 from backhaul.warehouses.ahead import Ahead
-from backhaul.warehouses.postgres_errors import address, explain
-from backhaul.warehouses.postgres_text import find_unconvertible, is_unconvertible, not_utf8, validated
+from backhaul.warehouses.postgres_errors import address, explain, is_of_values, kind_of
+from backhaul.warehouses.postgres_text import find_failing, is_unconvertible, not_utf8, validated
 from backhaul.warehouses.postgres_types import Sent, sent
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig, narrowed
 from backhaul.warehouses.stream import Stream
@@ -116,16 +116,17 @@ class Postgres(Warehouse):
         return [sent(name, oid, modifier, known.get(oid)) for name, oid, modifier in found], encoding
 
     def _why(self, error: Exception, select: str, columns: Sequence[str]) -> str:
-        """A driver's error in one line; of text that is not UTF-8, its column and not its bytes."""
+        """A driver's error in one line; where a value made the read fail, its column and not the value."""
         import psycopg
 
-        if not is_unconvertible(error):
+        if not (is_unconvertible(error) or is_of_values(error)):
             return explain(error)
         try:
             with self._transaction() as connection:
-                return not_utf8(find_unconvertible(connection, select, columns))
+                name, state = find_failing(connection, select, columns)
         except psycopg.Error:
-            return not_utf8(None)
+            name = state = None
+        return not_utf8(name) if is_unconvertible(error) else kind_of(state, name)
 
 
 def _prepared(connection: Any, select: str) -> list[tuple[str, int, int]]:

@@ -53,16 +53,27 @@ _OF_SQL = frozenset(("08", "0A", "25", "28", "34", "3D", "3F", "40", "42", "53",
 appendix A)."""
 
 
-def _kind(state: str) -> str:
-    """The condition's name: its text may quote a row's value."""
+def is_of_values(error: Exception) -> bool:
+    """Whether the server's text may quote a row's value. Errors within a stream do not carry their SQLSTATE."""
+    state = getattr(error, "sqlstate", None)
+    text = str(error)
+    if state:
+        return state[:2] not in _OF_SQL
+    return "ERROR:  " in text and not any(part in text for part in _KNOWN)
+
+
+def kind_of(state: str | None, column: str | None = None) -> str:
+    """The kind of an error about a value, in words of ours."""
     from psycopg.errors import lookup
 
+    said = f"the column {column} fails for a row" if column else "a value of a row makes it fail"
+    if not state:
+        return said
     try:
         name = lookup(state).__name__
     except KeyError:
         name = "Error"
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    return f"a value of a row makes it fail: {words} (SQLSTATE {state})"
+    return f"{said}: {re.sub('(?<=[a-z])(?=[A-Z])', ' ', name).lower()} (SQLSTATE {state})"
 
 
 def explain(error: Exception | str) -> str:
@@ -71,9 +82,8 @@ def explain(error: Exception | str) -> str:
     for part, said in _KNOWN.items():
         if part in text:
             return said
-    state = getattr(error, "sqlstate", None)
-    if state and state[:2] not in _OF_SQL:
-        return _kind(state)
+    if isinstance(error, Exception) and is_of_values(error):
+        return kind_of(getattr(error, "sqlstate", None))
     lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith(("connection to server", "Multiple"))]
     if "FATAL:  " in text:

@@ -47,15 +47,20 @@ def validated(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def find_unconvertible(connection: Any, select: str, columns: Sequence[str]) -> str | None:
-    """Return the first column whose text the server cannot convert. Reads the model once a column, after a read has failed."""
+def find_failing(connection: Any, select: str, columns: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return the first column that the server cannot compute or convert for some row, and the SQLSTATE. Reads the model once a
+    column, after a read has failed. The name is None where the model fails whichever column is asked for."""
     import psycopg
 
-    for name in columns:
-        converted = f"convert_to({ident(name)}::text, 'UTF8')"
+    for name in (None, *columns):
+        converted = "*" if name is None else f"pg_catalog.convert_to({ident(name)}::text, 'UTF8')"
         try:
             with connection.transaction():
-                connection.execute(f"SELECT count({converted}) FROM ({select}\n) AS model".encode())
-        except psycopg.DataError:
-            return name
-    return None
+                connection.execute(
+                    f"SELECT pg_catalog.count({converted}) FROM ({select}\n) AS model".encode()
+                )
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            return name, error.sqlstate
+    return None, None
