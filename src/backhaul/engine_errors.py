@@ -36,6 +36,11 @@ def is_of_values(error: Exception) -> bool:
     return type(error).__name__ not in _OF_SQL
 
 
+def is_of_csv(error: Exception) -> bool:
+    """Whether a CSV file has a line that cannot be read."""
+    return _CSV in str(error)
+
+
 def kind_of(error: Exception) -> str:
     """What kind of error it is, in words of ours."""
     return _OF_VALUES.get(type(error).__name__, f"a value cannot be computed ({type(error).__name__})")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.sql import ident
 
-if TYPE_CHECKING:
-    from backhaul.ledger.diff import RelationLike
 
-
-def failing(engine: duckdb.DuckDBPyConnection, mapping: Mapping, relation: RelationLike) -> list[MappedField]:
+def failing(engine: duckdb.DuckDBPyConnection, mapping: Mapping, relation: Any) -> list[MappedField]:
     """The fields whose expressions fail for some row; reads the model once more. None where the model itself fails, or where
     an expression cannot be tried, because it gives another value each time."""
     fields = [field for field in mapping.fields if field.expr.strip('"').lower() not in _columns(mapping)]
-    again: Any = relation if relation.repeatable else relation.again()
+    again = relation if relation.repeatable else relation.again()
     try:
         return _tried(engine, fields, again.sql)
     except duckdb.Error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backhaul.engine_errors import in_one_line
+from backhaul.engine_errors import in_one_line, is_of_csv
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 from backhaul.warehouses.protocol import Column, narrowed
@@ -83,7 +83,7 @@ def read_in_place(
         return InPlace(engine, narrowed(select, columns, cursor), catalog, release, files)
     except duckdb.Error as error:
         release()
-        if _CSV in str(error):
+        if is_of_csv(error):
             raise SourceError(in_one_line(error), hint="correct the file; nothing was sent") from None
         raise SourceError(
             f"the model does not run: {in_one_line(error)}", hint="try it in the warehouse first"
