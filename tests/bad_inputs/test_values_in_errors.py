@@ -43,7 +43,7 @@ def silent(bad: BadProject, *named: str, commands: tuple[str, ...] = ("run",)) -
     assert VALUE.encode() not in kept
 
 
-@pytest.mark.parametrize("expression", OF_ENGINE)
+@pytest.mark.parametrize("expression", [one for one in OF_ENGINE if not one.startswith("date_trunc")])
 def test_a_mapping_that_fails(bad: BadProject, expression: str) -> None:
     bad.sql(
         f"create or replace table t as select i as id, '{VALUE}' as email, i as n, 'Ada' as name from range(3) x(i)"
