@@ -224,7 +224,6 @@ class Project:
                 last = self.runs(sync.name, 1)
                 found.append({
                     "sync": sync.name, "destination": sync.destination, "object": sync.object,
-                    "schedule": sync.schedule or sync.cron,
                     "running": self.workspace.is_leased(sync),
                     "records": self._counts(engine, sync),
                     "last_run": last[0] if last else None,

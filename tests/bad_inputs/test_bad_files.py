@@ -44,7 +44,6 @@ WRONG = {
     "unknown destination": ({"destination": "apx"}, "api"),
     "unknown mode": ({"mode": "upsrt"}, "upsert"),
     "schedule": ({"schedule": "every now and then"}, "schedule"),
-    "31 February": ({"schedule": {"cron": "0 0 31 2 *"}}, "schedule"),
 }
 
 

@@ -12,7 +12,7 @@ from config_project import ENVIRON, MAIN, SYNC, Files, HttpConfig, HubSpotConfig
 from backhaul.config import FieldMapping, find_root
 from backhaul.errors import UsageError
 from backhaul.types import FieldType, Mode, Nulls
-from backhaul.values import Duration, Share
+from backhaul.values import Share
 
 INTERFACE_MAIN = """\
 # backhaul.yml
@@ -66,9 +66,8 @@ fields:                                # destination field <- SQL expression ove
   plan_tier: upper(plan)
   address.city: city                   # a dot nests
 nulls: clear                           # clear | skip | error; per field: {field: {value: expr, null: skip, default: 'x', type: date}}
-schedule: every 15 minutes             # or cron: "*/15 * * * *", or after: dbt
 guards: {max_deletes: 5%, max_changes: 50%, min_rows: 1}
-freshness: {sla: 15 minutes, sample: 10}   # sample 0: no read-back
+freshness: {sample: 10}                # sample 0: no read-back
 on_schema_change: fail                 # fail | apply | ignore
 """
 
@@ -103,7 +102,7 @@ def test_the_interface_examples_load(files: Files) -> None:
     assert sync.fields["address.city"] == FieldMapping(value="city")
     assert sync.guards.max_deletes == Share(5, relative=True)
     assert (sync.guards.min_rows, sync.guards.max_drop) == (1, None)
-    assert (sync.freshness.sla, sync.freshness.sample) == (Duration(900), 10)
+    assert sync.freshness.sample == 10
     assert str(sync.problem("fields.health_score", "is gone")) == "syncs/contacts.yml:15:3: is gone"
     assert str(sync.problem("fields.plan_tier.value", "is gone")) == "syncs/contacts.yml:16:3: is gone"
     assert str(sync.problem("fields.address.city", "is gone")) == "syncs/contacts.yml:17:3: is gone"
@@ -144,20 +143,20 @@ def test_select_takes_names_and_globs(files: Files) -> None:
         files.write(f"syncs/{name}.yml", SYNC.replace("name: contacts", f"name: {name}"))
     project = files.load()
     assert [sync.name for sync in project.select([])] == ["companies", "contacts", "deals"]
-    assert [sync.name for sync in project.select(["deals", "co*"])] == ["companies", "contacts", "deals"]
+    assert [sync.name for sync in project.select(["deals", "co*"])] == ["deals", "companies", "contacts"]
     with pytest.raises(UsageError) as caught:
         project.select(["contact"])
     assert caught.value.hint == "did you mean `contacts`?"
 
 
 def test_defaults_stand_under_the_keys_of_a_sync(files: Files, sync: Callable[..., Files]) -> None:
-    defaults = "defaults: {nulls: skip, schedule: every day, guards: {max_deletes: off, min_rows: 5}}\n"
-    sync(add="cron: '*/15 * * * *'\nguards: {min_rows: 7}\n").write("backhaul.yml", MAIN + defaults)
+    defaults = "defaults: {nulls: skip, approve: first, guards: {max_deletes: off, min_rows: 5}}\n"
+    sync(add="approve: never\nguards: {min_rows: 7}\n").write("backhaul.yml", MAIN + defaults)
     files.write("syncs/deals.yml", SYNC.replace("name: contacts", "name: deals"))
     contacts, deals = files.load().select()
-    assert (contacts.nulls, contacts.schedule, contacts.cron) == (Nulls.SKIP, None, "*/15 * * * *")
+    assert (contacts.nulls, contacts.approve) == (Nulls.SKIP, "never")
     assert (contacts.guards.max_deletes, contacts.guards.min_rows) == (False, 7)
-    assert (deals.schedule, deals.guards.min_rows) == ("every day", 5)
+    assert (deals.approve, deals.guards.min_rows) == ("first", 5)
 
 
 def test_a_problem_of_the_defaults_is_named_there(files: Files) -> None:
@@ -232,3 +231,31 @@ def test_the_whole_project_is_frozen(files: Files) -> None:
 def test_yaml_named_files_are_not_passed_over(files: Files) -> None:
     files.write("syncs/more.yaml", SYNC)
     assert re.match(r"syncs/more.yaml: would not be read \(name it .yml\)", files.problem())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], ["companies", "contacts", "deals"]),
+        (["deals", "companies"], ["companies", "deals"]),
+        (["deals", "contacts"], ["deals", "contacts"]),
+        (["contacts", "c*"], ["contacts", "companies"]),
+        (["d*", "c*"], ["companies", "deals", "contacts"]),
+    ],
+)
+def test_syncs_come_as_typed_and_after_those_that_they_depend_on(
+    files: Files, sync: Callable[..., Files], names: list[str], expected: list[str]
+) -> None:
+    sync()
+    for name, more in (("companies", ""), ("deals", "depends_on: [companies]\n")):
+        files.write(f"syncs/{name}.yml", SYNC.replace("name: contacts", f"name: {name}") + more)
+    assert [one.name for one in files.load().select(names)] == expected
+
+
+def test_syncs_that_depend_on_each_other_are_named_once(files: Files, sync: Callable[..., Files]) -> None:
+    sync(add="depends_on: [deals]\n")
+    files.write("syncs/deals.yml", SYNC.replace("name: contacts", "name: deals") + "depends_on: [contacts]\n")
+    with pytest.raises(UsageError) as caught:
+        files.load()
+    (problem,) = caught.value.problems
+    assert problem.message == "syncs depend on each other: contacts -> deals -> contacts"

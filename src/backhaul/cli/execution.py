@@ -58,7 +58,7 @@ class Execution:
                 self._left = [one.name for one in syncs[position:]]
                 self._session.note(f"not started: {', '.join(self._left)}")
                 break
-            report = await self._one(sync)
+            report = self._skipped(sync) or await self._one(sync)
             self.reports.append(report)
             if not self._session.json:
                 tell(self._session, report)
@@ -73,6 +73,23 @@ class Execution:
         self._session.note("finishing what is in flight; again to stop at once")
         if self._current is not None:
             self._current.stop()
+
+    def _skipped(self, sync: SyncConfig) -> RunReport | None:
+        """The report of a sync that is not run, because one that it depends on did not deliver in this command."""
+        wrong = [
+            f"{one.sync} {'was' if one.status in ('held', 'skipped') else 'has'} {one.status}"
+            for one in self.reports
+            if one.sync in sync.depends_on and one.status in ("failed", "held", "skipped")
+        ]
+        if not wrong:
+            return None
+        report = Run(self._project.workspace, sync, RunOptions()).report
+        report.id, report.finished_at = "", report.started_at
+        report.status, report.error = (
+            "skipped",
+            f"not run: it depends on {' and '.join(sync.depends_on)}, and {', '.join(wrong)}",
+        )
+        return report
 
     async def _one(self, sync: SyncConfig) -> RunReport:
         from backhaul.errors import BackhaulError, UsageError
@@ -93,9 +110,9 @@ class Execution:
 
 def tell(session: Session, report: RunReport) -> None:
     """One run in one to three lines: what was done, why, and what to do next. What failed goes to stderr."""
-    if report.status in ("failed", "held"):
+    if report.status in ("failed", "held", "skipped"):
         failures.line(session, f"{report.sync}: {report.error}", report.hint)
-    if report.status == "failed" and not report.requests:
+    if report.status == "skipped" or (report.status == "failed" and not report.requests):
         return
     say = session.warn if report.exit_code else session.say
     colour = show.STATUS_COLOURS.get(report.status)

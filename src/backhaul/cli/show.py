@@ -25,6 +25,7 @@ STATUS_COLOURS = {
     "running": "cyan",
     "held": "magenta",
     "failed": "red",
+    "skipped": "yellow",
     "rejected": "red",
 }
 

@@ -11,6 +11,17 @@ from backhaul.config.documents import Document, Where
 from backhaul.config.shape import at, keys, nearest
 from backhaul.errors import Problem
 
+_SCHEDULER = "start `backhaul run` from cron or another scheduler"
+_WATCH = "watch the exit code of `backhaul run`, or `backhaul status --json`"
+NOT_YET = {
+    "schedule": _SCHEDULER, "cron": _SCHEDULER, "timezone": _SCHEDULER, "after": _SCHEDULER, "serve": _SCHEDULER,
+    "alerts": _WATCH, "sla": _WATCH, "webhook": _SCHEDULER,
+    "tags": "name the syncs, or use a glob", "owner": None, "environment": None, "dbt": None, "streams": None, "stream": None,
+    "pushdown": None, "consent": None, "write_back": None, "on_conflict": None, "externally_owned": None, "retries": None,
+    "max_query_cost": None,
+}  # fmt: skip
+"""Keys of later releases, and what to do until then."""
+
 
 def explain(
     error: ValidationError, document: Document, prefix: Where, model: type[BaseModel]
@@ -29,6 +40,8 @@ def explain(
 def _words(
     kind: str, said: str, inner: Where, where: Where, document: Document, model: type[BaseModel]
 ) -> tuple[str, str | None]:
+    if kind == "extra_forbidden" and inner[-1] in NOT_YET:
+        return f"`{_shown(inner)}` is not available yet", NOT_YET[str(inner[-1])]
     if kind == "extra_forbidden":
         known = _known(model, inner[:-1])
         hint = nearest(str(inner[-1]), known) or (f"the keys here are {', '.join(known)}" if known else None)

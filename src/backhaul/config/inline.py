@@ -42,7 +42,6 @@ _HOST = re.compile(r"\bhost(?:addr)?\s*=\s*'?([^\s',]+)", re.IGNORECASE)
 _WITH_SECRETS: tuple[Where, ...] = (
     ("warehouses",),
     ("destinations",),
-    ("alerts",),
     ("state",),
     ("dead_letters",),
 )

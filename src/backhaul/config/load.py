@@ -18,7 +18,7 @@ from backhaul.config.interpolate import Interpolated, environment, interpolate
 from backhaul.config.plugins import EntryPoints, Plugins
 from backhaul.config.project import VERSION, BackhaulFile, DeadLetters, Project
 from backhaul.config.sync import SyncConfig
-from backhaul.config.syncs import read_sync
+from backhaul.config.syncs import order_problems, read_sync
 from backhaul.errors import Problem, UsageError
 from backhaul.redaction import redact
 
@@ -167,7 +167,6 @@ def _project(root: Path, file: BackhaulFile | None, connections: Connections) ->
         history=kept.history,
         dead_letters=kept.dead_letters,
         defaults=kept.defaults,
-        alerts=kept.alerts,
     )
 
 
@@ -190,6 +189,7 @@ def _read_syncs(reading: _Reading, variables: Mapping[str, str], main: _Main | N
             reading.problems.append(sync.problem("name", message, "names differ in more than case"))
         first.setdefault(folded, file)
         syncs[sync.name] = sync
+    reading.problems.extend(order_problems(syncs))
     return syncs
 
 

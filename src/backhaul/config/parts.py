@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from backhaul.types import FieldType, Nulls
-from backhaul.values import Duration, Share
+from backhaul.values import Share
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
@@ -157,10 +157,8 @@ class Guards(Section):
 
 
 class Freshness(Section):
-    """How old the destination may be, and how much is read back to prove it."""
+    """How much is read back to prove what the destination holds."""
 
-    sla: Duration | None = None
-    """The age at which the sync counts as late."""
     sample: int = Field(default=10, ge=0, le=100_000)
     """Records read back and compared after each run; 0 reads none."""
 

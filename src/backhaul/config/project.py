@@ -120,8 +120,6 @@ class BackhaulFile(Section):
     """What is kept of records that were refused."""
     defaults: SyncDefaults = SyncDefaults()
     """What every sync takes unless its own file says otherwise."""
-    alerts: dict[str, Any] = Field(default={})
-    """Where failures are reported."""
 
 
 class Project(BaseModel):
@@ -144,7 +142,6 @@ class Project(BaseModel):
     history: History = History()
     dead_letters: DeadLetters = Field(default=DeadLetters(), repr=False, exclude=True)
     defaults: SyncDefaults = SyncDefaults()
-    alerts: dict[str, Any] = Field(default={}, repr=False, exclude=True)
     secrets: frozenset[str] = Field(default=frozenset(), repr=False, exclude=True)
     """What must never be shown: values that came from outside into secret keys and DSNs."""
     warehouse_types: dict[str, str] = Field(default={}, repr=False)
@@ -164,16 +161,32 @@ class Project(BaseModel):
         return self.destination_types[name]
 
     def select(self, names: Sequence[str] = ()) -> list[SyncConfig]:
-        """The syncs that any of these names or globs mean, sorted by name; no name means all.
+        """The syncs that any of these names or globs mean, in the order given; a glob, or no name, gives its syncs by name. A
+        sync comes after those of them that it depends on.
 
         Raises:
             UsageError: a name or a glob means no sync.
         """
-        chosen = {name for pattern in names for name in self._matching(pattern)} if names else set(self.syncs)
-        return [self.syncs[name] for name in sorted(chosen)]
+        chosen = dict.fromkeys(
+            name
+            for pattern in names or ("*",)
+            for name in (self._matching(pattern) if names else sorted(self.syncs))
+        )
+        ordered: dict[str, SyncConfig] = {}
+
+        def place(name: str) -> None:
+            for earlier in self.syncs[name].depends_on:
+                if earlier in chosen and earlier not in ordered:
+                    place(earlier)
+            ordered[name] = self.syncs[name]
+
+        for name in chosen:
+            if name not in ordered:
+                place(name)
+        return list(ordered.values())
 
     def _matching(self, pattern: str) -> Iterable[str]:
-        found = [name for name in self.syncs if name == pattern or fnmatchcase(name, pattern)]
+        found = sorted(name for name in self.syncs if name == pattern or fnmatchcase(name, pattern))
         if not found:
             raise UsageError(
                 f"there is no sync {pattern!r} in {self.name}", hint=choices(pattern, self.syncs)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from backhaul.config.model import ModelConfig
 from backhaul.config.parts import (
@@ -23,27 +21,16 @@ from backhaul.config.parts import (
 from backhaul.errors import Problem
 from backhaul.types import Mode, Nulls
 
-_EVERY = re.compile(r"every\s+(?:(\d{1,6})\s+)?(minute|hour|day)s?", re.IGNORECASE)
-_SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
-
 
 class SyncDefaults(Section):
     """What every sync of the project takes unless its own file says otherwise."""
 
     nulls: Nulls = Nulls.CLEAR
     """What a NULL in the model does to the destination's field: clear it, skip it, or reject the record."""
-    schedule: str | None = None
-    """`every 15 minutes`, `every 2 hours`, `every day`."""
-    cron: str | None = None
-    """Five cron fields, in place of `schedule`."""
-    after: Literal["dbt"] | None = None
-    """Runs after each successful dbt build, in place of `schedule`."""
-    timezone: str | None = None
-    """The IANA time zone of `cron`; unset: UTC."""
     guards: Guards = Guards()
     """What stops a run before anything is sent."""
     freshness: Freshness = Freshness()
-    """How old the destination may be, and how much is read back."""
+    """How much is read back."""
     on_schema_change: Literal["fail", "apply", "ignore"] = "fail"
     """A column that the sync reads has another type: refuse the run, go on, or go on silently. A missing one is refused."""
     duplicates: Literal["refuse", "reject"] = "refuse"
@@ -56,57 +43,6 @@ class SyncDefaults(Section):
     """Which runs wait for `backhaul run --plan`: the first and those after a changed mapping, all, or none."""
     ledger: LedgerOptions = LedgerOptions()
     """What the ledger keeps of each acknowledged record."""
-
-    @field_validator("schedule")
-    @classmethod
-    def _every(cls, value: str | None) -> str | None:
-        found = _EVERY.fullmatch(value.strip()) if value is not None else None
-        if value is not None and not found:
-            raise ValueError("expected `every 15 minutes`, `every day`; cron goes under `cron`")
-        if found and not 60 <= int(found[1] or 1) * _SECONDS[found[2].lower()] <= 366 * 86400:
-            raise ValueError("expected something between every minute and every 366 days")
-        return value
-
-    @field_validator("cron")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_cron(value)
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str | None) -> str | None:
-        from zoneinfo import ZoneInfo
-
-        try:
-            return value if value is None else ZoneInfo(value).key
-        except (OSError, ValueError, KeyError):
-            raise ValueError(f"{value!r} is not a time zone, such as Europe/Berlin") from None
-
-    @model_validator(mode="after")
-    def _one_trigger(self) -> Self:
-        given = [name for name in TRIGGERS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"takes one of {', '.join(TRIGGERS)}; this one has {' and '.join(given)}")
-        return self
-
-
-TRIGGERS = ("schedule", "cron", "after")
-
-
-def check_cron(value: str) -> None:
-    """Raises ValueError unless the five fields name a time that comes."""
-    from cronsim import CronSim, CronSimError
-
-    if len(value.split()) != 5:
-        raise ValueError(f"{value!r} is not a cron expression: it takes five fields, such as */15 * * * *")
-    try:
-        next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
-    except CronSimError as error:
-        raise ValueError(f"{value!r} is not a cron expression: {str(error).lower()}") from None
-    except StopIteration:
-        raise ValueError(f"{value!r} names a day that never comes") from None
 
 
 class SyncFile(SyncDefaults):
@@ -124,6 +60,8 @@ class SyncFile(SyncDefaults):
     """insert, update, upsert, or mirror (upsert, and delete what left the model)."""
     priority: Priority = 0
     """Who sends first among syncs that share a credential: high, normal, low, or a number; the larger goes first."""
+    depends_on: list[Name] = Field(default=[], max_length=100)
+    """Syncs that run before this one where one command runs both; it does not run where one of them failed or was held."""
     unknown: Literal["at_most_once", "at_least_once"] = "at_most_once"
     """Of creates that nobody can look up and whose end nobody knows: leave them to a person, or send them again."""
     identify: dict[Line, Expression] = Field(min_length=1, max_length=32)

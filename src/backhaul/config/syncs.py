@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from backhaul.config.explain import explain
 from backhaul.config.model import ModelConfig
 from backhaul.config.shape import choices
 from backhaul.config.sql import Fault, check_expression, check_model
-from backhaul.config.sync import TRIGGERS, SyncConfig, SyncFile
+from backhaul.config.sync import SyncConfig, SyncFile
 from backhaul.errors import Problem, UsageError
 
 Found = tuple[Where, Problem]
@@ -42,10 +42,8 @@ def read_sync(
 
 
 def merged(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """The project's defaults under a sync's own keys; a sync with a trigger of its own takes no other."""
+    """The project's defaults under a sync's own keys."""
     result = dict(defaults)
-    if any(trigger in data for trigger in TRIGGERS):
-        result = {key: value for key, value in result.items() if key not in TRIGGERS}
     for key, value in data.items():
         below = result.get(key)
         result[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
@@ -67,6 +65,34 @@ def _sync(document: Document, file: SyncFile, connections: Connections | None) -
         "fields": {name: it for name, it in file.fields.items() if name not in file.identify},
     }
     return SyncConfig(**kept, file=document.file, lines=lines)
+
+
+def order_problems(syncs: Mapping[str, SyncConfig]) -> Iterator[Problem]:
+    """What is wrong with `depends_on`: a sync that is not there, and syncs that wait for each other."""
+    for sync in syncs.values():
+        for name in sync.depends_on:
+            if name not in syncs:
+                yield sync.problem(
+                    "depends_on", f"there is no sync `{name}` to depend on", choices(name, syncs)
+                )
+        circle = _circle(syncs, sync.name)
+        if circle and sync.name == min(circle):
+            message = f"syncs depend on each other: {' -> '.join([*circle, sync.name])}"
+            yield sync.problem("depends_on", message, "remove one of them")
+
+
+def _circle(syncs: Mapping[str, SyncConfig], start: str) -> list[str]:
+    """The way by which a sync depends on itself; empty where it does not."""
+    ways, seen = [[start]], set[str]()
+    while ways:
+        way = ways.pop()
+        for name in syncs[way[-1]].depends_on:
+            if name == start:
+                return way
+            if name in syncs and name not in seen:
+                seen.add(name)
+                ways.append([*way, name])
+    return []
 
 
 def _references(document: Document, data: dict[str, Any], connections: Connections | None) -> Iterator[Found]:

@@ -77,7 +77,7 @@ class RunReport:
     def exit_code(self) -> int:
         if self.status == "failed":
             return 2 if self.usage else 1
-        return {"held": 1, "succeeded": 0}.get(self.status, 3)
+        return {"held": 1, "skipped": 1, "succeeded": 0}.get(self.status, 3)
 
     def json(self) -> dict[str, Any]:
         """The RUN of the public contract, and beside it what a person would ask next."""
