@@ -8,7 +8,7 @@ from typing import Any
 from backhaul.delivery.windows import spell
 from backhaul.destinations.kit import Destination, DestinationConfig, JobsConfig, Spec
 from backhaul.testing.conformance import DestinationSuite, offered
-from backhaul.types import Op
+from backhaul.types import Op, RefusalClass
 
 MARK, END = "<!-- declared: made by scripts/generate_docs.py -->", "<!-- /declared -->"
 
@@ -27,7 +27,9 @@ def page(
         raise ValueError(f"docs/destinations/{name}.md has no {MARK} and {END}")
     own = [suite for suite in suites if suite.__name__.lower() == f"test{name}"]
     rows = "\n".join(f"| {what} | {said} |" for what, said in _rows(name, kind, own, simulated) if said)
-    return f"{before}{MARK}\n| | |\n| --- | --- |\n{rows}\n{_fixes(kind.spec)}{END}{after}"
+    return (
+        f"{before}{MARK}\n| | |\n| --- | --- |\n{rows}\n{_refusals(kind.spec)}{_fixes(kind.spec)}{END}{after}"
+    )
 
 
 def _rows(
@@ -83,6 +85,35 @@ def _size(count: int) -> str:
 
 def _keys(spec: Spec) -> list[str]:
     return [name for name in spec.config.model_fields if name not in DestinationConfig.model_fields]
+
+
+_ACTS = {
+    RefusalClass.RECORD: "dead letter, when it is narrowed down to the record",
+    RefusalClass.CONFIGURATION: "other records are tried; the run stops if none is taken",
+    RefusalClass.CAPACITY: "deferred: a later run sends it",
+    RefusalClass.REFERENCE: "waits: sent again after the rest, and by up to ten runs",
+    RefusalClass.CONFLICT: "waits: sent again after the rest, and by up to ten runs",
+    RefusalClass.TRANSIENT: "tried again",
+    RefusalClass.CREDENTIAL: "the run stops",
+    RefusalClass.UNKNOWN: "dead letter, when it is narrowed down to the record",
+}
+
+
+def _refusals(spec: Spec) -> str:
+    """The class of each code, and what the engine does about it."""
+    codes: dict[RefusalClass, list[str]] = {}
+    for code, kind in spec.refusals.items():
+        codes.setdefault(kind, []).append(f"`{code}`")
+    rows = "".join(
+        f"| {', '.join(sorted(codes[kind]))} | {kind} | {_ACTS[kind]} |\n"
+        for kind in RefusalClass
+        if kind in codes
+    )
+    said = f"any other | {spec.unlisted} | {_ACTS[spec.unlisted]}"
+    return (
+        f"\n| a refusal with | is about ([classes](../refusals.md)) | and then |\n| --- | --- | --- |\n{rows}| {said} |\n"
+        f"\nCodes: {spec.sources}.\n"
+    )
 
 
 def _fixes(spec: Spec) -> str:

@@ -65,7 +65,7 @@ class SinkRemote:
     def fault(self, name: str | None, key: str = "") -> None:
         switches: dict[str | None, dict[str, Any]] = {
             None: {}, "outage": {"status_500": 1.0}, "throttle": {"status_429": 0.5}, "reset_after": {"reset_after": 0.5},
-            "silent": {"omit": 0.5}, "hollow": {"hollow": 1.0}, "refuse": {"refuse_key": key}, "poison": {"poison": key}, "reject_all": {"reject_all": "NO"},
+            "silent": {"omit": 0.5}, "hollow": {"hollow": 1.0}, "refuse": {"refuse_key": key}, "poison": {"poison": key}, "reject_all": {"reject_all": "NO"}, "payment": {"payment": True},
         }  # fmt: skip
         self.sink.faults = Faults(**switches[name])
 

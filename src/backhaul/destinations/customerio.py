@@ -27,6 +27,7 @@ from backhaul.destinations.kit import (
     inner,
     no_such_object,
     plain,
+    refusal_table,
 )
 from backhaul.errors import Halt, Unsettled
 from backhaul.types import (
@@ -52,6 +53,13 @@ _WHO = ("id", "email", "cio_id")
 _THINGS = ("objects", "relationships")
 _OWN = ("id", "timestamp")
 """Members of an event that are no attributes of it: what backhaul knows it by, and when it was."""
+
+
+_REFUSALS = refusal_table(
+    record=("invalid", "required", "too_large", "refused"),
+    capacity=("402",),
+    credential=("unauthorized",),
+)
 
 
 class CustomerIoConfig(DestinationConfig):
@@ -84,6 +92,8 @@ class CustomerIo(Destination[CustomerIoConfig]):
         concurrency=8,
         read_lag=30.0,  # what is sent is queued before it is applied; Customer.io names no bound (from memory)
         nulls="null clears the attribute.",
+        refusals=_REFUSALS,
+        sources="Customer.io's OpenAPI document of the Track API and its page on invalid requests",
         fixes={
             "too_large": "Customer.io takes 32 KB a record: shorten its longest attributes, or map fewer",
             "invalid": "mend what the message names: names have 150 bytes, values 1,000, and a person 300 attributes",

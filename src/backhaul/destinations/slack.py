@@ -21,6 +21,7 @@ from backhaul.destinations.kit import (
     Spec,
     classify_status,
     no_such_object,
+    refusal_table,
 )
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rate
@@ -37,6 +38,17 @@ _NOT_READ = frozenset({"request_timeout"})
 """The request did not arrive whole."""
 _DOUBTFUL = frozenset({"fatal_error", "internal_error", "service_unavailable"})
 """Some of it may have been done, says Slack."""
+_REFUSALS = refusal_table(
+    record=("channel_not_found", "not_in_channel", "is_archived", "msg_too_long", "no_text", "invalid_blocks",
+            "invalid_blocks_format",
+            "invalid_attachments", "too_many_attachments", "cannot_reply_to_message", "duplicate_message_not_found",
+            "thread_locked",
+            "metadata_too_large", "messages_tab_disabled", "user_not_found"),
+    capacity=("402",),
+    transient=(*_SLOWLY, *_NOT_READ, *_DOUBTFUL),
+    credential=_US,
+)  # fmt: skip
+"""`message_limit_exceeded` is of the workspace and minute, says Slack."""
 _TEXT, _JSON, _FLAG = FieldType.STRING, FieldType.JSON, FieldType.BOOLEAN
 _MEMBERS = {
     "text": Field("text", _TEXT, max_length=40_000, escapes=True),
@@ -70,6 +82,8 @@ class Slack(Destination[SlackConfig]):
         concurrency=4,
         repeatable=frozenset(),
         nulls="A null is left out of the message.",
+        refusals=_REFUSALS,
+        sources="docs.slack.dev, chat.postMessage; slack-api-ref",
         fixes={
             "channel_not_found": "use the channel's id (C…), and invite the app where the channel is private",
             "not_in_channel": "invite the app to the channel, or give it the scope chat:write.public",

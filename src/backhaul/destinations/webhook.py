@@ -20,6 +20,7 @@ from pydantic import BeforeValidator
 from pydantic import Field as Setting
 
 from backhaul.destinations.kit import (
+    HTTP_REFUSALS,
     Answer,
     Batch,
     Destination,
@@ -87,6 +88,8 @@ class Webhook(Destination[WebhookConfig]):
         describes_offline=True,
         nulls="null is sent as JSON null.",
         unlisted=RefusalClass.RECORD,
+        refusals=HTTP_REFUSALS,
+        sources="RFC 9110; Standard Webhooks",
         fixes={
             "413": "this record alone is larger than the receiver takes: shorten its longest field in the model"
         },

@@ -64,6 +64,8 @@ class Faults:
     """The record with this key is refused."""
     poison_key: str = ""
     """A request that holds this key is refused as a whole, naming nobody."""
+    payment: float = 0.0
+    """402: the plan's quota is used up."""
     refuse_all: str = ""
     """Every write request is refused with this code."""
     expire_after: int = 0
@@ -237,6 +239,9 @@ class Sandbox(ABC):
         faults = self.faults
         if faults.refuse_all:
             return self.refusal(400, faults.refuse_all)
+        if self._strikes(faults.payment):
+            said = {"message": "The monthly quota of your plan is used up"}  # no vendor's answer was recorded
+            return web.json_response(said, status=402)
         if self._strikes(faults.throttle):
             return self.refusal(429, retry_after=faults.retry_after)
         if self._strikes(faults.throttle_silently):

@@ -21,7 +21,17 @@ _OF_UPDATES = (
     "a_record_that_left_the_model_is_deleted",
 )  # fmt: skip
 """What destinations do that have the modes for it."""
-FAULTS = ("outage", "throttle", "reset_after", "silent", "hollow", "refuse", "poison", "reject_all")
+FAULTS = (
+    "outage",
+    "throttle",
+    "reset_after",
+    "silent",
+    "hollow",
+    "refuse",
+    "poison",
+    "reject_all",
+    "payment",
+)
 
 
 class Remote(Protocol):
@@ -182,6 +192,19 @@ class DestinationSuite:
         site.remote.fault(None)
         assert (run := site.run()).status == "succeeded", said_of(run)
         assert set(site.remote.records()) == set(self.case.keys[:10])
+
+    def test_a_used_up_quota_defers_and_rejects_nobody(self, site: Site) -> None:
+        """HTTP 402."""
+        keys = self.case.keys[:30]
+        site.remote.fault("payment")
+        site.model(dict.fromkeys(keys, ("x", 1)))
+        run = site.run()
+        assert (run.status, run.deferred, run.rejected) == ("deferred", len(keys), 0), said_of(run)
+        assert "quota of your plan" in run.error
+        assert run.dead_letters() == []
+        site.remote.fault(None)
+        assert (run := site.run()).status == "succeeded", said_of(run)
+        assert set(site.remote.records()) == set(keys)
 
     def test_throttling_is_waited_out(self, site: Site) -> None:
         self._converges(site, "throttle")

@@ -49,6 +49,7 @@ class SandboxRemote(ABC, Generic[SandboxT]):
             None: {}, "outage": {"error": 1.0}, "throttle": {"throttle": 0.5, "retry_after": 0.05},
             "reset_after": {"reset_after": 0.5}, "silent": {"omit": 0.5}, "hollow": {"hollow": 1.0},
             "refuse": {"refuse_key": key}, "poison": {"poison_key": key}, "reject_all": {"refuse_all": self.refusal},
+            "payment": {"payment": 1.0},
         }  # fmt: skip
         switches.update(self.switches)
         self.sandbox.faults = Faults(**switches[name])

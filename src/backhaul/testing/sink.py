@@ -51,6 +51,8 @@ class Faults:
     """Seconds before every answer."""
     silence: float = 0.0
     """Seconds between applying a write and its answer."""
+    payment: bool = False
+    """Every batch is answered with a 402."""
     reject_all: str = ""
     """Every batch is refused with this code."""
     lie: float = 0.0
@@ -159,6 +161,8 @@ class Sink:
 
     def _fault(self, request: web.Request, seen: Seen, keys: list[str]) -> web.Response | None:
         faults, draw = self.faults, self.rng.random()
+        if faults.payment:
+            return web.json_response({"message": "the monthly quota of your plan is used up"}, status=402)
         if faults.reject_all:
             return web.json_response({"code": faults.reject_all, "message": "not like this"}, status=400)
         if (draw := draw - faults.status_429) < 0:

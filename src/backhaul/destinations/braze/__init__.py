@@ -43,6 +43,7 @@ from backhaul.destinations.kit import (
     listing,
     no_such_object,
     paged,
+    refusal_table,
     said_by,
 )
 from backhaul.errors import BackhaulError, Halt, NotApplied, Unsettled
@@ -57,6 +58,7 @@ from backhaul.types import (
     Outcome,
     Outcomes,
     Rate,
+    RefusalClass,
     Rejected,
     Retry,
 )
@@ -75,6 +77,24 @@ _ENDPOINTS = {
     "/catalogs": "metadata", "/custom_attributes": "metadata",
 }  # fmt: skip
 _NOT_THERE = "no-such-user"
+_REFUSALS = refusal_table(
+    record=(
+        "400",
+        "array-too-long",
+        "object-too-large",
+        "text-too-long",
+        "null-in-object",
+        "operator",
+        "rename",
+        _NOT_THERE,
+        "invalid-ids",
+        "invalid-fields",
+        "item-not-found",
+    ),
+    configuration=("catalog-not-found", "fields-do-not-match"),
+    capacity=("402", "reached-company-item-limit", "company-size-limit-already-reached"),
+    transient=("429",),
+)
 _FIXES = {
     "array-too-long": "send fewer elements (list[1:25]), or have Braze raise the attribute's limit (up to 100)",
     "object-too-large": "map fewer members: Braze would drop the update and keep the old object",
@@ -133,6 +153,8 @@ class Braze(Destination[BrazeConfig]):
         deltas=True,
         # recorded: the first read after a write was stale in 66 of 84 values, the second right; Braze names no bound
         read_lag=30.0,
+        refusals=_REFUSALS,
+        sources="Braze's pages on API errors and catalogs; it has no codes for users, whose refusals go by their words",
         fixes=_FIXES,
         nulls="A cleared attribute is sent as null, which removes it; an empty text is stored as one.",
     )
@@ -224,7 +246,7 @@ class Braze(Destination[BrazeConfig]):
         except Unsettled as error:  # nothing has happened yet
             raise NotApplied(str(error), code=error.code) from None
         refused = [
-            Rejected(key, _NOT_THERE, "Braze has no user of this alias")
+            Rejected(key, _NOT_THERE, "Braze has no user of this alias", RefusalClass.REFERENCE)
             for key, alias in aliases.items()
             if alias not in held
         ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backhaul.destinations.kit import Answer, classify_status, listed, said_by
-from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
+from backhaul.errors import BackhaulError, Forbidden, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Left, Outcome, Outcomes, Rate, Rejected
+
+_INDEX = re.compile(r"\bindex:? (\d+)")
 
 
 def body_of(answer: Answer) -> dict[str, Any]:
@@ -25,11 +28,12 @@ def outcomes(answer: Answer, array: str, keys: Sequence[str]) -> Outcomes:
     is theirs are they delivered. `queued` is the answer while Braze is down for maintenance: all is kept (api/errors page).
     """
     body = body_of(answer)
-    errors = [item for item in body.get("errors") or () if isinstance(item, dict)]
+    said = body.get("errors") or ()
+    errors = list(said) if isinstance(said, list) else [said]
     refused: dict[int, str] = {}
     for error in errors:
-        place, words = error.get("index"), str(error.get("type") or "refused without a reason")
-        if error.get("input_array") == array and type(place) is int and 0 <= place < len(keys):
+        place, words = _place_and_words(error, array, keys)
+        if place is not None:
             refused[place] = f"{refused[place]}; {words}" if place in refused else words
     queued = body["message"] == "queued" and not errors
     taken = queued or body.get(f"{array}_processed", 0) == len(keys) - len(refused)
@@ -39,6 +43,29 @@ def outcomes(answer: Answer, array: str, keys: Sequence[str]) -> Outcomes:
     if taken:
         found += [Delivered(key) for place, key in enumerate(keys) if place not in refused]
     return Outcomes(tuple(found))
+
+
+def _place_and_words(error: Any, array: str, keys: Sequence[str]) -> tuple[int | None, str]:
+    """The place of the object that an error is about, None where it names none, and its words. An error may lack its array,
+    which is the only one of the request, or be a plain text that names a place or an id."""
+    if isinstance(error, dict):
+        place, words = (
+            error.get("index"),
+            str(error.get("type") or error.get("message") or "refused without a reason"),
+        )
+        if error.get("input_array", array) != array:
+            return None, words
+    else:
+        place, words = None, str(error)
+    if place is None and (found := _INDEX.search(words)):
+        place = int(found[1])
+    if place is None:
+        named = [
+            at for at, key in enumerate(keys) if re.search(rf"(?<![\w@.-]){re.escape(key)}(?![\w@-])", words)
+        ]
+        place = named[0] if len(named) == 1 else None
+    fits = type(place) is int and 0 <= place < len(keys)
+    return (place if fits else None), words
 
 
 def classify(answer: Answer) -> BackhaulError | None:
@@ -56,11 +83,17 @@ def classify(answer: Answer) -> BackhaulError | None:
             hint="has it the permission for this endpoint, and is base_url your instance's REST endpoint?",
         )
     if answer.status == 403:
-        return Halt(f"Braze refuses this: {said}", hint="is this machine on the API key's list of addresses?")
+        return Forbidden(
+            f"Braze refuses this: {said}", hint="is this machine on the API key's list of addresses?"
+        )
     if answer.status == 404:
         return Halt(f"Braze has no such place: {said}", hint="is base_url your instance's REST endpoint?")
     error = classify_status(answer, words)
-    return Refused(words or said, code=code or str(answer.status)) if isinstance(error, Refused) else error
+    return (
+        Refused(words or said, code=code or str(answer.status), kind=error.kind)
+        if isinstance(error, Refused)
+        else error
+    )
 
 
 def _said(answer: Answer) -> tuple[str, str]:

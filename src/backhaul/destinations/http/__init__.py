@@ -10,6 +10,7 @@ import orjson
 from backhaul.destinations.http.config import ApiObject, HttpConfig, Operation
 from backhaul.destinations.http.results import believe, html, outcomes_of
 from backhaul.destinations.kit import (
+    HTTP_REFUSALS,
     Answer,
     Batch,
     Destination,
@@ -45,6 +46,8 @@ class HttpApi(Destination[HttpConfig]):
         docs="Any batch HTTP API, declared in backhaul.yml: requests, bodies, how to read results.",
         batch={op: BatchLimits(records=100_000, bytes=10_000_000) for op in COMMON_OPS},
         unlisted=RefusalClass.RECORD,
+        refusals=HTTP_REFUSALS,
+        sources="RFC 9110; your `refusals`",
         fixes=_FIXES,
         nulls="null is sent as JSON null; what that does is the API's own rule",
     )

@@ -46,6 +46,7 @@ from backhaul.destinations.kit import (
     Token,
     Wire,
     listed,
+    refusal_table,
 )
 from backhaul.errors import BackhaulError, Expired, Halt, Unsettled
 from backhaul.types import (
@@ -63,6 +64,15 @@ from backhaul.types import (
 )
 
 _TWICE = "another record has this value of a unique property: make it unique in the model, or merge the two in HubSpot"
+_REFUSALS = refusal_table(
+    record=("INVALID_EMAIL", "INVALID_OPTION", "INVALID_INTEGER", "INVALID_DATE", "INVALID_LONG", "VALIDATION_ERROR", NOT_THERE,
+            "BAD_REQUEST"),
+    configuration=("PROPERTY_DOESNT_EXIST", "READ_ONLY_VALUE", "INVALID_OBJECT_TYPE"),
+    capacity=("402",),
+    conflict=("CONFLICT", "OBJECT_ALREADY_EXISTS", "CONFLICTING_UNIQUE_VALUE"),
+    transient=("RATE_LIMIT", "RATE_LIMITS", "INTERNAL_ERROR", "INTERNAL_SERVER_ERROR", "TIMEOUT"),
+    credential=("EXPIRED_AUTHENTICATION", "INVALID_AUTHENTICATION", "MISSING_SCOPES"),
+)  # fmt: skip
 _FIXES = {
     "CONFLICT": _TWICE,
     "OBJECT_ALREADY_EXISTS": _TWICE,
@@ -92,6 +102,8 @@ class HubSpot(Destination[HubSpotConfig]):
         wire=Wire.TEXT,
         moves=True,
         index_lag=5.0,
+        refusals=_REFUSALS,
+        sources="HubSpot's error handling page and OpenAPI documents (category); recorded answers",
         fixes=_FIXES,
         nulls="A cleared property is sent as an empty string; a skipped one is left out.",
     )

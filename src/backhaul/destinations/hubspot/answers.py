@@ -12,7 +12,7 @@ from typing import Any
 
 from backhaul.destinations.hubspot.fields import RECORD_ID
 from backhaul.destinations.kit import Answer, classify_status, inner, listed, said_by
-from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
+from backhaul.errors import BackhaulError, Forbidden, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Gone, Left, Outcome, Rejected, Retry
 
 DAY = 86_400.0
@@ -144,7 +144,7 @@ def classify(answer: Answer) -> BackhaulError | None:
             hint="is it current, and of this account?",
         )
     if answer.status == 403:
-        return Halt(f"HubSpot refuses this: {said}", hint=_scopes(body))
+        return Forbidden(f"HubSpot refuses this: {said}", hint=_scopes(body))
     if answer.status == 404 and category == "OBJECT_NOT_FOUND":
         return None
     if message.startswith("Unable to infer object type"):
@@ -152,7 +152,11 @@ def classify(answer: Answer) -> BackhaulError | None:
             f"HubSpot knows no such object: {message}", hint="custom objects go by 2-… or their full name"
         )
     error = classify_status(answer, message)
-    return Refused(said, code=category or str(answer.status)) if isinstance(error, Refused) else error
+    return (
+        Refused(said, code=category or str(answer.status), kind=error.kind)
+        if isinstance(error, Refused)
+        else error
+    )
 
 
 def _wait(answer: Answer, body: Mapping[str, Any]) -> float:

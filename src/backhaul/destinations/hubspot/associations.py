@@ -28,6 +28,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    RefusalClass,
     Rejected,
 )
 
@@ -103,7 +104,9 @@ class Associations:
             await self._archive([pair for pair in gone if pair], types)
             return Outcomes(tuple(map(Delivered, batch.keys)))
         said = f"HubSpot has no record at one end of this association from {self.one} to {self.other}"
-        missing = [Rejected(key, NOT_THERE, said) for key in batch.keys if key not in pairs]
+        missing = [
+            Rejected(key, NOT_THERE, said, RefusalClass.REFERENCE) for key in batch.keys if key not in pairs
+        ]
         async with self.moves.giving(pairs.values(), known.values()) as left:
             await self._archive(left, types)
             return Outcomes((*missing, *await self._associate(pairs, types)))
@@ -118,7 +121,7 @@ class Associations:
             answer = await self._post("create", [{**item, "types": types} for item in inputs])
         else:
             answer = await self._post("associate/default", inputs)
-        return _outcomes(body_of(answer), pairs)
+        return [_as_reference(outcome) for outcome in _outcomes(body_of(answer), pairs)]
 
     async def _archive(self, pairs: Iterable[Pair], types: Sequence[Any]) -> None:
         """204 whatever there was; where the default type goes, every label between the two goes with it.
@@ -222,6 +225,13 @@ def _outcomes(body: Mapping[str, Any], pairs: Mapping[str, Pair]) -> list[Outcom
         said = "; ".join(dict.fromkeys(str(error.get("message") or "") for error in nameless))
         outcomes += [it for key in left for it in refused(key, {**nameless[0], "message": said})]
     return outcomes
+
+
+def _as_reference(outcome: Outcome) -> Outcome:
+    """An association that is refused for want of an end waits for it."""
+    if isinstance(outcome, Rejected) and outcome.code == NOT_THERE:
+        return Rejected(outcome.key, outcome.code, outcome.message, RefusalClass.REFERENCE)
+    return outcome
 
 
 def _ends_of(result: Mapping[str, Any]) -> Pair:

@@ -17,7 +17,17 @@ from backhaul.destinations.hubspot.finding import Account, ids_of
 from backhaul.destinations.hubspot.moving import Moves
 from backhaul.destinations.kit import Batch, inner, listed, paged
 from backhaul.errors import Halt
-from backhaul.types import BatchLimits, Delivered, Field, FieldType, ObjectSchema, Op, Outcomes, Rejected
+from backhaul.types import (
+    BatchLimits,
+    Delivered,
+    Field,
+    FieldType,
+    ObjectSchema,
+    Op,
+    Outcomes,
+    RefusalClass,
+    Rejected,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class Members:
             lost = await self._change(add, left)
         return Outcomes(
             tuple(
-                Rejected(key, NOT_THERE, f"HubSpot has no record with this {name}")
+                Rejected(key, NOT_THERE, f"HubSpot has no record with this {name}", RefusalClass.REFERENCE)
                 if one is None or one in lost
                 else Delivered(key, one)
                 for key, one in ids.items()

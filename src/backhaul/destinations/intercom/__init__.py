@@ -33,6 +33,7 @@ from backhaul.destinations.kit import (
     Secret,
     Spec,
     no_such_object,
+    refusal_table,
 )
 from backhaul.errors import BackhaulError, Halt, Unsettled
 from backhaul.types import (
@@ -50,6 +51,16 @@ _TWICE = "another contact has this e-mail or id: make it unique in the model, or
 _SEARCH_LAG = 60.0
 """Seconds after which search is believed to find a contact. "Minutes", says Intercom's document, and names no bound; a run waits
 no longer than this for one record."""
+_REFUSALS = refusal_table(
+    record=("parameter_invalid", "parameter_not_found", "client_error", "bad_request", NOT_THERE, "ambiguous", "lead_by_email",
+            "external_id", "company_id", "content_too_large"),
+    configuration=("intercom_version_invalid", "media_type_not_acceptable", "api_plan_restricted"),
+    capacity=("402",),
+    reference_missing=("company_not_found",),
+    conflict=("conflict", "unique_user_constraint"),
+    transient=("rate_limit_exceeded", "server_error", "service_unavailable", "client_timeout"),
+    credential=("unauthorized", "token_not_found", "token_revoked", "token_blocked", "token_expired", "token_unauthorized"),
+)  # fmt: skip
 _FIXES = {
     "conflict": _TWICE,
     "ambiguous": _TWICE,
@@ -87,6 +98,8 @@ class Intercom(Destination[IntercomConfig]):
         concurrency=20,
         moves=True,
         index_lag=5.0,
+        refusals=_REFUSALS,
+        sources="Intercom's HTTP responses page (error codes); recorded answers",
         fixes=_FIXES,
         nulls="A cleared attribute is sent as null; a skipped one is left out.",
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backhaul.destinations.kit import Answer, classify_status, listed
-from backhaul.errors import BackhaulError, Halt, Refused, Throttled, Unsettled
+from backhaul.errors import BackhaulError, Forbidden, Halt, Refused, Throttled, Unsettled
 from backhaul.types import Left
 
 WINDOW = 10.0
@@ -67,8 +67,10 @@ def classify(answer: Answer) -> BackhaulError | None:
     if status == 429:
         after = answer.reset_after()
         return Throttled(f"HTTP 429: {said or 'rate limit'}", code=code or "429", after=after)
-    if status in (402, 403) or code == "api_plan_restricted":
-        return Halt(f"Intercom refuses this: HTTP {status}: {said}", hint="does the app have the permission?")
+    if code == "api_plan_restricted":
+        return Halt(f"Intercom refuses this: HTTP {status}: {said}", hint="does the plan include this?")
+    if status == 403:
+        return Forbidden(f"Intercom refuses this: HTTP 403: {said}", hint="does the app have the permission?")
     if status == 401:
         return Halt(
             f"Intercom does not accept the access token: {said or 'HTTP 401'}",
@@ -82,7 +84,9 @@ def classify(answer: Answer) -> BackhaulError | None:
         )
     error = classify_status(answer, said)
     return (
-        Refused(said or f"HTTP {status}", code=code or str(status)) if isinstance(error, Refused) else error
+        Refused(said or f"HTTP {status}", code=code or str(status), kind=error.kind)
+        if isinstance(error, Refused)
+        else error
     )
 
 

@@ -29,6 +29,7 @@ from backhaul.destinations.kit import (
     classify_status,
     inner,
     no_such_object,
+    refusal_table,
     said_by,
     same_moment,
 )
@@ -55,6 +56,18 @@ _NOBODY = frozenset({"UnknownEmailError", "UnknownUserIdError", "NotFound", "err
 _MOMENTS = (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP)
 _SECOND = timedelta(seconds=1)
 _BUSY = frozenset({"DatabaseError", "GenericError", "QueueEmailError"})
+
+
+_REFUSALS = refusal_table(
+    record=("BadParams", "InvalidEmailAddressError", "InvalidUserIdError", "InvalidItemId",
+            "RequestFieldsTypesMismatched", "NotFound",
+            "ForgottenUserError", "invalid", "notFound", "forgotten", "invalidData", "BatchTooLarge"),
+    configuration=("BadJsonBody", "ForbiddenParamsError", "filteredOutFields"),
+    capacity=("UniqueFieldsLimitExceeded",),
+    conflict=("EmailAlreadyExists", "ExternalKeyConflict", "conflict"),
+    transient=("RateLimitExceeded", "DatabaseError", "GenericError", "QueueEmailError"),
+    credential=("BadApiKey", "BadAuthorizationHeader", "Forbidden", "InvalidJwtPayload", "JwtUserIdentifiersMismatched"),
+)  # fmt: skip
 
 
 class IterableConfig(DestinationConfig):
@@ -93,6 +106,8 @@ class Iterable(Destination[IterableConfig]):
         concurrency=4,
         read_lag=60.0,  # Iterable's own client waits so long in its tests (Iterable/api-client, waitForUserUpdate)
         nulls="null clears the field; an empty text is stored as one.",
+        refusals=_REFUSALS,
+        sources="Iterable's Swagger document and client sources (code); recorded answers",
         fixes={
             "RequestFieldsTypesMismatched": "a field's type never changes in Iterable: cast the expression, or use another field",
             "UniqueFieldsLimitExceeded": "the project has its most fields: remove some there, or map fewer",
@@ -259,7 +274,9 @@ class Iterable(Destination[IterableConfig]):
         if said in _NOBODY:
             return None
         text = f"{said or answer.status}: {said_by(answer)}"
-        return Unsettled(text, code=said) if said in _BUSY else Refused(text, code=said or str(answer.status))
+        if said in _BUSY:
+            return Unsettled(text, code=said)
+        return Refused(text, code=said or str(answer.status), kind=error.kind)
 
 
 def _people() -> tuple[Field, ...]:

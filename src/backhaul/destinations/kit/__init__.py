@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from backhaul.destinations.kit.answers import (
-    HTTP_REFUSALS,
     Answer,
     classify_status,
     inner,
@@ -22,6 +21,7 @@ from backhaul.destinations.kit.answers import (
 )
 from backhaul.destinations.kit.comparing import moment, plain, plain_number, same_moment
 from backhaul.destinations.kit.paging import paged
+from backhaul.destinations.kit.refusals import HTTP_REFUSALS, class_of, refusal_table
 from backhaul.destinations.kit.sent import held_as_sent
 from backhaul.destinations.kit.settings import DestinationConfig, JobsConfig, Secret
 from backhaul.errors import BackhaulError, Halt
@@ -41,9 +41,8 @@ from backhaul.values import RateLimit
 
 __all__ = [
     "HTTP_REFUSALS", "Account", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret",
-    "Spec", "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner", "listed",
-    "listing", "moment",
-    "no_such_object", "paged", "plain", "plain_number", "said_by", "same_moment",
+    "Spec", "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner", "listed", "listing",
+    "moment", "no_such_object", "paged", "plain", "plain_number", "refusal_table", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
 """Seconds. Windows as long as this, or longer, are quotas that a customer's other tools draw on too."""
@@ -98,6 +97,8 @@ class Spec:
     """One sentence: what clearing a field means here."""
     refusals: Mapping[str, RefusalClass] = field(default_factory=dict)
     """The class of each of the destination's codes; `23*` stands for all codes that begin so."""
+    sources: str = ""
+    """Where the codes come from."""
     unlisted: RefusalClass = RefusalClass.UNKNOWN
     """The class of a code that `refusals` does not list."""
     fixes: Mapping[str, str] = field(default_factory=dict)
@@ -423,12 +424,6 @@ class Destination(ABC, Generic[ConfigT]):
     def classify(self, answer: Answer) -> BackhaulError | None:
         """What an HTTP answer means for the request as a whole; None where its body has to be read."""
         return classify_status(answer)
-
-
-def class_of(refusals: Mapping[str, RefusalClass], code: str) -> RefusalClass | None:
-    """The class of a code in a table of codes: its own, else that of its longest beginning; None where there is none."""
-    beginnings = (f"{code[:length]}*" for length in range(len(code), 0, -1))
-    return next((refusals[name] for name in (code, *beginnings) if name in refusals), None)
 
 
 class Unsupported(BackhaulError):

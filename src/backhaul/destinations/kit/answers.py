@@ -12,23 +12,6 @@ import orjson
 from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.types import RefusalClass
 
-HTTP_REFUSALS = {
-    "400": RefusalClass.RECORD,
-    "402": RefusalClass.CAPACITY,
-    "403": RefusalClass.RECORD,
-    "404": RefusalClass.RECORD,
-    "405": RefusalClass.CONFIGURATION,
-    "409": RefusalClass.CONFLICT,
-    "410": RefusalClass.RECORD,
-    "412": RefusalClass.RECORD,
-    "413": RefusalClass.RECORD,
-    "415": RefusalClass.CONFIGURATION,
-    "422": RefusalClass.RECORD,
-    "507": RefusalClass.CAPACITY,
-}
-"""The class of a status where the connector does not list it (RFC 9110, RFC 4918 for 422 and 507). A 403 becomes a record's only
-where the destination takes others (`Forbidden`)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -161,7 +144,8 @@ def classify_status(answer: Answer, message: str = "") -> BackhaulError | None:
         return Unsettled(text, code=str(status))
     if status == 423:
         return NotApplied(text, code=str(status))
-    return Refused(text, code=str(status))
+    full = status in (402, 507)  # payment, or storage
+    return Refused(text, code=str(status), kind=RefusalClass.CAPACITY if full else None)
 
 
 _READ = 16_384

@@ -28,6 +28,7 @@ from backhaul.destinations.kit import (
     listing,
     no_such_object,
     paged,
+    refusal_table,
 )
 from backhaul.destinations.klaviyo import events, lists
 from backhaul.destinations.klaviyo.answers import errors_of, key_at, place_of, refused_by_place
@@ -65,6 +66,17 @@ _READ = 100
 def _limits(burst: int, steady: int, endpoint: str = "") -> tuple[Rate, Rate]:
     """Each endpoint has a limit of its own, a second and a minute."""
     return Rate("burst", burst, 1, endpoint), Rate("steady", steady, 60, endpoint)
+
+
+_REFUSALS = refusal_table(
+    record=("invalid", "required", "not_found", "too_large", "error"),
+    configuration=("method_not_allowed", "unsupported_media_type"),
+    capacity=("402",),
+    reference_missing=(lists.NOT_THERE,),
+    conflict=("duplicate_profile", "conflict"),
+    transient=("throttled", "service_unavailable"),
+    credential=("not_authenticated", "authentication_failed"),
+)
 
 
 class KlaviyoConfig(JobsConfig):
@@ -116,6 +128,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
         repeatable=frozenset(Op),
         read_lag=30.0,  # profiles are found by a filter some time after they were written; Klaviyo names no bound (from memory)
         nulls="null clears the field; a property stays, with no value.",
+        refusals=_REFUSALS,
+        sources="Klaviyo's error page and OpenAPI document; recorded answers",
         fixes={
             "too_large": "Klaviyo takes 100 KB a profile: shorten its longest values, or map fewer",
             "invalid": "mend what the message names; a phone number is E.164 (+15005550006) and has to exist",
@@ -320,7 +334,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
         if answer.status == 400 and said and all(place_of(one) is not None for one in said):
             return None
         first = said[0] if said else {}
-        return Refused(str(first.get("detail") or error), code=str(first.get("code") or answer.status))
+        code = str(first.get("code") or answer.status)
+        return Refused(str(first.get("detail") or error), code=code, kind=error.kind)
 
 
 def _attributes(payload: Any) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ from backhaul.destinations.marketo import bulk
 from backhaul.destinations.marketo.answers import (
     DAY,
     FIXES,
+    REFUSALS,
     by_id,
     by_number,
     by_place,
@@ -91,6 +92,8 @@ class Marketo(Destination[MarketoConfig]):
         deltas=True,
         late=3.0,
         read_lag=10.0,  # a lead that was just made is not always found at once; Marketo names no bound (from memory)
+        refusals=REFUSALS,
+        sources="Adobe's Marketo REST guide, Error Codes; recorded answers",
         fixes=FIXES,
         nulls="A cleared field is sent as null; Marketo holds no empty text, and a boolean that is cleared is false.",
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta, timezone
 from typing import Any
 
-from backhaul.destinations.kit import Answer, classify_status
+from backhaul.destinations.kit import Answer, classify_status, refusal_table
 from backhaul.errors import BackhaulError, Expired, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Gone, Left, Outcome, Rejected, Retry
 
@@ -36,6 +36,7 @@ _HALTS = {
     "603": "give the API user's role this permission, and this machine's address a place on the IP allowlist",
     "605": "is base_url that of the REST endpoint?",
     "610": "is base_url that of the REST endpoint?",
+    "612": "a proxy on the way may change the request's headers: Marketo takes application/json",
     "616": "the subscription has no such API",
     "703": "the subscription has no such feature",
     "1006": "a field was renamed or removed: `backhaul check` compares the mapping with Marketo",
@@ -53,6 +54,15 @@ FIXES = {
     "comma": "Marketo takes values in lists with commas between: leave the comma out of the identifier",
 }
 """By a reason's code."""
+REFUSALS = refusal_table(
+    record=("1001", "1002", "1003", "1004", "1005", "1007", "1008", "1010", "1015", "1020", "1021", "1022", "609",
+            "skipped", "import",
+            "comma"),
+    configuration=_HALTS,
+    capacity=("607", "1029"),
+    transient=("604", "606", "608", "611", "614", "615", "713", "719", "1016", "1019"),
+    credential=_EXPIRED,
+)  # fmt: skip
 _LATER = ("1016", "1019")
 """Not applied because of imports that go on: said of a record, or of one more import."""
 _QUEUE = 30.0

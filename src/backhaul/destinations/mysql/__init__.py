@@ -70,6 +70,7 @@ class Mysql(Destination[MysqlConfig]):
         repeatable=frozenset(Op),
         refusals=_REFUSALS,
         states_account=True,
+        sources="MySQL Server Error Message Reference; MariaDB Error Codes",
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )

@@ -63,6 +63,7 @@ class Postgres(Destination[PostgresConfig]):
         states_account=True,
         repeatable=frozenset(Op),
         refusals=REFUSALS,
+        sources="PostgreSQL documentation, appendix A",
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )

@@ -25,7 +25,16 @@ from backhaul.destinations.kit import (
     paged,
 )
 from backhaul.destinations.salesforce import atomic, bulk
-from backhaul.destinations.salesforce.answers import DAY, FIXES, classify, left, missed, outcomes, refused
+from backhaul.destinations.salesforce.answers import (
+    DAY,
+    FIXES,
+    REFUSALS,
+    classify,
+    left,
+    missed,
+    outcomes,
+    refused,
+)
 from backhaul.destinations.salesforce.fields import (
     RECORD_ID,
     SEVERAL,
@@ -75,6 +84,8 @@ class Salesforce(Destination[SalesforceConfig]):
         deltas=True,
         csv_null=bulk.NULL,
         index_lag=0.0,
+        refusals=REFUSALS,
+        sources="SOAP API Developer Guide, StatusCode; recorded answers",
         fixes=FIXES,
         nulls="A cleared field is sent as null (in a bulk job #N/A); a skipped one is left out. Salesforce holds no empty text.",
     )

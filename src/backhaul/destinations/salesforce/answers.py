@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from backhaul.destinations.kit import Answer, classify_status, said_by
+from backhaul.destinations.kit import Answer, class_of, classify_status, refusal_table, said_by
 from backhaul.errors import BackhaulError, Expired, Halt, NotApplied, Refused, Throttled
-from backhaul.types import Delivered, Gone, Left, Outcome, Outcomes, Rejected, Retry
+from backhaul.types import Delivered, Gone, Left, Outcome, Outcomes, RefusalClass, Rejected, Retry
 
 DAY = 86_400.0
 """Seconds of the quota, a rolling window."""
@@ -24,8 +24,8 @@ than a run waits, so that a run ends and leaves the rest to a later one."""
 _USAGE = re.compile(r"(per-app-)?api-usage=(\d+)/(\d+)")
 _GONE = ("ENTITY_IS_DELETED", "NOT_FOUND")
 _LACKS = "REQUIRED_FIELD_MISSING"
-BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE",
-         "REQUEST_LIMIT_EXCEEDED", "QUERY_TIMEOUT", "UNKNOWN_EXCEPTION")  # fmt: skip
+BUSY = ("UNABLE_TO_LOCK_ROW", "ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT",
+        "UNKNOWN_EXCEPTION")  # fmt: skip
 """Codes of a record that was not applied, and may be later."""
 _BUSY_WORDS = ("unable to obtain exclusive access to this record", "Too many SOQL queries")
 """The same, in the words of a trigger's failure (issue threads of dlrs; rudder-transformer)."""
@@ -48,6 +48,26 @@ FIXES = {
     "NOT_FOUND": "it was deleted in Salesforce: use mode upsert to have it made again, or leave the row out",
 }
 """By an error's code."""
+REFUSALS = refusal_table(
+    record=(
+        "CANNOT_EXECUTE_FLOW_TRIGGER", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_UPDATE_CONVERTED_LEAD", "CLEARING_TEXT",
+        "DELETE_FAILED", "DUPLICATES_DETECTED", "DUPLICATE_EXTERNAL_ID", "ENTITY_IS_DELETED", "ENTITY_IS_LOCKED",
+        "FIELD_CUSTOM_VALIDATION_EXCEPTION", "FIELD_FILTER_VALIDATION_EXCEPTION", "FIELD_INTEGRITY_EXCEPTION",
+        "INACTIVE_OWNER_OR_USER",
+        "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY", "INSUFFICIENT_ACCESS_OR_READONLY", "INVALID_EMAIL_ADDRESS",
+        "INVALID_ID_FIELD",
+        "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "JSON_PARSER_ERROR", "MALFORMED_ID", "NOT_FOUND", "NUMBER_OUTSIDE_VALID_RANGE",
+        "REQUIRED_FIELD_MISSING", "STRING_TOO_LONG",
+    ),
+    configuration=("INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE", *_HALTS),
+    capacity=("LICENSE_LIMIT_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "STORAGE_LIMIT_EXCEEDED"),
+    reference_missing=("INVALID_CROSS_REFERENCE_KEY",),
+    conflict=("DUPLICATE_VALUE",),
+    transient=BUSY,
+    credential=("INVALID_LOGIN", "INVALID_SESSION_ID"),
+)  # fmt: skip
+_NO_PARENT = "Foreign key external ID"
+"""How the words begin where a lookup's external id finds no record; the code is INVALID_FIELD."""
 
 
 def classify(answer: Answer) -> BackhaulError | None:
@@ -64,8 +84,14 @@ def classify(answer: Answer) -> BackhaulError | None:
         return Halt(f"Salesforce refuses this: {said}", hint=_HALTS[code])
     if answer.status == 300 or code in BUSY or any(words in said for words in _BUSY_WORDS):
         return Refused(said, code=code or "300") if answer.status == 300 else NotApplied(said, code=code)
+    if class_of(REFUSALS, code) in (RefusalClass.CAPACITY, RefusalClass.RECORD):
+        return Refused(said, code=code)  # its status is 403 too
     error = classify_status(answer, said)
-    return Refused(said, code=code or str(answer.status)) if isinstance(error, Refused) else error
+    return (
+        Refused(said, code=code or str(answer.status), kind=error.kind)
+        if isinstance(error, Refused)
+        else error
+    )
 
 
 def _said(answer: Answer) -> tuple[str, str]:
@@ -137,7 +163,8 @@ def refusal(key: str, code: str, said: str, fields: Sequence[str] = ()) -> Outco
     if code in _GONE or (code == "INVALID_CROSS_REFERENCE_KEY" and not fields):
         return Gone(key, code, said)
     named = [name for name in fields if name not in said]
-    return Rejected(key, code, f"{said} ({', '.join(named)})" if named else said)
+    kind = RefusalClass.REFERENCE if said.startswith(_NO_PARENT) else None
+    return Rejected(key, code, f"{said} ({', '.join(named)})" if named else said, kind)
 
 
 def missed(parts: Sequence[str], said: Outcomes) -> Outcomes:

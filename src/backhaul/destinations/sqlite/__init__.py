@@ -74,6 +74,7 @@ class Sqlite(Destination[SqliteConfig]):
         concurrency=1,
         repeatable=frozenset(Op),
         refusals=_REFUSALS,
+        sources="sqlite.org, Result and Error Codes",
         fixes=_FIXES,
         nulls="NULL is stored as NULL; an empty text stays an empty text",
     )

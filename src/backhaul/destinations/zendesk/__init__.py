@@ -31,6 +31,7 @@ from backhaul.destinations.kit import (
     listing,
     no_such_object,
     paged,
+    refusal_table,
 )
 from backhaul.destinations.zendesk.answers import (
     body_of,
@@ -52,7 +53,7 @@ from backhaul.destinations.zendesk.fields import (
     values_of,
 )
 from backhaul.destinations.zendesk.jobs import attributed, deleted
-from backhaul.errors import BackhaulError, Halt, Refused, SendError, Unsettled
+from backhaul.errors import BackhaulError, Forbidden, Halt, Refused, SendError, Unsettled
 from backhaul.types import (
     BatchLimits,
     Delivered,
@@ -71,6 +72,13 @@ from backhaul.values import Duration
 _WORKING = ("queued", "working")
 _A_JOB_IS = 3
 """Requests, at least: it is handed over, asked about, and its records are read."""
+_REFUSALS = refusal_table(
+    record=("RecordInvalid", "RecordNotFound", "InvalidValue", "BlankValue", "Failed", "comma"),
+    configuration=("InvalidEndpoint", "Forbidden"),
+    capacity=("402",),
+    conflict=("DuplicateValue",),
+    transient=("TooManyJobs", "DatabaseConflict"),
+)
 _FIXES = {
     "RecordInvalid": "mend the value in the model; a user needs a name, and an e-mail that no other user has",
     "RecordNotFound": "it was deleted in Zendesk: use mode upsert to have it made again, or leave the row out",
@@ -119,6 +127,8 @@ class Zendesk(Destination[ZendeskConfig]):
         concurrency=8,
         moves=True,
         late=1.0,
+        refusals=_REFUSALS,
+        sources="Zendesk's developer reference (errors, job statuses); recorded answers",
         fixes=_FIXES,
         nulls="A cleared field is sent as null; a skipped one is left out.",
     )
@@ -150,7 +160,7 @@ class Zendesk(Destination[ZendeskConfig]):
         """Raises: Halt at a 403."""
         answer = await self._request(method, path, json=json, params=params)
         if answer.status == 403:
-            raise Halt(
+            raise Forbidden(
                 f"Zendesk refuses this: {' '.join(said(answer)) or 'HTTP 403'}", hint="is the agent an admin?"
             )
         return answer
@@ -313,7 +323,7 @@ class Zendesk(Destination[ZendeskConfig]):
         outcomes: list[Outcome] = []
         for key, item in zip(batch.keys, settled, strict=True):
             if isinstance(item, Refused) and len(batch) > 1:
-                outcomes.append(Rejected(key, item.code, str(item)))
+                outcomes.append(Rejected(key, item.code, str(item), item.kind))
             elif isinstance(item, BaseException) and (not isinstance(item, SendError) or len(batch) == 1):
                 raise item
             elif not isinstance(item, BaseException):

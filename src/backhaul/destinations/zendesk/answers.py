@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from backhaul.destinations.kit import Answer, classify_status, said_by
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
-from backhaul.types import Delivered, Gone, Left, Outcome, Rejected, Retry
+from backhaul.types import Delivered, Gone, Left, Outcome, RefusalClass, Rejected, Retry
 
 MINUTE = 60.0
 _ONE_RECORD = "updating a single unique"
@@ -50,6 +51,17 @@ def body_of(answer: Answer) -> dict[str, Any]:
     return body
 
 
+_NO_ORGANIZATION = re.compile(r"organization\b.*(not (exist|found)|invalid)", re.IGNORECASE)
+_TAKEN = re.compile(r"already (being used|exists|been taken)|has already", re.IGNORECASE)
+
+
+def about(words: str) -> RefusalClass | None:
+    """What a refusal is about where its words say more than its code, which is RecordInvalid for all of these."""
+    if _NO_ORGANIZATION.search(words):
+        return RefusalClass.REFERENCE
+    return RefusalClass.CONFLICT if _TAKEN.search(words) else None
+
+
 def of_one_record(answer: Answer) -> bool:
     """Whether a 429 is about one record that was written too often."""
     return answer.status == 429 and _ONE_RECORD in said_by(answer)
@@ -78,7 +90,11 @@ def classify(answer: Answer) -> BackhaulError | None:
     if status == 409:
         return NotApplied(text, code=code or "409")
     error = classify_status(answer, f"{code} {words}".strip())
-    return Refused(words or text, code=code or str(status)) if isinstance(error, Refused) else error
+    return (
+        Refused(words or text, code=code or str(status), kind=error.kind or about(words))
+        if isinstance(error, Refused)
+        else error
+    )
 
 
 def _resets(answer: Answer) -> float | None:
@@ -100,7 +116,7 @@ def of_row(key: str, row: Mapping[str, Any]) -> Outcome | None:
     """What a row of a job's results says of the record it is about; None where it says nothing that is known."""
     if row.get("error") or str(row.get("status")).lower() == "failed" or row.get("success") is False:
         code, words = str(row.get("error") or "Failed"), _words(row) or "refused without a message"
-        return (Gone if code == "RecordNotFound" else Rejected)(key, code, words)
+        return (Gone if code == "RecordNotFound" else Rejected)(key, code, words, about(words))
     done = str(row.get("status")).lower() in ("created", "updated", "deleted") or row.get("success") is True
     # what was created in bulk has its id and its place alone (reference: job statuses, "Bulk create")
     done = done or ("index" in row and not {"status", "success", "errors"} & row.keys())
