@@ -60,6 +60,8 @@ class Faults:
     """Share of records left out of the answer; they are applied."""
     refuse: float = 0.0
     """Share of records refused; by key, so the same ones each time."""
+    refuse_code: str = ""
+    """The code with which such records are refused, where the vendor's answers have codes; '' an ordinary one."""
     refuse_key: str = ""
     """The record with this key is refused."""
     poison_key: str = ""

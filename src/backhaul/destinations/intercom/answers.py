@@ -84,7 +84,7 @@ def classify(answer: Answer) -> BackhaulError | None:
         )
     error = classify_status(answer, said)
     return (
-        Refused(said or f"HTTP {status}", code=code or str(status), kind=error.kind)
+        Refused(said or str(error), code=code or str(status), kind=error.kind)
         if isinstance(error, Refused)
         else error
     )

@@ -271,7 +271,8 @@ def judge(org: SalesforceSandbox, values: Body) -> None:
     """A record that a switch refuses."""
     keys = [str(value) for name, value in values.items() if name.endswith("_Id__c") and value]
     if org.refuses(*keys):
-        raise Refusal("FIELD_CUSTOM_VALIDATION_EXCEPTION", "Refused by a switch of the sandbox")
+        code = org.faults.refuse_code or "FIELD_CUSTOM_VALIDATION_EXCEPTION"
+        raise Refusal(code, "Refused by a switch of the sandbox")
 
 
 def allow_save(request: web.Request) -> bool:
