@@ -16,7 +16,7 @@ from vendor_recordings import answering, at
 
 from backhaul.destinations.braze import Braze, BrazeConfig
 from backhaul.destinations.kit import Answer, Http
-from backhaul.errors import Halt, Refused, Throttled, Unsettled
+from backhaul.errors import Forbidden, Halt, Refused, Throttled, Unsettled
 from backhaul.project import load
 from backhaul.sandbox.braze import BrazeSandbox
 from backhaul.sandbox.kit import Faults, serve
@@ -203,7 +203,7 @@ async def test_a_success_without_its_message_is_none(body: Any) -> None:
     ("status", "body", "kind"),
     [
         (400, {"message": "bad", "errors": [{"type": "worse"}]}, Refused), (413, {"message": "too large"}, Refused),
-        (401, {"message": "Invalid API key"}, Halt), (403, {}, Halt), (404, {"message": "Invalid URL"}, Halt),
+        (401, {"message": "Invalid API key"}, Halt), (403, {}, Forbidden), (404, {"message": "Invalid URL"}, Halt),
         (500, {}, Unsettled), (502, {}, Unsettled),
     ],
 )  # fmt: skip

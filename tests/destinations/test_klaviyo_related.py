@@ -68,9 +68,9 @@ def test_members_come_and_go(place: Place, who: str, expr: str) -> None:
     assert place.members() == [2, 3, 4, 5]
 
 
-def test_a_profile_that_is_not_there_is_a_dead_letter_and_keeps_nobody_back(place: Place) -> None:
+def test_a_member_waits_for_its_profile_and_keeps_no_other_back(place: Place) -> None:
     run = place.run(LIST, "SELECT id FROM range(9) s(id)", {"external_id": "'x' || id"})
-    assert (run.status, run.delivered, run.rejected) == ("partial", 6, 3)
+    assert (run.status, run.delivered, run.deferred) == ("deferred", 6, 3)
     assert {letter["error"]["code"] for letter in run.dead_letters()} == {"no-such-profile"}
 
 

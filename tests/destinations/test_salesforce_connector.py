@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from salesforce_calls import APP, answering, batch, by_key, connected, row
 
 from backhaul.destinations.salesforce.login import SalesforceConfig
-from backhaul.errors import Halt, NotApplied, Refused, Throttled, Unsettled
+from backhaul.errors import Forbidden, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.salesforce import SalesforceSandbox
 from backhaul.testing.serving import serving
@@ -289,7 +289,7 @@ async def test_the_quota_is_read_from_every_answer(org: SalesforceSandbox, url: 
     [
         (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", Throttled),
         (403, "API_DISABLED_FOR_ORG", "The REST API is not enabled for this Organization.", Halt),
-        (403, "INSUFFICIENT_ACCESS", "insufficient access rights", Halt),
+        (403, "INSUFFICIENT_ACCESS", "insufficient access rights", Forbidden),
         (401, "INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE", Halt),
         (401, "INVALID_SESSION_ID", "Session expired or invalid", Halt),
         (400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record", NotApplied),

@@ -28,8 +28,8 @@ def outcomes(answer: Answer, array: str, keys: Sequence[str]) -> Outcomes:
     is theirs are they delivered. `queued` is the answer while Braze is down for maintenance: all is kept (api/errors page).
     """
     body = body_of(answer)
-    said = body.get("errors") or ()
-    errors = list(said) if isinstance(said, list) else [said]
+    said = body.get("errors") or []
+    errors: list[Any] = said if isinstance(said, list) else [said]
     refused: dict[int, str] = {}
     for error in errors:
         place, words = _place_and_words(error, array, keys)
