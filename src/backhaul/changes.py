@@ -107,6 +107,12 @@ TRANSITIONS: dict[tuple[Stage, Event], Stage] = {
     (_S.UNKNOWN, _E.FOUND): _S.ACKNOWLEDGED,
     (_S.UNKNOWN, _E.ABSENT): _S.RETRY,
     (_S.UNKNOWN, _E.TWINS): _S.QUARANTINED,
+    (
+        _S.DETECTED,
+        _E.FOUND,
+    ): _S.ACKNOWLEDGED,  # acknowledged before a reset: an insert is looked up, not repeated
+    (_S.DETECTED, _E.ABSENT): _S.RETRY,
+    (_S.DETECTED, _E.TWINS): _S.QUARANTINED,
     (_S.ACKNOWLEDGED, _E.SUPERSEDE): _S.DETECTED,
     (_S.ACKNOWLEDGED, _E.TWINS): _S.QUARANTINED,  # a create after an empty look-up is looked up again
     (_S.REJECTED, _E.REPLAY): _S.DETECTED,

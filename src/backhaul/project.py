@@ -15,28 +15,29 @@ import orjson
 from backhaul.config import Project as Config
 from backhaul.config import SyncConfig, find_root
 from backhaul.config import load as load_config
-from backhaul.errors import BackhaulError, Problem, StateError, UsageError
-from backhaul.ledger.fold import forget_values
+from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.estimate import estimate
 from backhaul.planning.explain import refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema, model_schema, note_schema, notices, versions
-from backhaul.records.forget import Forget, lift, listed
+from backhaul.records.forget import Forget, lift
+from backhaul.records.health import count_records, health, list_runs
 from backhaul.records.letters import ALL, Choice, groups, letters, mark
-from backhaul.records.listing import counts, records
-from backhaul.records.settle import settle
+from backhaul.records.listing import records, told_by
+from backhaul.records.proofs import listed
+from backhaul.records.settle import Chosen, settle
 from backhaul.records.why import Why
 from backhaul.runs.approval import no_plan
 from backhaul.runs.baseline import Taken, take_over
-from backhaul.runs.recovery import abandon_earlier, settle_earlier
+from backhaul.runs.recovery import settle_earlier
 from backhaul.runs.report import PlanReport, RunOptions, RunReport, describe_plan
+from backhaul.runs.reset import Reset, reset
 from backhaul.runs.run import Run
 from backhaul.runs.sending import keep_plan, require
 from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
-from backhaul.state.scopes import Scope
 from backhaul.verification.spellings import take_verified, without_spellings
 from backhaul.verification.verify import Verified, compare, count_open, sample_ledger
 from backhaul.workspace import Workspace
@@ -137,8 +138,7 @@ class Project:
             schemas = Schemas(self.workspace, sync, stack)
             await schemas.scope()
             self._settle_if_idle(engine, sync)
-            schema, _ = await schemas.remembered()
-            prepared = await run.planned(engine, schema)
+            prepared = await run.planned_fresh(engine, schemas, lambda plan: bool(plan.refused))
             keep_plan(self.workspace, prepared.plan, "reviewed")
             return self._describe(engine, sync, prepared)
 
@@ -161,7 +161,10 @@ class Project:
         )
         report = describe_plan(prepared, cost, sample(engine, plan), refusals(engine, plan, _SHOWN))
         said = notices(sync, prepared.schema)
-        return replace(report, destination=sync.destination, object=sync.object, schema_changes=said)
+        return replace(
+            report, destination=sync.destination, object=sync.object, schema_changes=said,
+            records=count_records(engine, self.workspace, sync),
+        )  # fmt: skip
 
     def run(
         self, name: str, *, full: bool = False, limit: int | None = None, plan: str | None = None
@@ -214,42 +217,17 @@ class Project:
         with self.workspace.engine() as engine:
             workspace = self.workspace
             ledger, scope = workspace.ledger(sync), workspace.scope(sync)
-            yield from records(engine, workspace.state, ledger, scope, workspace.plan_path, status)
+            told = told_by(sync, workspace.undelivering(sync.destination))
+            yield from records(engine, workspace.state, ledger, scope, workspace.plan_path, status, told=told)
 
     def status(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Health of each sync: its records by status, its last run, whether it is running now."""
-        found = []
         with self.workspace.engine() as engine:
-            for sync in self.config.select(names):
-                last = self.runs(sync.name, 1)
-                found.append({
-                    "sync": sync.name, "destination": sync.destination, "object": sync.object,
-                    "running": self.workspace.is_leased(sync),
-                    "records": self._counts(engine, sync),
-                    "last_run": last[0] if last else None,
-                })  # fmt: skip
-        return found
-
-    def _counts(self, engine: Any, sync: SyncConfig) -> dict[str, int]:
-        workspace = self.workspace
-        return counts(
-            engine, workspace.state, workspace.ledger(sync), workspace.scope(sync), workspace.plan_path
-        )
+            return [health(engine, self.workspace, sync) for sync in self.config.select(names)]
 
     def runs(self, sync: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-        """The newest runs first: the RUN of each, or what is known of one that is going on."""
-        state, scopes = self.workspace.state, self.workspace.scopes
-        known = scopes.names()
-        if sync is None:
-            rows = state.do("runs_of_project", {"project": scopes.project, "limit": limit})
-        else:
-            rows = state.do("runs", {"sync": scopes.known_id(sync) or "", "limit": limit})
-        found = []
-        for row in rows:
-            report = orjson.loads(row["report"]) if row["report"] else {}
-            told = {name: row[name] for name in ("id", "status", "error", "started_at", "finished_at")}
-            found.append({**report, **told, "sync": known[row["sync"]]})
-        return found
+        """The newest runs first: the RUN of each, or what is known of one that is going on or was interrupted."""
+        return list_runs(self.workspace, sync, limit)
 
     def dead_letters(
         self, sync: str | None = None, letter: int | None = None, *, choice: Choice | None = None,
@@ -321,7 +299,7 @@ class Project:
             verified = await compare(connection.destination, sync.object, mapping, expected)
             if verified.mismatches and not self.workspace.is_leased(sync):
                 with self.workspace.lease(sync), ledger.writing(engine) as view:
-                    verified = take_verified(view, mapping, expected, verified)
+                    verified = take_verified(view, mapping, expected, verified, sync.mode)
             elif verified.mismatches:
                 with ledger.reading(engine) as view:
                     verified = without_spellings(view, mapping, expected, verified)[0] if view else verified
@@ -358,10 +336,14 @@ class Project:
         note_schema(self.workspace.state, scope, found, taken=True)
         return len(found.changes)
 
-    def reset(self, name: str) -> int:
-        """Forgets what was acknowledged and keeps the known keys: the next run sends everything. Returns how many."""
+    def reset(self, name: str) -> Reset:
+        """Forgets what was acknowledged and keeps the known keys: the next run sends everything, dead letters too.
+
+        Raises:
+            StateError: the destination still works on records that an earlier run handed over.
+        """
         sync = self.sync(name)
-        return _reset(self.workspace, self.workspace.scope(sync), sync)
+        return reset(self.workspace, self.workspace.scope(sync), sync)
 
     def forget(self, name: str, key: str, *, local: bool = False) -> dict[str, Any]:
         """Erases one record: `{sync, destination, plans, proofs}`; `local`: without a delete at the destination.
@@ -372,13 +354,18 @@ class Project:
         """
         return asyncio.run(Forget(self.workspace, self.sync(name), key, local=local).do())
 
-    def settle(self, name: str, key: str, *, delivered: bool, remote_id: str | None = None) -> dict[str, Any]:
-        """Says of one unknown or quarantined record whether the destination holds it: `{sync, key, was, delivered}`.
+    def settle(
+        self, name: str, key: str | None = None, *, delivered: bool, remote_id: str | None = None, where: str | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Says of unknown or quarantined records whether the destination holds them. One by its key: `{sync, key, was,
+        delivered}`; without a key all that wait for a decision, or those that `where` (SQL over keys and fields) holds for:
+        `{sync, records, delivered}`.
 
         Raises:
-            UsageError: the record does not wait for a person.
+            UsageError: the record does not wait for a decision.
         """
-        return settle(self.workspace, self.sync(name), key, delivered=delivered, remote_id=remote_id)
+        chosen = Chosen(key, where)
+        return settle(self.workspace, self.sync(name), chosen, delivered=delivered, remote_id=remote_id)
 
     def forgotten(self, name: str) -> list[dict[str, Any]]:
         """The proofs of forgotten records: `{hash, at, destination}`."""
@@ -417,7 +404,7 @@ class Project:
 
         def prepare(restored: Workspace) -> None:
             for scope in () if as_is else restored.scopes.all():
-                _reset(restored, scope, self.config.syncs.get(scope.name))
+                reset(restored, scope, self.config.syncs.get(scope.name))
 
         folder = self._state_folder("restore", _DATABASE)
         return restore(folder, file, open_at, prepare)
@@ -476,19 +463,3 @@ class Project:
                 said = f"{error} ({error.hint})" if error.hint else str(error)
                 found.append(Check(sync.name, "model" if found else "destination", False, said))
         return found
-
-
-def _reset(workspace: Workspace, scope: Scope, sync: SyncConfig | None) -> int:
-    """Forgets what is in a scope's ledger; `sync` None: its sync is no more."""
-    lease = workspace.lease(sync) if sync else workspace.state.lease(scope.sync, name=scope.name)
-    with lease, workspace.engine() as engine:
-        workspace.begin_anew(scope)
-        ledger = workspace.ledger_of(scope, values=sync is None or sync.ledger.values)
-        try:
-            settle_earlier(engine, workspace.state, ledger, scope, workspace.plan_path)
-        except StateError:
-            abandon_earlier(workspace.state, scope.id, workspace.plan_path)
-        forgotten = forget_values(engine, ledger)
-        if not ledger.exists(engine):
-            workspace.state.do("forget_ledger", {"scope": scope.id})
-        return forgotten

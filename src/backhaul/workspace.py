@@ -65,6 +65,7 @@ class Workspace:
 
         address = self.project.state if "://" in self.project.state else self.folder
         state = open_state(address, self.mask, self.surroundings.now, length=self.project.lease)
+        state.machine = self.machine
         state.keeps_history = self.project.history.keep > 0
         state.keeping = Keeping(self.project.dead_letters.secrets())
         return state
@@ -110,10 +111,15 @@ class Workspace:
         """The journal of one plan's delivery."""
         return Journal(self.state, plan.scope, plan.id, plan.fingerprint)
 
+    @property
+    def machine(self) -> Machine | None:
+        """Whose clocks an embedded state has; None: this machine's."""
+        around = self.surroundings
+        return None if around is REAL else Machine("given", around.clock, around.wall)
+
     def buckets(self) -> Buckets:
         """What is spent of the limits of every credential; the caller closes it."""
-        around = self.surroundings
-        return self.state.buckets(None if around is REAL else Machine("given", around.clock, around.wall))
+        return self.state.buckets(self.machine)
 
     def ledger(self, sync: SyncConfig) -> Ledger:
         """A sync's ledger: where the state is a folder, a file in it; else this worker's copy of what is in the state."""
@@ -126,7 +132,8 @@ class Workspace:
             path = self.folder / "copies" / file
             return SharedLedger(path, state, scope.id, name=scope.name, values=values)
         witness = None if scope.id in self._begun_anew else state
-        return Ledger(self.folder / "ledgers" / file, name=scope.name, values=values, witness=witness)
+        path = self.folder / "ledgers" / file
+        return Ledger(path, name=scope.name, values=values, witness=witness, clock=state.clock)
 
     def begin_anew(self, scope: Scope) -> None:
         """From now on, in this process, a ledger that was lost is one that never was."""
@@ -162,10 +169,8 @@ class Workspace:
     def tidy(self) -> None:
         """Removes what killed processes left: spilled files, plan files nobody recorded, and reviews nobody wants any more."""
         for spill in self.folder.glob(f"{_SPILL}*"):
-            with suppress(OSError):
-                if self.surroundings.age(spill) > _ORPHAN_AGE:
-                    with owned(spill):
-                        shutil.rmtree(spill)
+            with suppress(OSError), owned(spill):
+                shutil.rmtree(spill)  # its owner is dead, or has not marked it yet and makes another one
         before = (self.surroundings.moment() - _REVIEW_KEPT).isoformat()
         for row in self.state.do("old_plans", {"project": self.project.name, "before": before}):
             self.state.drop_plan(row["id"], self.plan_path(row["id"]))

@@ -180,7 +180,7 @@ def test_a_plan_that_is_half_settled(known: Known) -> None:
     known.settled(plan, before["5"], before["5"] + 1, unknown=[before["5"]])
     known.settled(plan, before["6"], before["6"] + 1, pending=[before["6"]])
     known.state.do_all(
-        "intend", [(plan.id, before["10"], before["10"] + 1, "upsert", "k", REAL.now(), None, "{}")]
+        "intend", [(plan.id, before["10"], before["10"] + 1, "upsert", "k", REAL.now(), None, "{}", 1.0)]
     )
     found = known.all()
     assert {key: record["status"] for key, record in found.items()} == {

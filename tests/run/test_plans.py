@@ -143,7 +143,7 @@ def test_a_reset_sends_everything_again_and_keeps_the_known_keys(site: Site) -> 
     site.fill(100)
     site.run()
     with site.project as project:
-        assert project.reset("users") == 100
+        assert project.reset("users").records == 100
     site.sql("delete from t where id = 1")
     report = site.run().report
     assert report.changes == {"create": 0, "update": 99, "delete": 1}

@@ -31,7 +31,7 @@ def settle(folder: Path, *, intended: bool) -> list[str]:
         "created_at": state.now(),
     })  # fmt: skip
     if intended:
-        state.do_all("intend", [(plan.id, 0, 1, "upsert", "k", state.now(), None, "{}")])
+        state.do_all("intend", [(plan.id, 0, 1, "upsert", "k", state.now(), None, "{}", 1.0)])
     with duckdb.connect() as engine:
         ledger = Ledger(folder / "ledgers" / "s.duckdb")
         settle_earlier(

@@ -13,6 +13,11 @@ from killing import forks
 from sites import Site
 from test_crash_table import run_to_death
 
+from backhaul.config import find_root, load
+from backhaul.project import Project
+from backhaul.state.clock import Machine, this_machine
+from backhaul.surroundings import Surroundings
+
 FOUND = {"index_lag": "1ms", "id": "_id"}
 
 
@@ -194,7 +199,7 @@ def test_a_destination_that_is_away_leaves_creates_unknown_and_ends_no_run(site:
     site.run()
     site.servers.stop()
     report = site.run().report
-    assert report.status == "succeeded", report.error
+    assert (report.status, report.undecided) == ("partial", 10), report.error
     assert "could not be looked up" in str(report.hint)
     assert statuses(site) == {"unknown": 10}
 
@@ -242,3 +247,38 @@ def test_i15_a_refused_record_waits_for_the_request_it_is_in(
     assert statuses(site) == {"acknowledged": 3}
     assert [records[1]["name"] for key, records in sent if key != sent[0][0]] == ["good"]
     assert site.letters() == []
+
+
+def run_later(site: Site, *, elapsed: float = 0.0, wall: float = 0.0) -> dict[str, Any]:
+    """A run after so many seconds, on a machine whose wall clock was set by so many more."""
+    here = this_machine()
+    around = Surroundings(wall=lambda: time.time() + elapsed + wall)
+    with Project(load(find_root(site.root))) as project:
+        project.workspace.surroundings = around
+        project.workspace.state.machine = Machine(here.boot, lambda: here.elapsed() + elapsed, around.wall)
+        found: dict[str, Any] = project.run("users").report.json()
+        return found
+
+
+@pytest.mark.parametrize("days", [-1, 1, 400])
+def test_i47_the_index_lag_is_over_when_it_is_whatever_the_wall_clock_says(site: Site, days: int) -> None:
+    inserting(site, lookup={"index_lag": "30m", "id": "_id"})
+    silent(site)
+    assert site.run().report.unknown
+    site.sink.faults.silence = 0.0
+    assert run_later(site, wall=days * 86_400.0)["requests"] == 0
+    assert statuses(site) == {"unknown": 10}
+    assert run_later(site, elapsed=1_900.0, wall=days * 86_400.0)["status"] == "succeeded"
+    assert set(site.sink.creates.values()) == {1}
+    assert statuses(site) == {"acknowledged": 10}
+
+
+def test_i47_a_wall_clock_that_was_set_back_gives_a_key_no_longer_life(site: Site) -> None:
+    inserting(site, keyed="20m")
+    silent(site)
+    assert site.run().report.unknown
+    site.sink.faults.silence = 0.0
+    seen = len(site.sink.seen)
+    run_later(site, elapsed=1_300.0, wall=-3_600.0)
+    assert not site.sent(seen)
+    assert set(site.sink.creates.values()) == {1}

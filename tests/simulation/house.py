@@ -312,6 +312,7 @@ class SimWorkspace(Workspace):
         state.house = self.house
         state.__init__(self.house.state_folder, str, self.surroundings.now)  # type: ignore[misc]
         state.keeping = KEEPING
+        state.machine = self.machine
         return state
 
     def journal(self, plan: Plan) -> Journal:

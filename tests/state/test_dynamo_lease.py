@@ -14,7 +14,7 @@ from backhaul.state.dynamo.state import DynamoState
 from backhaul.state.dynamo.table import change, put
 from backhaul.state.protocol import LeaseLost
 
-ROW = ("p", 0, 10, "upsert", "k", "2026-01-01T00:00:00.000Z", None, "{}")
+ROW = ("p", 0, 10, "upsert", "k", "2026-01-01T00:00:00.000Z", None, "{}", 1.0)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import make_durable
 from backhaul.ledger.rewrite import rewrite
-from backhaul.records.forget import suppressions
+from backhaul.records.proofs import suppressions
 from backhaul.sql import literal
 from backhaul.state.scopes import Scope
 from backhaul.state.sqlite import moved_aside

@@ -51,10 +51,12 @@ def baseline(session: Session, sync: str, source: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_session
 def reset(session: Session, sync: str, yes: bool) -> None:
-    """Forgets what was acknowledged, to send all again.
+    """Forgets what was acknowledged, to send everything again.
 
-    The known keys are kept, so that nothing is created twice. Use it when the destination was restored
-    or emptied behind backhaul's back. Asks first.
+    The next run sends every record of the model, dead letters included. Known keys are kept, so nothing is
+    created twice: in mode insert, acknowledged records are looked up, or stay acknowledged where the destination
+    cannot be searched, and inserts with an unknown outcome stay as they are. Use it when the destination was restored
+    or emptied by someone else. Refuses while the destination works on a job of an earlier run. Asks first.
 
     \b
     Examples:
@@ -66,10 +68,21 @@ def reset(session: Session, sync: str, yes: bool) -> None:
     if not yes:
         _ask(names)
     forgotten = {name: project.reset(name) for name in names}
-    for name, count in forgotten.items():
-        session.say(f"{name}: the values of {count:,} records are forgotten; look at `backhaul plan {name}`")
+    for name, done in forgotten.items():
+        also = f", and {done.dead_letters:,} dead letters are sent again" if done.dead_letters else ""
+        session.say(
+            f"{name}: the values of {done.records:,} records are forgotten{also}; look at `backhaul plan {name}`"
+        )
+        if done.kept:
+            session.say(
+                "  acknowledged inserts stay acknowledged: sending them again would create them twice"
+            )
     if session.json:
-        session.emit({"resets": [{"sync": name, "records": count} for name, count in forgotten.items()]})
+        told = [
+            {"sync": name, "records": done.records, "dead_letters": done.dead_letters}
+            for name, done in forgotten.items()
+        ]
+        session.emit({"resets": told})
 
 
 def _ask(names: list[str]) -> None:

@@ -60,12 +60,25 @@ def next_step(health: dict[str, Any]) -> str:
     )
 
 
-_FOR_PEOPLE = {
-    "unknown": "a request left and nobody knows whether it was applied. The next run settles what it safely can; a create "
-    "that stays unknown is never sent again by itself: look for it in the destination (docs/concepts.md, Unknown)",
-    "quarantined": "the destination holds several records for one key: merge or remove the surplus there "
-    "(docs/concepts.md, Unknown)",
-}
+def _open_records(health: dict[str, Any]) -> list[str]:
+    """What is to be said of records that are not simply sent again."""
+    from backhaul.next_steps import SENTENCES, Step
+
+    name, records = health["sync"], health["records"]
+    said = []
+    if records["unknown"] and not health["running"]:
+        step = Step(health["unknown_next"])
+        decide = f": `backhaul settle {name} KEY` or `--all`" if step is Step.DECIDE else ""
+        said.append(
+            f"{records['unknown']:,} unknown: a request left and its answer is missing; {SENTENCES[step]}{decide} "
+            "(docs/next-steps.md)"
+        )
+    if records["quarantined"]:
+        said.append(
+            f"{records['quarantined']:,} quarantined: the destination holds several records for one key; remove the duplicates "
+            f"there, then `backhaul settle {name} KEY --delivered` (docs/next-steps.md)"
+        )
+    return said
 
 
 def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
@@ -75,7 +88,9 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
     for health in found:
         last = health["last_run"] or {}
         state = "running" if health["running"] else last.get("status", "never ran")
-        counts = " · ".join(f"{count:,} {name}" for name, count in health["records"].items() if count)
+        counts = " · ".join(
+            f"{count:,} {name.replace('_', ' ')}" for name, count in health["records"].items() if count
+        )
         to, when = f"{health['destination']} {health['object']}", ago(last.get("started_at"))
         shown.add_row(
             text(health["sync"], "bold"), text(to), when, status_text(state), text(counts or "none")
@@ -85,9 +100,8 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         last = health["last_run"] or {}
         if last.get("error"):
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
-        for stage, said in _FOR_PEOPLE.items():
-            if health["records"][stage]:
-                session.say(f"\n{health['sync']}: {health['records'][stage]:,} {stage}: {said}")
+        for said in _open_records(health):
+            session.say(f"\n{health['sync']}: {said}")
         if health["next"]:
             between = "" if last.get("error") else "\n"
             session.say(f"{between}next: {click.style(health['next'], fg='cyan')}")

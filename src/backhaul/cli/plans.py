@@ -83,7 +83,13 @@ def _counts(plan: PlanReport) -> str:
         parts.append(click.style(f"! {plan.refused:,} refused", fg="red"))
     if not parts and plan.undo is not None:
         return "nothing to put back"
-    return "   ".join(parts) if parts else "nothing to do: the destination has acknowledged every row"
+    if parts:
+        return "   ".join(parts)
+    open_records = {name: count for name, count in plan.records.items() if count and name != "acknowledged"}
+    if not open_records:
+        return "nothing to send: the destination has acknowledged every row"
+    said = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in open_records.items())
+    return f"nothing to send; not acknowledged: {said}"
 
 
 def _sample(changes: list[dict[str, Any]], longest: int) -> Table:

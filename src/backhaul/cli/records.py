@@ -10,7 +10,7 @@ import click
 
 from backhaul.cli.session import Command, Session, pass_session, sync_argument
 
-_STATUSES = ("acknowledged", "rejected", "pending", "unknown", "quarantined", "held")
+_STATUSES = ("acknowledged", "rejected", "pending", "in_flight", "unknown", "quarantined", "held")
 _SHOWN = 200
 """Rows of the table; programs and curious people take --json."""
 

@@ -3,13 +3,15 @@ slice of that column's buffer; no Python object is made for a record that nobody
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import duckdb
@@ -312,6 +314,26 @@ def at_most(rows: int, batches: list[PlanBatch]) -> tuple[list[PlanBatch], int]:
         kept.append(batch if len(batch) <= rows else batch.only(batch.rows[:rows]))
         rows -= len(kept[-1])
     return kept, rows
+
+
+async def in_groups(
+    chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int, size: int, is_over: Callable[[], bool]
+) -> AsyncGenerator[list[PlanBatch], None]:  # fmt: skip
+    """Cuts chunks into batches, up to `size` of them at a time, until that is over; the next chunk is made in a thread while
+    this one is sent."""
+    left = most
+    upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
+    try:
+        while (chunk := await upcoming) is not None and left > 0 and not is_over():
+            upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
+            batches = chunk.batches(limits)
+            while left > 0 and (group := list(islice(batches, size))):
+                group, left = at_most(left, group)
+                yield group
+    finally:
+        # the engine that makes the chunks serves one thread at a time
+        await asyncio.gather(upcoming, return_exceptions=True)
+        chunks.close()
 
 
 def read_chunks(

@@ -203,6 +203,11 @@ class Budget:
             self._hold = (seconds, said)
         self._work()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the destination wants silence now."""
+        return self._held_until > self._clock()
+
     def answered(self, seconds: float) -> None:
         """An answer came so long after its request left."""
         self._took.append(seconds)

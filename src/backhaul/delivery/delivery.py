@@ -10,14 +10,13 @@ A record that the destination acknowledged and holds no more is made again withi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from backhaul.delivery.absence import Absence
-from backhaul.delivery.batches import Chunk, PlanBatch, at_most
+from backhaul.delivery.batches import Chunk, PlanBatch, in_groups
 from backhaul.delivery.budget import WAITED, Budget
 from backhaul.delivery.concurrency import Concurrency, Room, room_for
 from backhaul.delivery.departure import BEFORE_LEAVING, Ahead, before_leaving
@@ -84,7 +83,7 @@ class Delivery:
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)
-        self._ahead = Ahead()
+        self._ahead = Ahead(destination.limits)
         self._backoff = Backoff(destination, budget, surroundings.rng)
         self._jobs = JobPoller(destination, budget, self._backoff, surroundings.clock)
 
@@ -116,32 +115,25 @@ class Delivery:
                 self._broken = error
                 self.stop()
 
-        def start(batches: Sequence[PlanBatch], *, stored: bool = False) -> None:
-            for batch in batches:
-                task = asyncio.create_task(self._one(batch, stored=stored))
-                tasks.add(task)
-                task.add_done_callback(ended)
-
-        def start_stored(batches: Sequence[PlanBatch], began: float, failure: StateError | None) -> None:
+        def start(batch: PlanBatch, storing: float | None = None, failure: StateError | None = None) -> None:
             if failure is not None:
                 self._fail(failure)
-                self._room.give(len(batches))
+                self._room.give(1)
                 return
-            self._ahead.stored(self._clock() - began)
-            start(batches, stored=True)
+            if storing is not None:
+                self._ahead.stored(self._clock() - storing)
+            task = asyncio.create_task(self._one(batch, stored=storing is not None))
+            tasks.add(task)
+            task.add_done_callback(ended)
 
         try:
-            async with aclosing(self._batches(chunks, limits, most)) as groups:
+            async with aclosing(
+                in_groups(chunks, limits, most, self.destination.concurrency, lambda: self.stopping)
+            ) as groups:
                 async for group in groups:
-                    self._room.places = room_for(group, self.destination.concurrency)
-                    await self._room.take(len(group))
+                    await self._hand_out(group, start)
                     if self.stopping:
                         break
-                    ahead = self._take_ahead(group)
-                    if ahead:
-                        told = partial(start_stored, ahead, self._clock())
-                        self.journal.store([self._intention(batch) for batch in ahead], told)
-                    start(group[len(ahead) :])
         finally:
             await self.journal.written()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -202,30 +194,22 @@ class Delivery:
                 open_rows = open_rows.difference(mine).union(self._take(part, tally, mine, outcomes))
         tally.give_up(sorted(open_rows.difference(tally.stages)))
 
-    async def _batches(
-        self, chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int
-    ) -> AsyncGenerator[list[PlanBatch], None]:
-        """Cuts chunks into batches, of which some are told of together; the next chunk is made in a thread while this one is
-        sent."""
-        left = most
-        upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-        try:
-            while (chunk := await upcoming) is not None and left > 0 and not self.stopping:
-                upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-                batches = chunk.batches(limits)
-                while left > 0 and (group := list(islice(batches, self.destination.concurrency))):
-                    group, left = at_most(left, group)
-                    yield group
-        finally:
-            # the engine that makes the chunks serves one thread at a time
-            await asyncio.gather(upcoming, return_exceptions=True)
-            chunks.close()
-
-    def _take_ahead(self, group: Sequence[PlanBatch]) -> Sequence[PlanBatch]:
-        """Those batches whose intents are stored before they have their permits."""
-        ahead = group[: self._ahead.free(self.concurrency.limit)]
-        self._ahead.waiting.update(batch.low for batch in ahead)
-        return ahead
+    async def _hand_out(self, group: Sequence[PlanBatch], start: Callable[..., None]) -> None:
+        """Starts batches, as many as may be on their way, until the delivery stops. `start` takes a batch, and where its
+        intent was stored ahead: since when, and why it is not stored."""
+        room = room_for(group, self.destination.concurrency)
+        for batch in group:
+            limit = self.concurrency.limit
+            ahead = 0 if self.budget.is_held else self._ahead.most(limit)
+            self._room.places = min(room, int(limit) + max(ahead, 1))
+            await self._room.take(1)
+            if self.stopping:
+                return
+            if len(self._ahead.waiting) < ahead:
+                self._ahead.waiting.add(batch.low)
+                self.journal.store([self._intention(batch)], partial(start, batch, self._clock()))
+            else:
+                start(batch)
 
     async def _one(self, batch: PlanBatch, doubted: Sequence[int] = (), *, stored: bool = False) -> None:
         """The whole life of one batch. `stored`: its intent is. `doubted` rows have left with an earlier run, whose intent is
@@ -354,8 +338,7 @@ class Delivery:
         self._end_of_attempts(error)
 
     def _may_repeat(self, error: SendError | None) -> bool:
-        """Whether one more retry leaves with the storm budget; if not, the run ends. What an answer left open is no storm, and a
-        throttled bucket waits as a whole."""
+        """Whether one more retry leaves with the storm budget; if not, the run ends. A throttled bucket waits as a whole."""
         if error is not None and not isinstance(error, Throttled) and not self.budget.retry():
             if not self.totals.settled:
                 self._fail(silent(error))
@@ -388,6 +371,8 @@ class Delivery:
                 await self.budget.acquire()
             if not self.destination.base_url:
                 await before_leaving()
+                if self.stopping:
+                    raise Exhausted("the run is stopping")
             answer = await self._write(batch)
             took = self._clock() - began - sum(waited)
             outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer

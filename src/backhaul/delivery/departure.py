@@ -6,8 +6,11 @@ during a commit.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from math import inf
+
+from backhaul.types import Rate
 
 _COMMITS = 2.0
 """Intents are stored ahead for so many commits' time."""
@@ -28,20 +31,24 @@ async def before_leaving() -> None:
 class Ahead:
     """How many batches may be in the journal before they have their permit. `waiting` has the first rows of those that are."""
 
-    def __init__(self) -> None:
+    def __init__(self, rates: Sequence[Rate]) -> None:
         self.waiting: set[int] = set()
+        self._pace = min((rate.count / rate.per for rate in rates), default=inf)
+        """Requests a second that the limits let through; what waits for a limit is not stored ahead."""
         self._commit = self._turn = 0.0
 
     def stored(self, seconds: float) -> None:
         """A commit took so long."""
-        self._commit += _SMOOTHING * (seconds - self._commit)
+        self._commit = _smoothed(self._commit, seconds)
 
     def answered(self, seconds: float) -> None:
         """A request held its place for so long, from its turn to its answer."""
-        self._turn = self._turn + _SMOOTHING * (seconds - self._turn) if self._turn else seconds
+        self._turn = _smoothed(self._turn, seconds)
 
-    def free(self, places: float) -> int:
-        """How many more may be stored ahead, where so many requests may be in flight."""
-        if not self._turn:
-            return 0
-        return max(int(_COMMITS * self._commit * places / self._turn) - len(self.waiting), 0)
+    def most(self, places: float) -> int:
+        """How many may be, where so many requests may be in flight."""
+        return int(_COMMITS * self._commit * min(places / self._turn, self._pace)) if self._turn else 0
+
+
+def _smoothed(mean: float, seconds: float) -> float:
+    return mean + _SMOOTHING * (seconds - mean) if mean else seconds

@@ -25,11 +25,13 @@ from backhaul.ledger.suppression import is_wanted, suppress
 from backhaul.ledger.tally import Tally, tally_of
 from backhaul.mapping.fingerprint import fingerprints
 from backhaul.mapping.mapping import SEPARATOR, Mapping
+from backhaul.next_steps import Offer, sent_stages
 from backhaul.sql import ident, literal
 from backhaul.types import Mode, Nulls, Op
 
-DELETE, MOVE, SEND, FORGET, REFUSE = 0, 1, 2, 8, 9
-"""`_segment`, in the order of sending: what left the model goes first, so that a unique value it held is free again."""
+DELETE, MOVE, SEND, LEAVE, FORGET, REFUSE = 0, 1, 2, 7, 8, 9
+"""`_segment`, in the order of sending: what left the model goes first, so that a unique value it held is free again. Rows to
+LEAVE waited to be sent and left a model whose mode deletes nothing."""
 
 ROW_GROUP = 61_440
 NO_HASH = "None"
@@ -59,6 +61,8 @@ class DiffOptions:
     forgotten: Sequence[str] = ()
     salt: str = ""
     set_aside: bool = False
+    offer: Offer = Offer.NONE
+    """What the destination offers for inserts whose outcome is unknown."""
 
 
 class Diff:
@@ -384,26 +388,40 @@ class Diff:
 
     def _segment(self) -> str:
         mode = self.options.mode
-        otherwise = DELETE if mode is Mode.MIRROR else "NULL"
-        gone = str(otherwise)
+        decide = f"CASE WHEN _again = {code(Stage.QUARANTINED)} THEN NULL ELSE {DELETE} END"
+        otherwise = decide if mode is Mode.MIRROR else "NULL"
+        gone = otherwise
         if self._claims:
             claimed = f"{identity(self.mapping)} IN (SELECT n FROM temp.main.claimed)"
             gone = f"CASE WHEN {claimed} THEN {FORGET} ELSE {otherwise} END"
-        absent = f"_again = {code(Stage.RETRY)}"
-        if mode is Mode.INSERT and not self.options.incremental:
-            gone = f"CASE WHEN {absent} THEN {FORGET} END"
-        elif self.options.incremental:
+        if self.options.incremental:
             gone = "NULL"
-        held = f"CASE WHEN {absent} THEN {SEND} END" if mode is Mode.INSERT else (
+        elif mode is Mode.INSERT:
+            gone = f"CASE WHEN _again = {code(Stage.RETRY)} THEN {FORGET} END"
+        elif mode is not Mode.MIRROR:
+            gone = f"coalesce({gone}, CASE WHEN {self._resent()} THEN {LEAVE} END)"
+        undecided = f"_again = {code(Stage.QUARANTINED)}"
+        held = f"CASE WHEN {self._resent()} THEN {SEND} END" if mode is Mode.INSERT else (
             f"CASE WHEN _was IS NOT NULL AND NOT ({self._differs()}) THEN NULL WHEN {self._moved()} THEN {MOVE} ELSE {SEND} END"
         )  # fmt: skip
         return (
-            f"CASE WHEN dead THEN NULL WHEN gone THEN {gone} WHEN _error IS NOT NULL THEN {REFUSE} "
+            f"CASE WHEN dead THEN NULL WHEN gone THEN {gone} WHEN {undecided} THEN NULL WHEN _error IS NOT NULL THEN {REFUSE} "
             f"WHEN unheld THEN {SEND} ELSE {held} END"
         )
 
+    def _resent(self) -> str:
+        """SQL of whether a known row is sent whatever its value is: by its stage, and by whether it was ever acknowledged."""
+        rules = []
+        for acknowledged in (False, True):
+            stages = sent_stages(self.options.mode, self.options.offer, acknowledged=acknowledged)
+            among = ", ".join(str(code(stage)) for stage in stages)
+            rules.append(f"({'NOT never' if acknowledged else 'never'} AND _again IN ({among}))")
+        return f"({' OR '.join(rules)})"
+
     def _change(self) -> str:
         gone, update = CHANGES.index("delete"), CHANGES.index("update")
+        if self.options.mode is Mode.INSERT:
+            return f"CASE WHEN gone THEN {gone} ELSE {self._creates()} END"
         return f"CASE WHEN gone THEN {gone} WHEN unheld OR never THEN {self._creates()} ELSE {update} END"
 
     def _creates(self) -> int:
@@ -459,7 +477,7 @@ class Diff:
         return Plan(
             id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=tuple(self._segments(tally)),
             refused=sum(row.count for row in tally if row.segment == REFUSE),
-            forgotten=sum(row.count for row in tally if row.segment == FORGET),
+            forgotten=sum(row.count for row in tally if row.segment in (LEAVE, FORGET)),
             digest=f"{sum(int(row.digest) for row in tally):x}", first=self.view is None, incremental=self.options.incremental,
             reasons=reasons | ({"mapping": caused} if caused else {}), shape=self.mapping.shape,
             mapping=fingerprints(self.mapping), remapped=causes,

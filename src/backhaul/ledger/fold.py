@@ -13,7 +13,7 @@ import pyarrow as pa
 from backhaul.changes import Stage, code
 from backhaul.engine import number, spill_folder
 from backhaul.failpoints import failpoint
-from backhaul.ledger.diff import FORGET
+from backhaul.ledger.diff import FORGET, LEAVE
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import note_mapping
@@ -71,6 +71,7 @@ def fold(
             absent = f"(SELECT {keys} FROM {plan.rows_sql} WHERE _segment = {FORGET} AND _again = {code(Stage.RETRY)})"
             view.touch(f"SELECT {keys} FROM {absent}")
             _remove(view, mapping, absent)
+            _leave(view, mapping, plan)
         handed_over = not plan.first and _find_taken(view, mapping, plan, source)
         if everything or Stage.ACKNOWLEDGED in stages:
             _acknowledge(view, mapping, plan, everything, values=ledger.values)
@@ -170,7 +171,7 @@ def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: boo
         view.engine.execute(
             f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {_ACKNOWLEDGED}, "
             f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
-            f"CASE WHEN _again = {code(Stage.RETRY)} THEN now()::TIMESTAMP END, {', '.join(stored)} "
+            f"CASE WHEN _again = {code(Stage.RETRY)} THEN {view.now_sql} END, {', '.join(stored)} "
             f"FROM {_source(plan, everything, range(low, low + _AT_ONCE))} WHERE status = {_ACKNOWLEDGED} AND _change <> 2"
         )
     if not plan.first and number(view.engine, "SELECT count(*) FROM temp.main.spelled"):
@@ -182,18 +183,31 @@ def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: boo
 
 def _doubt(view: LedgerView, mapping: Mapping, source: str) -> None:
     """Rows whose fate nobody knows lose their hash; keys never held before are remembered with their identifiers."""
-    unknown = f"(SELECT * FROM {source} WHERE status = {_UNKNOWN})"
+    unknown, now = f"(SELECT * FROM {source} WHERE status = {_UNKNOWN})", view.now_sql
     keys = [key.column for key in mapping.keys]
     same = " AND ".join(f"acked.{key} = u.{key}" for key in keys)
     view.engine.execute(
-        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {_UNKNOWN}, _since = now()::TIMESTAMP FROM {unknown} AS u WHERE {same}"
+        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {_UNKNOWN}, _since = {now} FROM {unknown} AS u WHERE {same}"
     )
     stored = [f"u.{ident(field.column)}" if field.identifier else "NULL" for field in mapping.fields]
     view.engine.execute(
         f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join('u.' + key for key in keys)}, NULL, "
-        f"{_UNKNOWN}, NULL, u._remote_id, now()::TIMESTAMP, {', '.join(stored)} FROM {unknown} AS u "
+        f"{_UNKNOWN}, NULL, u._remote_id, {now}, {', '.join(stored)} FROM {unknown} AS u "
         f"WHERE NOT EXISTS (SELECT 1 FROM {ALIAS}.acked WHERE {same})"
     )
+
+
+def _leave(view: LedgerView, mapping: Mapping, plan: Plan) -> None:
+    """Rows that wait to be sent and left a model whose mode leaves records where they are: nothing is to be sent of them.
+    What was acknowledged is so again, without a hash; what is not there, or never was acknowledged, leaves the ledger."""
+    keys = ", ".join(key.column for key in mapping.keys)
+    left = f"(SELECT {keys} FROM {plan.rows_sql} WHERE _segment = {LEAVE})"
+    view.touch(f"SELECT {keys} FROM {left}")
+    among = f"({keys}) IN (FROM {left})" if len(mapping.keys) > 1 else f"{keys} IN (FROM {left})"
+    view.engine.execute(
+        f"DELETE FROM {ALIAS}.acked WHERE {among} AND (_at IS NULL OR _state = {code(Stage.RETRY)})"
+    )
+    view.engine.execute(f"UPDATE {ALIAS}.acked SET _state = {_ACKNOWLEDGED}, _since = NULL WHERE {among}")
 
 
 def _find_taken(view: LedgerView, mapping: Mapping, plan: Plan, source: str) -> bool:
@@ -313,16 +327,21 @@ def _columns(mapping: Mapping) -> str:
     )
 
 
-def forget_values(engine: duckdb.DuckDBPyConnection, ledger: Ledger) -> int:
-    """`reset`: forgets what was acknowledged and keeps the known keys. Returns how many."""
+def forget_values(engine: duckdb.DuckDBPyConnection, ledger: Ledger, *, but: Sequence[Stage] = ()) -> int:
+    """`reset`: forgets what was acknowledged and keeps the known keys; rows at a stage of `but` stay as they are. Returns how
+    many were forgotten."""
     if not ledger.exists(engine):
         return 0
     with ledger.writing(engine) as view:
         if view.empty:
             return 0
-        engine.execute(f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {code(Stage.DETECTED)}")
+        kept = ", ".join(str(code(stage)) for stage in but)
+        where = f" WHERE _state NOT IN ({kept})" if kept else ""
+        view.touch(None)
         view.set("watermark", None)
-        return view.count()
+        return number(
+            engine, f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {code(Stage.DETECTED)}{where}"
+        )
 
 
 def remove_ledger(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 `acked` holds a row for every key that the destination holds or may hold: `_hash` of the acknowledged record (NULL: send it
 again whatever the model says), `_state` (changes.py: why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL:
-never), the destination's own id, `_since`, and the acknowledged values. `_since` (UTC) is when a row became unknown; an
+never), the destination's own id, `_since`, and the acknowledged values. `_since` (the state's clock): when it became unknown; an
 acknowledged row has one while it is to be looked up again, because it was created after a look-up had found nothing.
 `_spelled` (JSON) is how the destination stores values otherwise than they were sent (verification/spellings.py).
 `folded` names the plans already taken in. Outside a fold the file is only ever opened read-only, so any number of
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from collections.abc import Mapping as Dict
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,21 @@ FORMAT = 3
 
 class Ledger:
     """The embedded ledger of one scope, whose sync is called `name`. `values=False` keeps hashes and identifiers, but no other
-    value. `witness` is the
-    state that remembers that there is a ledger, so that a lost file is not taken for a first run."""
+    value. `witness` is the state that remembers that there is a ledger, so that a lost file is not taken for a first run;
+    `clock` is the state's."""
 
     def __init__(
-        self, path: Path, *, name: str = "", values: bool = True, witness: State | None = None
+        self,
+        path: Path,
+        *,
+        name: str = "",
+        values: bool = True,
+        witness: State | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
         self.name = name or path.stem
+        self.clock = clock
         self.values = values
         self.witness = witness
 
@@ -60,7 +68,7 @@ class Ledger:
             yield self._view(engine)
 
     def _view(self, engine: duckdb.DuckDBPyConnection) -> LedgerView:
-        return LedgerView(engine, self.path.name)
+        return LedgerView(engine, self.path.name, self.clock)
 
     def exists(self, engine: duckdb.DuckDBPyConnection) -> bool:
         """Whether anything was ever folded.
@@ -146,8 +154,11 @@ def log_of(path: Path) -> Path:
 class LedgerView:
     """An attached ledger: SQL over it, in the shape that a mapping wants."""
 
-    def __init__(self, engine: duckdb.DuckDBPyConnection, file: str) -> None:
+    def __init__(
+        self, engine: duckdb.DuckDBPyConnection, file: str, clock: Callable[[], float] = time.time
+    ) -> None:
         self.engine = engine
+        self._clock = clock
         found = self._said(file)
         self.bare = found is None
         """It is being made, or was killed in its first fold, before anything was committed."""
@@ -175,6 +186,11 @@ class LedgerView:
     @property
     def empty(self) -> bool:
         return not self.shape
+
+    @property
+    def now_sql(self) -> str:
+        """SQL of the time by the state's clock, by which `_since` is measured."""
+        return f"make_timestamp({int(self._clock() * 1_000_000)})"
 
     def touch(self, keys: str | None) -> None:
         """Says that rows of these keys (a SELECT of them) are about to change; None: all may."""

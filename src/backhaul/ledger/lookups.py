@@ -1,4 +1,5 @@
-"""Ledger rows that a look-up has to decide: creates of unknown end, and those created after a look-up found nothing."""
+"""Ledger rows of inserts that a look-up has to decide: those whose outcome is unknown, those that were acknowledged before a
+reset, and those created after a look-up found nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from backhaul.changes import Stage, code
+from backhaul.changes import Stage, code, named
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS, Ledger
 from backhaul.mapping.wire import key_text
+from backhaul.next_steps import Offer, Step, next_step
 from backhaul.sql import literal
+from backhaul.types import Mode
 
-_UNKNOWN = f"_state = {code(Stage.UNKNOWN)} AND _at IS NULL"
+_UNKNOWN = f"_state = {code(Stage.UNKNOWN)}"
+_FORGOTTEN = f"_state = {code(Stage.DETECTED)}"
 _WATCHED = f"_state = {code(Stage.ACKNOWLEDGED)} AND _since IS NOT NULL"
 
 
@@ -35,10 +39,27 @@ def asked(engine: duckdb.DuckDBPyConnection, ledger: Ledger, identifiers: Collec
             return []
         mapping = view.mapping(identifiers)
         rows = engine.execute(
-            f"SELECT {key_json(mapping)}, {key_text(mapping.identifiers)}, _state, epoch(now()::TIMESTAMP - _since) "
-            f"FROM {ALIAS}.acked WHERE _since IS NOT NULL AND (({_UNKNOWN}) OR ({_WATCHED})) ORDER BY 1"
+            f"SELECT {key_json(mapping)}, {key_text(mapping.identifiers)}, _state, "
+            f"coalesce(epoch({view.now_sql} - _since), 'inf'::DOUBLE) "
+            f"FROM {ALIAS}.acked WHERE ({_UNKNOWN}) OR ({_FORGOTTEN}) OR ({_WATCHED}) ORDER BY 1"
         ).fetchall()
-    return [Asked(pk, key, stage, float(age)) for pk, key, stage, age in rows if key is not None]
+    # a clock that lost the time while the machine was off says nothing of how long ago it was
+    return [Asked(pk, key, stage, max(float(age), 0.0)) for pk, key, stage, age in rows if key is not None]
+
+
+def count_undecided(engine: duckdb.DuckDBPyConnection, ledger: Ledger, mode: Mode, offer: Offer) -> int:
+    """Rows that the next run repeats under their keys or looks up, or that a person decides."""
+    with ledger.reading(engine) as view:
+        if view is None or view.empty:
+            return 0
+        open_rows = f"{ALIAS}.acked WHERE _state <> {code(Stage.ACKNOWLEDGED)}"
+        rows = engine.execute(
+            f"SELECT _state, _at IS NOT NULL, count(*) FROM {open_rows} GROUP BY 1, 2"
+        ).fetchall()
+    settled = (Step.SEND, Step.NOTHING)
+    return sum(
+        count for stage, known, count in rows if next_step(named(stage), known, mode, offer) not in settled
+    )
 
 
 def take_in(

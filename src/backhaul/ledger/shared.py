@@ -58,11 +58,11 @@ class SharedLedger(Ledger):
     def __init__(
         self, path: Path, state: SharedState, scope: str, *, name: str = "", values: bool = True
     ) -> None:
-        super().__init__(path, name=name or scope, values=values)
+        super().__init__(path, name=name or scope, values=values, clock=state.clock)
         self.state, self.scope = state, scope
 
     def _view(self, engine: duckdb.DuckDBPyConnection) -> SharedView:
-        return SharedView(engine, self.path.name)
+        return SharedView(engine, self.path.name, self.clock)
 
     def exists(self, engine: duckdb.DuckDBPyConnection) -> bool:
         self._catch_up(engine)

@@ -19,6 +19,7 @@ from backhaul.mapping.failing import failing
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
 from backhaul.models import model_columns, model_select, open_model
+from backhaul.next_steps import Offer
 from backhaul.planning.fields import check_fields
 from backhaul.planning.guards import Guard, check_guards, field_changes, wants_fields
 from backhaul.planning.schema_changes import ModelSchema, check_schema
@@ -63,7 +64,7 @@ class Sources:
 
 def prepare(
     engine: duckdb.DuckDBPyConnection, sources: Sources, schema: ObjectSchema, plan_id: str, path: Path,
-    *, full: bool = False, moves: Op | None = None,
+    *, full: bool = False, moves: Op | None = None, offer: Offer = Offer.NONE,
 ) -> Prepared:  # fmt: skip
     """Reads the model once and freezes what differs from the ledger.
 
@@ -95,7 +96,9 @@ def prepare(
                 refused = _refused(sources.state, scope.id, mapping)
                 forgotten, salt = _forgotten(sources.state, scope)
                 aside = sync.duplicates == "reject"
-                options = DiffOptions(sync.mode, since is not None, moves, refused, forgotten, salt, aside)
+                options = DiffOptions(
+                    sync.mode, since is not None, moves, refused, forgotten, salt, aside, offer
+                )
                 diff = Diff(engine, mapping, view, options)
                 diff.find(relation)
             except duckdb.Error as error:

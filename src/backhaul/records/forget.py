@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from contextlib import AsyncExitStack
@@ -22,13 +21,13 @@ from backhaul.ledger.rewrite import rewrite
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema
+from backhaul.records.proofs import hashes, lift_one, listed, suppressions
 from backhaul.records.why import Why
 from backhaul.runs.report import RunOptions, RunReport
 from backhaul.runs.sending import Sending
 from backhaul.schemas import Schemas
 from backhaul.sql import ident, literal
 from backhaul.state.protocol import Row
-from backhaul.state.scopes import Scope
 from backhaul.types import Op
 from backhaul.workspace import Workspace
 
@@ -230,28 +229,6 @@ class Forget:
                 engine.execute(f"DELETE FROM {ALIAS}.acked WHERE {self._is_it(mapping)}")
             view.renew()
         rewrite(engine, ledger.path)
-
-
-def hashes(salt: str, keys: list[str]) -> list[str]:
-    """What stands for keys (as JSON) that were forgotten."""
-    return [hashlib.sha256((salt + key).encode()).hexdigest() for key in keys]
-
-
-def suppressions(workspace: Workspace, scope: Scope) -> list[Row]:
-    """What keeps records of a sync from being sent again, by their keys."""
-    rows = workspace.state.do("forgotten", {"place": scope.place})
-    return [row for row in rows if row["sync"] == scope.sync and row["kind"] == "key"]
-
-
-def lift_one(workspace: Workspace, scope: Scope, record: str) -> None:
-    """Takes back that a record was forgotten."""
-    workspace.state.do("lift_forgotten", {"place": scope.place, "sync": scope.sync, "record": record})
-
-
-def listed(workspace: Workspace, sync: Any) -> list[dict[str, Any]]:
-    """The proofs of a sync: `{hash, at, destination}`."""
-    rows = suppressions(workspace, workspace.scope(sync))
-    return [{"hash": row["hash"], "at": row["at"], "destination": row["answer"]} for row in rows]
 
 
 def lift(workspace: Workspace, sync: Any, key: str) -> int:

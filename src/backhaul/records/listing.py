@@ -19,12 +19,13 @@ from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import CHANGES, Plan, plan_from
 from backhaul.mapping.mapping import Mapping
+from backhaul.next_steps import Offer, offer_of, status_of
 from backhaul.planning.explain import json_of, object_of, parsed
 from backhaul.runs.recovery import refused_rows, settlements
 from backhaul.sql import literal
 from backhaul.state.protocol import State
 from backhaul.state.scopes import Scope
-from backhaul.types import Nulls
+from backhaul.types import Mode, Nulls
 
 _DELIVERED, _UNKNOWN, _REJECTED = code(Stage.ACKNOWLEDGED), code(Stage.UNKNOWN), code(Stage.REJECTED)
 _LETTER, _LEDGER, _UNSENT, _NEWEST = 1, 2, 3, 4
@@ -37,12 +38,22 @@ _NOTHING = "SELECT NULL AS k0, NULL AS key, NULL AS status, NULL AS fields, NULL
 _LOOKED_BACK = 100
 """Plans and runs."""
 Plans = Callable[[str], Path]
-STATUSES = ("acknowledged", "rejected", "pending", "unknown", "quarantined", "held")
+STATUSES = ("acknowledged", "rejected", "pending", "in_flight", "unknown", "quarantined", "held")
+_IN_FLIGHT = 90
+"""Stands for the stage that no ledger stores."""
+Told = Callable[[Stage, bool], str]
+"""The status of a record by its stage and whether it was ever acknowledged."""
 
 
-def told(stage: Stage) -> str:
-    """What people are told of a record at this stage: what waits to be sent is pending, wherever it waits."""
-    return stage.value if stage.value in STATUSES else "pending"
+def told_by(sync: Any, destination: Any) -> Told:
+    """The statuses of a sync's records."""
+    offer = offer_of(sync, destination)
+    return lambda stage, acknowledged: status_of(stage, acknowledged, sync.mode, offer)
+
+
+def resent(stage: Stage, acknowledged: bool) -> str:
+    """The statuses where a record may be sent again as often as need be."""
+    return status_of(stage, acknowledged, Mode.UPSERT, Offer.REPEATABLE)
 
 
 def records(
@@ -54,13 +65,14 @@ def records(
     status: str | None = None,
     *,
     at_once: int = _AT_ONCE,
+    told: Told = resent,
 ) -> Iterator[dict[str, Any]]:
     """`{key, status, fields, remote_id}` of every record, by key; works while a run is going on.
 
     `fields` is what was acknowledged, or None. Reads about `at_once` records at a time and detaches the ledger in between, so
     that a reader that is slow or stops does not block a run.
     """
-    listing = Listing(engine, state, ledger, scope, plans)
+    listing = Listing(engine, state, ledger, scope, plans, told)
     for part in listing.parts(status, at_once):
         for key, what, fields, remote_id in listing.page(part, status):
             yield {
@@ -72,18 +84,19 @@ def records(
 
 
 def counts(
-    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, scope: Scope, plans: Plans
-) -> dict[str, int]:
+    engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, scope: Scope, plans: Plans, told: Told = resent
+) -> dict[str, int]:  # fmt: skip
     """How many records of each status there are, as `records` lists them."""
-    return Listing(engine, state, ledger, scope, plans).counts()
+    return Listing(engine, state, ledger, scope, plans, told).counts()
 
 
 class Listing:
     """The records of one scope: the ledger's rows, and over them what dead letters and the plan on its way say."""
 
     def __init__(
-        self, engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, scope: Scope, plans: Plans
-    ) -> None:
+        self, engine: duckdb.DuckDBPyConnection, state: State, ledger: Ledger, scope: Scope, plans: Plans, told: Told
+    ) -> None:  # fmt: skip
+        self._told = told
         self.engine, self.state, self.ledger, self.scope, self.plans = engine, state, ledger, scope, plans
         self._held = self._over = ""
         self._keys: list[str] = []
@@ -129,10 +142,10 @@ class Listing:
             if self._held:
                 same = " AND ".join(f"a.{key} = t.{key}" for key in self._keys)
                 alone = f"ANTI JOIN ({self._over}) AS t ON {same}" if self._over else ""
-                for stage, count in self.engine.execute(
-                    f"SELECT _state, count(*) FROM {ALIAS}.acked AS a {alone} GROUP BY 1"
+                for stage, known, count in self.engine.execute(
+                    f"SELECT _state, _at IS NOT NULL, count(*) FROM {ALIAS}.acked AS a {alone} GROUP BY 1, 2"
                 ).fetchall():
-                    found[told(named(stage))] += count
+                    found[self._told(named(stage), known)] += count
         return found
 
     @contextmanager
@@ -156,7 +169,7 @@ class Listing:
         self._held = ""
         if view is not None:
             mapping = view.mapping()
-            self._held = _of_ledger(mapping, view.meta.get("values") != "no")
+            self._held = _of_ledger(mapping, view.meta.get("values") != "no", self._told)
         self._keys = [key.column for key in mapping.keys] if mapping else ["k0"]
         letters = _letters(self.engine, self.state, self.scope, mapping)
         self._over = " UNION ALL ".join(source for source in (overlay, letters) if source)
@@ -169,9 +182,10 @@ class Listing:
         rule = "true"
         if status == "touched":
             rule = touched
-        elif status not in (None, told(Stage.ACKNOWLEDGED)):
-            codes = ", ".join(str(code(stage)) for stage in _KEPT if told(stage) == status)
-            rule = f"(_state IN ({codes}) OR {touched})" if codes else touched
+        elif status not in (None, Stage.ACKNOWLEDGED.value):
+            rows = [at for at in itertools.product(_KEPT, (True, False)) if self._told(*at) == status]
+            rule = " OR ".join([*(_is_at(stage, known) for stage, known in rows), touched])
+            rule = f"({rule})"
         made = [
             f"SELECT {columns} FROM ({source}) WHERE {part} AND {rule}"
             for source, rule in ((self._held, rule), (self._over, "true"))
@@ -234,11 +248,18 @@ def _columns(mapping: Mapping, prefix: str = "") -> str:
     return ", ".join(f"{prefix}{key.column} AS {key.column}" for key in mapping.keys)
 
 
-def _of_ledger(mapping: Mapping, values: bool) -> str:
+def _is_at(stage: Stage, known: bool) -> str:
+    """SQL of whether a row of the ledger is at a stage, and was acknowledged before or not."""
+    return f"(_state = {code(stage)} AND _at IS {'NOT ' if known else ''}NULL)"
+
+
+def _of_ledger(mapping: Mapping, values: bool, told: Told) -> str:
     fields = _object(mapping, "f.") if values else "NULL"
-    cases = " ".join(f"WHEN {code(stage)} THEN {literal(told(stage))}" for stage in _KEPT)
+    cases = " ".join(
+        f"WHEN {_is_at(*at)} THEN {literal(told(*at))}" for at in itertools.product(_KEPT, (True, False))
+    )
     return (
-        f"SELECT {_columns(mapping)}, _state, {key_json(mapping)} AS key, CASE _state {cases} END AS status, "
+        f"SELECT {_columns(mapping)}, _state, _at, {key_json(mapping)} AS key, CASE {cases} END AS status, "
         f"CASE WHEN _at IS NOT NULL THEN {fields} END AS fields, "
         f"_remote_id AS remote_id, {_LEDGER} AS rank FROM {ALIAS}.acked"
     )
@@ -253,7 +274,7 @@ def _overlay(
         rows = state.do("plans_with_status", {"scope": scope.id, "status": status})
         if rows and state.fetch_file(rows[-1]["id"], plans(rows[-1]["id"])):
             plan = plan_from(rows[-1]["header"], plans(rows[-1]["id"]))
-            return _of_plan(engine, state, plan, told_of), Mapping.from_shape(plan.shape)
+            return _of_plan(engine, state, plan, told_of, scope), Mapping.from_shape(plan.shape)
     left = _left_over(state, scope, plans, view) if view is not None else None
     return (_unsent(left) if left else ""), None
 
@@ -299,14 +320,17 @@ def _unsent(plan: Plan) -> str:
     )
 
 
-def _of_plan(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, open_status: str) -> str:
-    _fates(engine, state, plan)
+def _of_plan(
+    engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, open_status: str, scope: Scope
+) -> str:
+    _fates(engine, state, plan, running=state.is_leased(scope.sync))
     mapping = Mapping.from_shape(plan.shape)
     gone = CHANGES.index("delete")
     return (
         f"SELECT {_columns(mapping)}, {key_json(mapping)} AS key, "
         f"CASE WHEN _segment = {REFUSE} THEN 'rejected' WHEN s.fate = {_DELIVERED} AND "
         f"_change = {gone} THEN 'deleted' WHEN s.fate = {_DELIVERED} THEN 'acknowledged' WHEN s.fate = {_UNKNOWN} THEN 'unknown' "
+        f"WHEN s.fate = {_IN_FLIGHT} THEN 'in_flight' "
         f"WHEN s.fate = {_REJECTED} THEN 'rejected' ELSE {literal(open_status)} END AS status, "
         f"CASE WHEN s.fate = {_DELIVERED} THEN {_object(mapping, 'f.', over='o.')} WHEN _change <> 0 THEN "
         f"{_object(mapping, 'o.')} END AS fields, _remote_id AS remote_id, {_NEWEST} AS rank FROM {plan.rows_sql} AS p "
@@ -314,13 +338,16 @@ def _of_plan(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, open_s
     )
 
 
-def _fates(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan) -> None:
+def _fates(engine: duckdb.DuckDBPyConnection, state: State, plan: Plan, *, running: bool) -> None:
     """temp.fates: what the journal says of a plan's rows; those on which it is silent are not in it."""
-    found = settlements(state, plan.id)
+    found = settlements(state, plan.id, open_stage=Stage.IN_FLIGHT if running else Stage.UNKNOWN)
     rejected = refused_rows(state, plan.id)
     excepted = [row for item in found for row in item.except_rows]
     names = ("low", "high", "fate")
-    ranges = [(item.low, item.high, code(item.status)) for item in found]
+    fates = {stage: code(stage) for stage in (Stage.ACKNOWLEDGED, Stage.UNKNOWN)} | {
+        Stage.IN_FLIGHT: _IN_FLIGHT
+    }
+    ranges = [(item.low, item.high, fates[item.status]) for item in found]
     columns = zip(*ranges, strict=True) if ranges else ((), (), ())
     engine.register(
         "ranges_now",

@@ -24,7 +24,9 @@ from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import SEPARATOR, Mapping, columns_used, compile_mapping
 from backhaul.mapping.wire import key_text
 from backhaul.models import model_columns, only_keys, open_model
+from backhaul.next_steps import SENTENCES, Offer, Step, next_step, offer_of
 from backhaul.planning.explain import json_of, object_of, parsed
+from backhaul.records.proofs import proof_of
 from backhaul.schemas import Schemas
 from backhaul.sql import literal
 from backhaul.state.protocol import Row
@@ -84,15 +86,18 @@ class Why:
             model = await self._model(engine, schemas)
             history = self._history(engine)
             letter = self._letter()
-            if not ledger and not history and not letter and model["status"] in ("absent", "unreadable"):
+            forgotten = proof_of(self.workspace, self.sync, self.keys)
+            known = ledger or history or letter or forgotten
+            if not known and model["status"] in ("absent", "unreadable"):
                 raise await self._no_key(engine, schemas, model)
             held = await self._held(schemas, (ledger or {}).pop("_named", None) or model.pop("_named", None))
         model.pop("_named", None)
         found = {
             "sync": self.sync.name, "key": parsed(self.keys[0]), "model": model, "ledger": ledger, "history": history,
-            "dead_letter": letter, "destination": held,
+            "dead_letter": letter, "destination": held, "forgotten": forgotten,
         }  # fmt: skip
-        return {"summary": summary(found, self.sync), **found}
+        offer = offer_of(self.sync, self.workspace.undelivering(self.sync.destination))
+        return {"summary": summary(found, self.sync, offer), **found}
 
     async def _settle_scope(self, schemas: Schemas) -> None:
         """The ledger of the account that the destination is now; where that cannot be told, of the one that it was."""
@@ -335,8 +340,11 @@ def _object(mapping: Mapping) -> str:
     return object_of({field.name: json_of(field, "f.") for field in mapping.fields})
 
 
-def summary(found: Found, sync: Any) -> str:
+def summary(found: Found, sync: Any, offer: Offer) -> str:
     """One sentence: why the record was or was not sent, and what the next run does."""
+    if forgotten := found["forgotten"]:
+        return (f"Forgotten since {forgotten['at']} (the destination: {forgotten['destination']}); it is not sent again, unless "
+                f"`backhaul forget {sync.name} KEY --lift` allows it.")  # fmt: skip
     letter, model, ledger = found["dead_letter"], found["model"], found["ledger"]
     steps = {step["status"]: step for step in found["history"]}
     if "in_flight" in steps:
@@ -358,7 +366,21 @@ def summary(found: Found, sync: Any) -> str:
         return f"It was refused ({letter['code']}), and the mapping has changed since: the next run sends it."
     if letter:
         return "Refused before; the next run sends its newest value, as was asked for."
-    return _ahead(model, ledger, sync) + _last_reason(found["history"])
+    return _ahead(model, ledger, sync, offer) + _last_reason(found["history"])
+
+
+def _open(stage: Stage, step: Step, sync: Any) -> str:
+    """What is to be said of a record that is not simply sent again."""
+    settle = f"`backhaul settle {sync.name} KEY --delivered` or `--not-delivered`"
+    if stage is Stage.QUARANTINED:
+        return ("Not sent: the destination holds several records where there should be one; remove the duplicates, then "
+                f"`backhaul settle {sync.name} KEY --delivered`.")  # fmt: skip
+    why = (
+        "It was sent, and its outcome is unknown"
+        if stage is Stage.UNKNOWN
+        else "It was acknowledged before a reset, and a second insert might make a second record"
+    )
+    return f"{why}; {SENTENCES[step]}{f': {settle}' if step is Step.DECIDE else ''}."
 
 
 def _last_reason(history: list[Found]) -> str:
@@ -370,7 +392,12 @@ def _last_reason(history: list[Found]) -> str:
     return f" The last answer: {said}."
 
 
-def _ahead(model: Found, ledger: Found | None, sync: Any) -> str:
+def _ahead(model: Found, ledger: Found | None, sync: Any, offer: Offer) -> str:
+    stage = Stage(ledger["state"]) if ledger else Stage.DETECTED
+    known = bool(ledger and ledger["acknowledged_at"])
+    step = next_step(stage, known, sync.mode, offer)
+    if ledger and step in (Step.DECIDE, Step.LOOK_UP, Step.REPEAT):
+        return _open(stage, step, sync)
     if model["status"] == "absent":
         if ledger is None:
             return "Not in the model and not in the ledger: it was there once; the next run sends nothing."
@@ -379,17 +406,10 @@ def _ahead(model: Found, ledger: Found | None, sync: Any) -> str:
         return f"It left the model; the next run leaves it where it is, as mode {sync.mode} says."
     if ledger is None:
         return "Never acknowledged; the next run sends it."
-    if ledger["state"] == Stage.QUARANTINED:
-        return ("Not sent: the destination holds several records where there should be one; remove what is too much, then "
-                f"`backhaul settle {sync.name} KEY --delivered`.")  # fmt: skip
-    if ledger["state"] == Stage.UNKNOWN:
-        sent = "It was sent, and nobody knows whether it was applied; "
-        if sync.mode is Mode.INSERT:
-            return (f"{sent}the next run looks it up where that is possible; otherwise look yourself, then `backhaul settle "
-                    f"{sync.name} KEY --delivered` or `--not-delivered`.")  # fmt: skip
-        return f"{sent}the next run settles that, or sends it again."
-    if ledger["state"] != Stage.ACKNOWLEDGED:
-        return "What was acknowledged counts no more; the next run sends it again."
+    if stage is Stage.UNKNOWN:
+        return f"It was sent, and its outcome is unknown; {SENTENCES[step]}."
+    if stage is not Stage.ACKNOWLEDGED:
+        return f"What was acknowledged does not count any more; {SENTENCES[step]}."
     sent = f"Sent, and acknowledged at {ledger['acknowledged_at']}"
     if ledger["spelled"]:
         sent += f"; the destination stores {', '.join(ledger['spelled'])} in its own spelling"

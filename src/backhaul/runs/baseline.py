@@ -54,8 +54,7 @@ async def take_over(workspace: Workspace, sync: Any, *, read: bool) -> Taken:
         workspace.begin_anew(scope)
         ledger = workspace.ledger(sync)
         settle_earlier(engine, workspace.state, ledger, scope, workspace.plan_path)
-        schema, _ = await schemas.remembered()
-        prepared = await run.planned(engine, schema)
+        prepared = await run.planned_fresh(engine, schemas, lambda plan: bool(plan.refused))
         plan = prepared.plan
         rows = await _equal(engine, schemas, prepared) if read else _all(plan)
         taken = sum(item.high - item.low - len(item.except_rows) for item in rows)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -26,13 +25,14 @@ from backhaul.ledger.ledger import ALIAS, Ledger
 from backhaul.ledger.lookups import Asked, asked, release, take_in
 from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.mapping import Mapping
+from backhaul.next_steps import Step, next_step, offer_of
 from backhaul.runs.recovery import let_go, reject_conflicts, rows_listed, settlements
 from backhaul.runs.report import RunReport
 from backhaul.runs.sending import recreates
 from backhaul.schemas import Schemas
 from backhaul.state.letters import known_letters
 from backhaul.state.protocol import Row
-from backhaul.types import Mode, Op
+from backhaul.types import Mode
 from backhaul.workspace import Workspace
 
 PATIENCE = 60.0
@@ -98,13 +98,13 @@ class Doubts:
         resumable = await self._resume(engine, life)
         if self.sync.mode is not Mode.INSERT:
             return
-        lag = destination.index_lag(self.sync.object)
-        if lag is not None:
+        step = next_step(Stage.UNKNOWN, False, self.sync.mode, offer_of(self.sync, destination, keyed=False))
+        if step is Step.LOOK_UP:
             try:
-                await self._look_up(engine, lag, resumable)
+                await self._look_up(engine, destination.index_lag(self.sync.object) or 0.0, resumable)
             except (Halt, SendError) as error:
-                self.report.hint = f"creates of unknown end could not be looked up: {error}"
-        elif self.sync.unknown == "at_least_once" or (life is None and Op.INSERT in destination.repeatable):
+                self.report.hint = f"inserts with an unknown outcome could not be looked up: {error}"
+        elif step is Step.SEND:
             release(engine, self.ledger, resumable)
 
     async def _resume(self, engine: duckdb.DuckDBPyConnection, life: float | None) -> set[str]:
@@ -200,7 +200,7 @@ class Doubts:
             ids = found.get(row.key, ())
             event = Event.ABSENT if not ids else Event.FOUND if len(ids) == 1 else Event.TWINS
             stage = named(row.stage)
-            if stage is Stage.UNKNOWN or event is Event.TWINS:
+            if stage in (Stage.UNKNOWN, Stage.DETECTED) or event is Event.TWINS:
                 stage = after(stage, event)
             verdicts.append((row.pk, stage, ids[0] if len(ids) == 1 else None))
         return verdicts
@@ -211,9 +211,9 @@ def repeatable(
 ) -> Creates:
     """The requests of a plan that may be sent again under their keys, which live for `life` seconds, each with those of its
     rows that are unknown; the others' intents end."""
-    state, wall, found = workspace.state, workspace.surroundings.wall(), Creates()
+    state, now, found = workspace.state, workspace.state.clock(), Creates()
     for intent in state.do("intents", {"plan": plan.id}):
-        left = datetime.fromisoformat(intent["at"]).timestamp() + life - wall
+        left = intent["clock"] + life - now
         (batch,) = rebuild_batches(engine, plan, Mapping.from_shape(plan.shape), sync.object, [intent])
         rows = _unknown(workspace.ledger(sync), engine, plan, batch) if left > 0 else []
         if rows:

@@ -23,6 +23,16 @@ from backhaul.state.scopes import Scope
 from backhaul.types import Op
 
 
+class JobsUnderway(StateError):
+    """The destination still works on records that an earlier run handed over: only a run asks for their outcomes."""
+
+    def __init__(self, sync: str) -> None:
+        super().__init__(
+            f"the destination still works on records of {sync} that an earlier run handed over",
+            hint=f"`backhaul run {sync}` asks what became of them; nothing was changed",
+        )
+
+
 def settle_earlier(
     engine: duckdb.DuckDBPyConnection,
     state: State,
@@ -40,10 +50,7 @@ def settle_earlier(
         path = plan_path(row["id"])
         plan = plan_from(row["header"], path)
         if any(intent["job"] for intent in state.do("intents", {"plan": plan.id})):
-            raise StateError(
-                f"the destination still works on records of {scope.name} that an earlier run handed over",
-                hint=f"`backhaul run {scope.name}` asks what became of them",
-            )
+            raise JobsUnderway(scope.name)
         if state.fetch_file(row["id"], path):
             try:
                 settle_plan(engine, state, ledger, plan, settlements(state, plan.id), complete=False)
@@ -87,8 +94,9 @@ def _folded(engine: duckdb.DuckDBPyConnection, ledger: Ledger, plan_id: str) -> 
         return view is not None and view.has_folded(plan_id)
 
 
-def settlements(state: State, plan_id: str) -> list[Settlement]:
-    """What the journal says of a plan's rows; adjacent ranges that were delivered plainly are one."""
+def settlements(state: State, plan_id: str, *, open_stage: Stage = Stage.UNKNOWN) -> list[Settlement]:
+    """What the journal says of a plan's rows; adjacent ranges that were delivered plainly are one. Rows whose intent has no
+    outcome are at `open_stage`: in flight as long as their run goes on."""
     found: list[Settlement] = []
     for row in state.do("outcomes", {"plan": plan_id}):
         rejected, unknown, pending = (
@@ -111,7 +119,7 @@ def settlements(state: State, plan_id: str) -> list[Settlement]:
             found.append(Settlement(Stage.ACKNOWLEDGED, row["low"], row["high"], excepted, ids))
         found += [Settlement(Stage.UNKNOWN, number, number + 1) for number in unknown]
     found += [
-        Settlement(Stage.UNKNOWN, row["low"], row["high"])
+        Settlement(open_stage, row["low"], row["high"])
         for row in state.do("intents", {"plan": plan_id})
         if not any(item.low <= row["low"] < item.high for item in found if item.status is Stage.ACKNOWLEDGED)
     ]

@@ -64,6 +64,8 @@ class RunReport:
     """Dead letters of which nothing is kept any more but that their values are refused."""
     pending: int = 0
     """Changes that `--limit` left for the next run."""
+    undecided: int = 0
+    """Records that this run or an earlier one left with an unknown outcome, and that are not simply sent again."""
     guards: list[dict[str, Any]] = field(default_factory=list)
     verified: Verified | None = None
     account: str = ""
@@ -90,6 +92,7 @@ class RunReport:
             "plan": self.plan, "first": self.first, "incremental": self.incremental, "reasons": self.reasons,
             "remapped": self.remapped, "schema_changes": self.schema_changes, "suppressed": self.suppressed,
             "recreated": self.recreated, "refused": self.refused, "expired": self.expired, "pending": self.pending,
+            "undecided": self.undecided,
             "hint": self.hint, "account": self.account, "ledger": self.ledger,
             "verified": None if verified is None else {
                 "checked": verified.checked,
@@ -121,6 +124,8 @@ class PlanReport:
     suppressed: int = 0
     destination: str = ""
     object: str = ""
+    records: dict[str, int] = field(default_factory=dict)
+    """The sync's records by status, as they are before the plan."""
     undo: dict[str, Any] | None = None
     """`{run, left_out: {reason: {count, keys}}}` where it takes a run back."""
 
@@ -131,7 +136,7 @@ class PlanReport:
             "estimate": self.estimate, "sample": self.sample, "digest": self.digest, "refused": self.refused,
             "refusals": self.refusals, "reasons": self.reasons, "first": self.first, "incremental": self.incremental,
             "destination": self.destination, "object": self.object, "remapped": self.remapped,
-            "schema_changes": self.schema_changes, "suppressed": self.suppressed,
+            "schema_changes": self.schema_changes, "suppressed": self.suppressed, "records": self.records,
             **({"undo": self.undo} if self.undo else {}),
         }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from time import perf_counter
@@ -13,6 +14,9 @@ import orjson
 
 from backhaul.engine import hurry, in_thread
 from backhaul.errors import BackhaulError, Exhausted, Held, PlanMoved, RunError, UsageError
+from backhaul.ledger.lookups import count_undecided
+from backhaul.ledger.plan import Plan
+from backhaul.next_steps import offer_of
 from backhaul.planning.prepare import Prepared, Sources, prepare
 from backhaul.planning.schema_changes import note_schema, notices
 from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
@@ -142,6 +146,21 @@ class Run:
                 prepared.plan.path.unlink(missing_ok=True)
                 self.report.plan = None
                 self.report.status = "partial" if self.report.rejected else "succeeded"
+            self._count_undecided(engine)
+
+    def _count_undecided(self, engine: duckdb.DuckDBPyConnection) -> None:
+        """Records whose outcome is unknown, also those of earlier runs: a run that leaves any has not delivered everything."""
+        report, workspace, sync = self.report, self.workspace, self.sync
+        if report.status not in ("succeeded", "partial"):
+            return
+        offer = offer_of(sync, workspace.undelivering(sync.destination))
+        report.undecided = count_undecided(engine, workspace.ledger(sync), sync.mode, offer)
+        if report.undecided:
+            report.status = "partial"
+            report.hint = report.hint or (
+                f"{report.undecided:,} records have an unknown outcome or several records at the destination: "
+                f"`backhaul records {sync.name} --status unknown` and `--status quarantined`"
+            )
 
     async def _settle_scope(self, schemas: Schemas) -> Scope:
         """Says whose ledger this run works on, before anything of it is read."""
@@ -169,9 +188,25 @@ class Run:
             undo = reviewed_undo(engine, self.workspace, self.sync, self.options.reviewed[1])
             if undo is not None:
                 return undo
+        return await self.planned_fresh(engine, schemas, lambda plan: bool(plan.total or plan.refused))
+
+    async def planned_fresh(
+        self, engine: duckdb.DuckDBPyConnection, schemas: Schemas, wants_fresh: Callable[[Plan], bool]
+    ) -> Prepared:
+        """A plan made with the remembered description of the object, or with a fresh one where it is wanted or the remembered
+        one refuses: only the destination itself says that a field is missing or cannot be written.
+
+        Raises:
+            UsageError: the mapping does not fit the object as it is now.
+        """
         schema, fresh = await schemas.remembered()
-        prepared = await self.planned(engine, schema)
-        if prepared.plan.total and not fresh:
+        try:
+            prepared = await self.planned(engine, schema)
+        except UsageError:
+            if fresh:
+                raise
+            return await self.planned(engine, await schemas.fresh())
+        if not fresh and wants_fresh(prepared.plan):
             again = await schemas.fresh()
             if again != schema:
                 prepared.plan.path.unlink(missing_ok=True)
@@ -203,6 +238,7 @@ class Run:
                     workspace.plan_path(plan_id),
                     full=full,
                     moves=destination.moves(sync.object, tuple(sync.identify)),
+                    offer=offer_of(sync, destination),
                 )
             except BackhaulError:
                 self._go_on()

@@ -50,6 +50,9 @@ _TURNS = 5
 """How often records are sent again that wait for others of their plan: chains of references are as long as that in one run."""
 _REASONS = 5
 
+LONGEST_LAG = 60.0
+"""Seconds that a run waits until what it created can be found."""
+
 
 class Sending:
     """One plan of one sync on its way; what becomes of it is added to `report`. `stop()` as in Run. `erases`: its deletes are
@@ -250,6 +253,7 @@ class Sending:
         if isinstance(delivery.failure, Systemic | Forbidden):
             code = in_one_line(self.workspace.mask(delivery.failure.code), LONGEST_CODE)
             self.workspace.state.do("void_refusals", {"plan": plan.id, "code": code})
+            self.workspace.state.do("return_letters", {"scope": plan.scope})
             rejected -= totals.codes[code]
         if totals.stray and totals.unknown:
             key = in_one_line(totals.stray, LONGEST_CODE)
@@ -280,7 +284,7 @@ class Sending:
         ledger = self.workspace.ledger(self.sync)
         if verified.mismatches or self._spelled(engine):
             with ledger.writing(engine) as view:
-                verified = take_verified(view, prepared.mapping, sampled, verified)
+                verified = take_verified(view, prepared.mapping, sampled, verified, self.sync.mode)
         if verified.respelled:
             self.report.hint = describe_spellings(self.sync.destination, verified)
         self.report.verified = verified
@@ -292,8 +296,9 @@ class Sending:
 
     async def _compared(self, connection: Connection, prepared: Prepared, sampled: list[Any]) -> Verified:
         """Reads the sample back, and again as long as what differs may only be shown later."""
-        around = self.workspace.surroundings
-        lag = connection.destination.read_lag_of(self.sync.object, tuple(self.sync.identify))
+        around, destination = self.workspace.surroundings, connection.destination
+        index_lag = min(destination.index_lag(self.sync.object) or 0.0, LONGEST_LAG)
+        lag = max(destination.read_lag_of(self.sync.object, tuple(self.sync.identify)), index_lag)
         until, pause = around.clock() + lag, 1.0
         while True:
             verified = await insist(
@@ -303,7 +308,7 @@ class Sending:
             )
             left = until - around.clock()
             if not verified.mismatches or left <= 0 or self.stopping:
-                return verified
+                return _evident(verified, destination.index_lag(self.sync.object))
             said = f"{len(verified.mismatches)} records are not shown as they were sent"
             connection.budget.told(f"{said}; they may be for {lag:g} seconds")
             with suppress(TimeoutError):
@@ -359,6 +364,13 @@ def _unsettled(delivery: Delivery, fixes: Mapping[str, str]) -> list[dict[str, A
             "fix": advice(why.reason.code, why.reason.message, fixes), "message": in_one_line(shape(why.reason.message)),
         } for (stage, _), why in found[:_REASONS]
     ]  # fmt: skip
+
+
+def _evident(verified: Verified, index_lag: float | None) -> Verified:
+    """Without records that may only not be found yet, because the index takes longer than a run waits."""
+    if index_lag is None or index_lag <= LONGEST_LAG:
+        return verified
+    return replace(verified, mismatches=tuple(one for one in verified.mismatches if not one.missing))
 
 
 def recreates(sync: Any) -> bool:

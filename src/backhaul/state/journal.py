@@ -66,6 +66,9 @@ class Journal:
         self.plan = plan
         self._left: dict[int, str] = {}
         """When each batch that is on its way left, by its first row."""
+        elapsed = state.machine.elapsed if state.machine is not None else time.monotonic
+        self._apart = state.clock() - elapsed()
+        self._elapsed = elapsed
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
 
@@ -120,7 +123,17 @@ class Journal:
     ) -> Statement:
         """See `intend`."""
         at = self._left[low] = self.state.now()
-        return "intend", (self.plan, low, high, op, key, at, job, encoding)
+        return "intend", (
+            self.plan,
+            low,
+            high,
+            op,
+            key,
+            at,
+            job,
+            encoding,
+            round(self._elapsed() + self._apart, 3),
+        )
 
     async def settle(
         self, outcome: BatchOutcome, dead: Sequence[DeadLetter] = (), raised: Sequence[str] = (), *,

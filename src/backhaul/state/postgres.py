@@ -112,6 +112,11 @@ class PostgresState(SharedState):
     def buckets(self, machine: Machine | None = None) -> Buckets:
         return PostgresBuckets(self.dsn)
 
+    def clock(self) -> float:
+        with self._turn, storing(), transaction(self.db):
+            row = self.db.execute("SELECT extract(epoch FROM clock_timestamp())::float AS at").fetchone()
+            return float(row["at"]) if row else 0.0
+
     @contextmanager
     def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> Iterator[Lease]:
         with hold(self.db, self.dsn, sync, self.length, timeout, name or sync) as lease:

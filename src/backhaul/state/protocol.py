@@ -94,6 +94,8 @@ class State(ABC):
         self.mask = mask
         self.now = now
         self.keeps_history = True
+        self.machine: Machine | None = None
+        """Whose clocks an embedded state has; None: this machine's."""
         self.keeping = Keeping()
 
     @abstractmethod
@@ -120,6 +122,11 @@ class State(ABC):
     @abstractmethod
     def buckets(self, machine: Machine | None = None) -> Buckets:
         """What is spent of the limits of every credential, over a connection of its own, which the caller closes."""
+
+    @abstractmethod
+    def clock(self) -> float:
+        """Seconds since 1970, more or less, by the one clock of all that use this state: no change of a wall clock moves it, so
+        that durations between processes are measured by it."""
 
     @abstractmethod
     def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> AbstractContextManager[Lease]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from backhaul.errors import StateError
 from backhaul.locks import alone
-from backhaul.state.clock import Machine
+from backhaul.state.clock import Machine, StateClock, this_machine
 from backhaul.state.lease import hold, is_held
 from backhaul.state.protocol import Buckets, Lease, State, before_scopes
 from backhaul.state.sqlite_buckets import SqliteBuckets
@@ -139,6 +139,13 @@ class SqliteState(State):
 
     def buckets(self, machine: Machine | None = None) -> Buckets:
         return SqliteBuckets(self.path, machine)
+
+    def clock(self) -> float:
+        return StateClock(self.machine or this_machine(), self._settle_boot).now()
+
+    def _settle_boot(self, boot: str, began: float) -> float:
+        self.do("keep_boot", {"boot": boot, "began": began})
+        return float(self.do("boot", {"boot": boot})[0]["began"])
 
     def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> AbstractContextManager[Lease]:
         return hold(self.folder / "locks", sync, name)

@@ -19,6 +19,7 @@ from backhaul.changes import Stage, code
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS, LedgerView
 from backhaul.mapping.mapping import Mapping
+from backhaul.types import Mode
 from backhaul.verification.verify import Expected, Mismatch, Verified, mark_doubtful
 
 _SHOWN = 120
@@ -29,14 +30,16 @@ spelling is `known`, and whether it was held `before` another value was sent."""
 
 
 def take_verified(
-    view: LedgerView, mapping: Mapping, checked: Sequence[Expected], verified: Verified
+    view: LedgerView, mapping: Mapping, checked: Sequence[Expected], verified: Verified, mode: Mode
 ) -> Verified:
-    """Marks records that differ to be sent again, in a ledger to write. Returns what `without_spellings` does."""
+    """Marks records that differ to be sent again, in a ledger to write; an insert never changes a record, so only one that is
+    not there is marked. Returns what `without_spellings` does."""
     view.upgrade()
     judged, spelled = without_spellings(view, mapping, checked, verified)
     _store(view, mapping, spelled)
-    if judged.mismatches:
-        keys = [mismatch.pk for mismatch in judged.mismatches]
+    wrong = [one for one in judged.mismatches if one.missing or mode is not Mode.INSERT]
+    if wrong:
+        keys = [mismatch.pk for mismatch in wrong]
         mark_doubtful(view, mapping, keys)
     return judged
 

@@ -179,11 +179,14 @@ def _differences(
 
 
 def mark_doubtful(view: LedgerView, mapping: Mapping, keys: list[str]) -> None:
-    """Makes the next run send these records again; `view` is one to write. `keys` are JSON."""
+    """Makes the next run send these records again, or look them up where they were inserted; `view` is one to write. `keys` are
+    JSON."""
     chosen = ", ".join(literal(key) for key in keys)
     where = f"WHERE {key_json(mapping)} IN ({chosen})"
     view.touch(f"SELECT {', '.join(key.column for key in mapping.keys)} FROM {ALIAS}.acked {where}")
-    view.engine.execute(f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {code(Stage.UNKNOWN)} {where}")
+    view.engine.execute(
+        f"UPDATE {ALIAS}.acked SET _hash = NULL, _state = {code(Stage.UNKNOWN)}, _since = {view.now_sql} {where}"
+    )
 
 
 __all__ = [

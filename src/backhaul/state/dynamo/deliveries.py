@@ -9,7 +9,7 @@ from backhaul.state.dynamo.table import Item, Table, Write, delete, put
 
 Values = Mapping[str, Any]
 Rows = Sequence[Sequence[Any]]
-_INTENT = ("low", "high", "op", "idempotency_key", "at", "job", "encoding")
+_INTENT = ("low", "high", "op", "idempotency_key", "at", "job", "encoding", "clock")
 _OUTCOME = ("low", "high", "remote_ids", "rejected", "unknown", "pending", "left_at", "answered_at",
             "reasons")  # fmt: skip
 

@@ -75,6 +75,12 @@ def replay_letters(table: Table, rows: Rows) -> list[Write]:
     return [_changed(item, {"status": "replay"}) for item in _numbered(table, [row[0] for row in rows])]
 
 
+def return_letters(table: Table, given: Values) -> list[Write]:
+    return [
+        _changed(item, {"status": "dead"}) for item in letters(table, given) if item["status"] == "replay"
+    ]
+
+
 def discard_letters(table: Table, rows: Rows) -> list[Write]:
     found = _numbered(table, [row[0] for row in rows])
     return [_changed(item, {"status": "discarded", **_EMPTY}) for item in found]
@@ -223,7 +229,7 @@ READS = {
     "letters_to_seal": letters_to_seal,
     "refusals_of": refusals_of,
 }
-WRITES = {"void_refusals": void_refusals, "expire_letters": expire_letters}
+WRITES = {"void_refusals": void_refusals, "return_letters": return_letters, "expire_letters": expire_letters}
 LISTS = {
     "bury": bury,
     "raise": raise_,

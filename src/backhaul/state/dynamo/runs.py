@@ -11,7 +11,7 @@ from backhaul.state.dynamo.table import Item, Table, Write, change, delete, put
 
 Values = Mapping[str, Any]
 _PAGE = 20
-_KILLED = "ended without a word (killed or crashed); the next run settled what it left"
+_KILLED = "interrupted (the process was killed or crashed); the next run settled what it left"
 
 
 def _number(n: int) -> str:
@@ -57,7 +57,7 @@ def interrupted_runs(table: Table, given: Values) -> list[Write]:
     sync, writes = given["sync"], list[Write]()
     for run in table.query(f"running/{sync}"):
         if run["sk"] != given["id"]:
-            ended = {"status": "failed", "error": _KILLED, "finished_at": given["at"]}
+            ended = {"status": "interrupted", "error": _KILLED, "finished_at": given["at"]}
             writes += [change(f"runs/{sync}", _number(run["n"]), ended), delete(f"running/{sync}", run["sk"])]
     return writes
 

@@ -95,6 +95,10 @@ class DynamoState(SharedState):
     def buckets(self, machine: Machine | None = None) -> Buckets:
         return DynamoBuckets(self.table)
 
+    def clock(self) -> float:
+        self.table.clock.look_closer(lambda: self.table.get("state", "version", exact=False))
+        return self.table.clock.now()
+
     @contextmanager
     def lease(self, sync: str, *, timeout: float = 60.0, name: str = "") -> Iterator[Lease]:
         with hold(self.table, sync, self.length, timeout, name or sync) as lease:

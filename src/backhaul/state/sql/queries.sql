@@ -33,7 +33,7 @@ UPDATE runs SET scope = :scope, status = :status, error = :error, finished_at = 
     incremental = :incremental, report = :report WHERE id = :id;
 
 -- interrupted_runs
-UPDATE runs SET status = 'failed', error = 'ended without a word (killed or crashed); the next run settled what it left', finished_at = :at
+UPDATE runs SET status = 'interrupted', error = 'interrupted (the process was killed or crashed); the next run settled what it left', finished_at = :at
 WHERE sync = :sync AND status = 'running' AND id <> :id;
 
 -- runs
@@ -104,11 +104,11 @@ SELECT id, file FROM plans WHERE status IN ('reviewed', 'held') AND created_at <
 AND scope IN (SELECT id FROM scopes WHERE project = :project);
 
 -- intend
-INSERT INTO intents (plan, low, high, op, idempotency_key, at, job, encoding)
-SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
-FROM {rows} WHERE true
+INSERT INTO intents (plan, low, high, op, idempotency_key, at, job, encoding, clock)
+SELECT value ->> 0, CAST(value ->> 1 AS BIGINT), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+    CAST(value ->> 8 AS DOUBLE PRECISION) FROM {rows} WHERE true
 ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, op = excluded.op, idempotency_key = excluded.idempotency_key, at = excluded.at,
-    job = excluded.job, encoding = excluded.encoding;
+    job = excluded.job, encoding = excluded.encoding, clock = excluded.clock;
 
 -- settle
 INSERT INTO outcomes (plan, low, high, remote_ids, rejected, unknown, pending, left_at, answered_at, reasons)
@@ -122,7 +122,7 @@ ON CONFLICT (plan, low) DO UPDATE SET high = excluded.high, remote_ids = exclude
 DELETE FROM intents WHERE (plan, low) IN (SELECT value ->> 0, CAST(value ->> 1 AS BIGINT) FROM {rows});
 
 -- intents
-SELECT low, high, op, idempotency_key, at, job, encoding FROM intents WHERE plan = :plan ORDER BY low;
+SELECT low, high, op, idempotency_key, at, job, encoding, clock FROM intents WHERE plan = :plan ORDER BY low;
 
 -- outcomes
 SELECT low, high, remote_ids, rejected, unknown, pending FROM outcomes WHERE plan = :plan ORDER BY low;
@@ -143,6 +143,9 @@ DELETE FROM dead_letters WHERE (scope, key) IN (SELECT value ->> 0, value ->> 1 
 
 -- void_refusals
 DELETE FROM dead_letters WHERE plan = :plan AND code = :code AND by_mapping = 0 AND first_failed_at = last_failed_at;
+
+-- return_letters
+UPDATE dead_letters SET status = 'dead' WHERE scope = :scope AND status = 'replay' RETURNING id;
 
 -- refused
 SELECT key, hash, by_mapping, mapping FROM dead_letters WHERE scope = :scope AND status NOT IN ('replay', 'waiting');

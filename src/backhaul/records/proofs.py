@@ -1,0 +1,41 @@
+"""Proofs that records were forgotten: hashes of their keys, without any of their values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from backhaul.state.protocol import Row
+from backhaul.state.scopes import Scope
+from backhaul.workspace import Workspace
+
+
+def hashes(salt: str, keys: Sequence[str]) -> list[str]:
+    """What stands for keys (as JSON) that were forgotten."""
+    return [hashlib.sha256((salt + key).encode()).hexdigest() for key in keys]
+
+
+def suppressions(workspace: Workspace, scope: Scope) -> list[Row]:
+    """What keeps records of a sync from being sent again, by their keys."""
+    rows = workspace.state.do("forgotten", {"place": scope.place})
+    return [row for row in rows if row["sync"] == scope.sync and row["kind"] == "key"]
+
+
+def lift_one(workspace: Workspace, scope: Scope, record: str) -> None:
+    """Takes back that a record was forgotten."""
+    workspace.state.do("lift_forgotten", {"place": scope.place, "sync": scope.sync, "record": record})
+
+
+def listed(workspace: Workspace, sync: Any) -> list[dict[str, Any]]:
+    """The proofs of a sync: `{hash, at, destination}`."""
+    rows = suppressions(workspace, workspace.scope(sync))
+    return [{"hash": row["hash"], "at": row["at"], "destination": row["answer"]} for row in rows]
+
+
+def proof_of(workspace: Workspace, sync: Any, keys: Sequence[str]) -> dict[str, Any] | None:
+    """`{at, destination}` where one of these keys (as JSON) was forgotten."""
+    for row in suppressions(workspace, workspace.scope(sync)):
+        if row["hash"] in hashes(row["salt"], keys):
+            return {"at": row["at"], "destination": row["answer"]}
+    return None
