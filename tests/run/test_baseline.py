@@ -58,3 +58,14 @@ def test_i25_baseline_from_the_destination_on_the_command_line(site: Site) -> No
     holding(site)
     said, _ = site.command("baseline", "users", "--from", "destination", "--json").communicate(timeout=60)
     assert json.loads(said) == {"baselines": [{"sync": "users", "records": 98, "differ": 2}]}
+
+
+def test_a_record_that_left_the_model_stays_to_be_deleted(site: Site) -> None:
+    site.fill(5).run()
+    site.sql("delete from t where id = 2", "update t set name = 'new' where id = 3")
+    with site.project as project:
+        taken = project.baseline("users")
+    assert (taken.records, taken.differ, taken.left) == (1, 0, 1)
+    assert "2" in site.sink.records
+    assert site.run().report.changes == {"create": 0, "update": 0, "delete": 1}
+    assert "2" not in site.sink.records

@@ -186,3 +186,15 @@ def test_the_command_line(site: Site) -> None:
     assert document["undo"] == {"run": run, "left_out": {}}
     assert site.command("run", "--plan", document["id"]).wait(30) == 0
     assert site.sink.records["1"]["name"] == "n1"
+
+
+def test_a_null_that_is_skipped_cannot_be_put_back(site: Site) -> None:
+    site.sync = {"nulls": "skip"}
+    site.write()
+    site.fill(3).sql("update t set name = null where id = 1").run()
+    _, run = _changed(site, "update t set name = 'x' where id in (1, 2)")
+    plan = _undo(site, run)
+    assert plan.changes == {"create": 0, "update": 1, "delete": 0}
+    assert _left(plan) == {"unable": [1]}
+    assert outcome(site.run(plan=plan.id).report) == {"delivered": 1}
+    assert (site.sink.records["1"]["name"], site.sink.records["2"]["name"]) == ("x", "n2")

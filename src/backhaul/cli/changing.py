@@ -39,9 +39,13 @@ def baseline(session: Session, sync: str, source: str) -> None:
         left = f"{taken.differ:,} are not there as they should be: backhaul plan {name}"
         after = left if taken.differ else f"compare them: backhaul verify {name}"
         session.say(f"{name}: {taken.records:,} records taken as delivered; {after}")
+        if taken.left:
+            gone = "1 known record" if taken.left == 1 else f"{taken.left:,} known records"
+            session.say(f"{name}: {gone} left the model; the next run in mode mirror deletes them")
     if session.json:
         told = [
-            {"sync": name, "records": taken.records, "differ": taken.differ} for name, taken in found.items()
+            {"sync": name, "records": taken.records, "differ": taken.differ, "left": taken.left}
+            for name, taken in found.items()
         ]
         session.emit({"baselines": told})
 

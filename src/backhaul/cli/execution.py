@@ -148,7 +148,7 @@ def _parts(report: RunReport) -> list[str]:
 def _notes(report: RunReport) -> list[str]:
     notes = [show.FIRST] if report.first and report.status == "held" else []
     notes += show.reasons(report.reasons, report.remapped)
-    notes += show.schema_changes(report.schema_changes)
+    notes += [*report.notices, *show.schema_changes(report.schema_changes)]
     notes += show.suppressed(report.suppressed)
     if report.recreated:
         notes.append(f"{show.records(report.recreated)} gone at the destination, made again")

@@ -43,7 +43,11 @@ def draw(session: Session, plan: PlanReport) -> None:
         *show.reasons(plan.reasons, plan.remapped),
     ]:
         session.say(f"  {reason}")
-    for notice in [*show.schema_changes(plan.schema_changes), *show.suppressed(plan.suppressed)]:
+    for notice in [
+        *plan.notices,
+        *show.schema_changes(plan.schema_changes),
+        *show.suppressed(plan.suppressed),
+    ]:
         session.say(f"  {notice}")
     if plan.sample:
         session.say()

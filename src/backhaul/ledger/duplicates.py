@@ -236,3 +236,24 @@ def _restless(what: str) -> SourceError:
     return SourceError(
         f"the model gave different rows when read twice, so its duplicate keys cannot be {what}"
     )
+
+
+def check_repeated(engine: duckdb.DuckDBPyConnection, mapping: Mapping, relation: str) -> None:
+    """Looks for candidates of an incremental read whose key another row of the model has. `relation`: the keys of all rows.
+
+    Raises:
+        SourceError: there is one; names samples.
+    """
+    named = ", ".join(key.column for key in mapping.keys)
+    rows = engine.execute(
+        f"SELECT {key_json(mapping)}, count(*) AS n FROM (SELECT {mapping.keys_of(relation)}) "
+        f"SEMI JOIN (SELECT {named} FROM temp.main.candidates) USING ({named}) "
+        f"GROUP BY {named} HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT 3"
+    ).fetchall()
+    if rows:
+        twice = ", ".join(f"{mask(key)} ({count} rows)" for key, count in rows)
+        raise SourceError(
+            f"the primary key is not unique: {twice}",
+            hint="make the model give one row a key; with `duplicates: reject` a run with --full sets such rows aside; nothing "
+            "was sent",
+        )

@@ -174,6 +174,10 @@ class Mapping:
             f"SELECT {', '.join(raw)} FROM {self._rows(relation)} AS model))"
         )
 
+    def keys_of(self, relation: str) -> str:
+        """What follows SELECT for the keys of a relation's rows."""
+        return f"{', '.join(f'{_key_cast(key)} AS {key.column}' for key in self.keys)} FROM {relation}"
+
     def _rows(self, relation: str) -> str:
         """The relation without its columns of what does not fit, where an expression would take them for the model's."""
         if not self.whole:

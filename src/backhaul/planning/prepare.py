@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from backhaul.engine import is_damaged, number
 from backhaul.engine_errors import in_one_line, is_of_values, kind_of
 from backhaul.errors import Problem, SourceError, UsageError
 from backhaul.ledger.diff import Diff, DiffOptions
+from backhaul.ledger.duplicates import check_repeated
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import remapped
@@ -20,13 +24,14 @@ from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
 from backhaul.models import model_columns, model_select, open_model
 from backhaul.next_steps import Offer
+from backhaul.planning.cursor import CHANGED, Watermark, check_cursor, cursor_of, find_watermark, start_of
 from backhaul.planning.fields import check_fields
 from backhaul.planning.guards import Guard, check_guards, field_changes, wants_fields
 from backhaul.planning.schema_changes import ModelSchema, check_schema
-from backhaul.sql import ident
 from backhaul.state.protocol import State
 from backhaul.state.scopes import Scope
 from backhaul.types import Mode, ObjectSchema, Op
+from backhaul.warehouses.protocol import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Prepared:
     """Keys (JSON) of dead letters that mean nothing any more."""
     suppressed: int = 0
     """Rows of the model that are not sent because they were forgotten."""
+    notices: tuple[str, ...] = ()
+    """What a person should know of how the model was read."""
 
     @property
     def tripped(self) -> list[Guard]:
@@ -80,12 +87,15 @@ def prepare(
     if problems:
         raise UsageError(problems=problems)
     columns = model_columns(sync.model, warehouse, engine, sources.root)
+    if problems := check_cursor(sync, columns):
+        raise UsageError(problems=problems)
     found_schema = check_schema(sources.state, scope.id, sync, columns)
     mapping = compile_mapping(sync, columns, schema, engine)
     with sources.ledger.reading(engine) as view:
+        view_mark = None if view is None or view.empty else view.meta.get("watermark")
         full = full or _replays(sources.state, scope.id)
-        since = None if full else _since(view, sync, mapping, engine)
-        watermark = _watermark(engine, sources) if sync.model.cursor else None
+        mark = _watermark(engine, sources, columns) if sync.model.cursor else None
+        since = None if full or mark is None else _since(view, sync, mapping, engine, mark.cursor)
         relation = None
         try:
             relation = open_model(
@@ -101,6 +111,9 @@ def prepare(
                 )
                 diff = Diff(engine, mapping, view, options)
                 diff.find(relation)
+                if since is not None and diff.found.all:
+                    with _opened(sources, engine, columns=sync.model.primary_key) as keys:
+                        check_repeated(engine, mapping, keys.sql)
             except duckdb.Error as error:
                 if relation.failure is None and is_of_values(error):
                     _name_fields(engine, sync, mapping, relation, error)
@@ -114,7 +127,7 @@ def prepare(
             raise SourceError(f"the model of {sync.name} could not be read: {why}",
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
-        plan = replace(diff.write(plan_id, sync.name, path, watermark), scope=scope.id)
+        plan = replace(diff.write(plan_id, sync.name, path, mark.text if mark else None), scope=scope.id)
         stale = diff.stale(
             [(row["key"], row["hash"]) for row in sources.state.do("letters", {"scope": scope.id})]
         )
@@ -124,7 +137,10 @@ def prepare(
     fields = field_changes(engine, plan) if held and wants_fields(sync.guards) else ()
     guards = check_guards(sync.guards, plan, held, before, fields)
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
-    return Prepared(plan, mapping, tuple(guards), held, seconds, found_schema, tuple(stale), diff.suppressed)
+    notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else ""]))
+    return Prepared(
+        plan, mapping, tuple(guards), held, seconds, found_schema, tuple(stale), diff.suppressed, notices
+    )
 
 
 def _values_wanted(sync: Any) -> list[Problem]:
@@ -169,10 +185,10 @@ def _replays(state: State, scope: str) -> bool:
 
 
 def _since(
-    view: LedgerView | None, sync: Any, mapping: Mapping, engine: duckdb.DuckDBPyConnection
+    view: LedgerView | None, sync: Any, mapping: Mapping, engine: duckdb.DuckDBPyConnection, cursor: str
 ) -> str | None:
-    """Where an incremental read may start; None where only a full read tells the truth: no watermark yet, deletes to
-    find, another mapping, or records whose state is in doubt."""
+    """Where an incremental read may start; None where only a full read tells the truth: no watermark yet or one of another
+    model, deletes to find, another mapping, or records whose state is in doubt."""
     if (
         view is None
         or view.empty
@@ -184,19 +200,30 @@ def _since(
         return None
     if number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE _hash IS NULL"):
         return None
-    return view.meta.get("watermark")
+    return start_of(view.meta.get("watermark"), cursor)
 
 
-def _watermark(engine: duckdb.DuckDBPyConnection, sources: Sources) -> str | None:
-    """The cursor's highest value, taken before the model is read, so that no row is older and missed."""
-    select = model_select(sources.sync.model, sources.warehouse, sources.root)
-    column = ident(sources.sync.model.cursor)
-    relation = sources.warehouse.relation(
-        engine,  # no max(): a function of that name may be the source's own
-        f"SELECT {column} AS watermark FROM ({select}\n) AS model WHERE {column} IS NOT NULL ORDER BY 1 DESC LIMIT 1",
+def _watermark(engine: duckdb.DuckDBPyConnection, sources: Sources, columns: Sequence[Column]) -> Watermark:
+    sync, warehouse = sources.sync, sources.warehouse
+    select = model_select(sync.model, warehouse, sources.root)
+    column = next(one for one in columns if one.name.lower() == sync.model.cursor.lower())
+    cursor = cursor_of(sync, select, warehouse.dialect)
+    return find_watermark(
+        engine, warehouse, select, column, cursor, datetime.fromisoformat(sources.state.now())
     )
+
+
+def _read_whole(stored: str | None, mark: Watermark | None, full: bool) -> str:
+    """Says that a cursor was stored, of another model than this one."""
+    other = not full and mark is not None and stored is not None and start_of(stored, mark.cursor) is None
+    return CHANGED if other else ""
+
+
+@contextmanager
+def _opened(sources: Sources, engine: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> Iterator[Any]:
+    """Some columns of all rows of the model."""
+    relation = open_model(sources.sync.model, sources.warehouse, engine, sources.root, columns=columns)
     try:
-        rows = engine.execute(f"SELECT CAST(watermark AS VARCHAR) FROM {relation.sql}").fetchall()
+        yield relation
     finally:
         relation.close()
-    return str(rows[0][0]) if rows and rows[0][0] is not None else None

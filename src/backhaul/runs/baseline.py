@@ -31,10 +31,11 @@ _AT_ONCE = 1000
 @dataclass(frozen=True, slots=True)
 class Taken:
     """How many records were taken as delivered, and how many were not, because the destination lacks them or holds other
-    values: the next run sends these."""
+    values: the next run sends these. `left`: known records that left the model, which the next mirror run deletes."""
 
     records: int
     differ: int = 0
+    left: int = 0
 
 
 async def take_over(workspace: Workspace, sync: Any, *, read: bool) -> Taken:
@@ -61,11 +62,17 @@ async def take_over(workspace: Workspace, sync: Any, *, read: bool) -> Taken:
         fold(engine, ledger, prepared.mapping, plan, rows, complete=taken == plan.total)
         note_schema(workspace.state, scope.id, prepared.schema, taken=True)
         plan.path.unlink(missing_ok=True)
-        return Taken(taken, plan.total - taken)
+        left = plan.changes["delete"]
+        return Taken(taken, plan.total - taken - left, left)
 
 
 def _all(plan: Plan) -> list[Settlement]:
-    return [Settlement(Stage.ACKNOWLEDGED, segment.low, segment.high) for segment in plan.segments]
+    """Everything but deletes: a record that left the model is at the destination until a run deletes it."""
+    return [
+        Settlement(Stage.ACKNOWLEDGED, segment.low, segment.high)
+        for segment in plan.segments
+        if segment.op is not Op.DELETE
+    ]
 
 
 async def _equal(engine: duckdb.DuckDBPyConnection, schemas: Schemas, prepared: Prepared) -> list[Settlement]:

@@ -54,6 +54,8 @@ class RunReport:
     reasons: dict[str, int] = field(default_factory=dict)
     remapped: dict[str, int] = field(default_factory=dict)
     """Fields whose mapping changed, and how many updates each causes."""
+    notices: list[str] = field(default_factory=list)
+    """What a person should know of how the model was read."""
     schema_changes: list[str] = field(default_factory=list)
     """How the model's columns differ from those of the last run, in words."""
     suppressed: int = 0
@@ -93,7 +95,7 @@ class RunReport:
             "remapped": self.remapped, "schema_changes": self.schema_changes, "suppressed": self.suppressed,
             "recreated": self.recreated, "refused": self.refused, "expired": self.expired, "pending": self.pending,
             "undecided": self.undecided,
-            "hint": self.hint, "account": self.account, "ledger": self.ledger,
+            "hint": self.hint, "notices": self.notices, "account": self.account, "ledger": self.ledger,
             "verified": None if verified is None else {
                 "checked": verified.checked,
                 "mismatches": [{"key": m.key, "missing": m.missing, "fields": m.fields} for m in verified.mismatches],
@@ -119,6 +121,7 @@ class PlanReport:
     reasons: dict[str, int] = field(default_factory=dict)
     remapped: dict[str, int] = field(default_factory=dict)
     schema_changes: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     first: bool = False
     incremental: bool = False
     suppressed: int = 0
@@ -136,7 +139,8 @@ class PlanReport:
             "estimate": self.estimate, "sample": self.sample, "digest": self.digest, "refused": self.refused,
             "refusals": self.refusals, "reasons": self.reasons, "first": self.first, "incremental": self.incremental,
             "destination": self.destination, "object": self.object, "remapped": self.remapped,
-            "schema_changes": self.schema_changes, "suppressed": self.suppressed, "records": self.records,
+            "schema_changes": self.schema_changes, "notices": self.notices, "suppressed": self.suppressed,
+            "records": self.records,
             **({"undo": self.undo} if self.undo else {}),
         }  # fmt: skip
 
@@ -165,4 +169,5 @@ def describe_plan(
         first=plan.first,
         incremental=plan.incremental,
         suppressed=prepared.suppressed,
+        notices=list(prepared.notices),
     )

@@ -254,7 +254,7 @@ class Run:
         report.plan, report.rows, report.changes = plan.id, plan.rows, plan.changes
         report.first, report.incremental, report.reasons = plan.first, plan.incremental, plan.reasons
         report.remapped, report.schema_changes = plan.remapped, notices(self.sync, prepared.schema)
-        report.suppressed = prepared.suppressed
+        report.suppressed, report.notices = prepared.suppressed, list(prepared.notices)
         report.guards = [
             {"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards
         ]

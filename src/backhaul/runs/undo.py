@@ -23,7 +23,7 @@ from backhaul.planning.schema_changes import ModelSchema
 from backhaul.runs.recovery import settlements
 from backhaul.sql import ident, literal
 from backhaul.state.scopes import Scope
-from backhaul.types import Mode, Op
+from backhaul.types import Mode, Nulls, Op
 from backhaul.workspace import Workspace
 
 _NAMED = 5
@@ -33,7 +33,8 @@ _ACKNOWLEDGED = code(Stage.ACKNOWLEDGED)
 REASONS = {
     "changed": "changed since, or no longer what that run sent",
     "undelivered": "rejected, unknown or never sent by that run",
-    "unable": "cannot be put back: the destination cannot delete or rename them, or what they held was never known",
+    "unable": "cannot be put back: the destination cannot delete or rename them, what they held was never known, or it was NULL "
+    "and `nulls: skip` leaves it out",
     "taken": "identified as another record is now",
 }
 """Why records are left out of an undo."""
@@ -181,6 +182,12 @@ class Undo:
             keys = ", ".join(self.keys)
             twice = f"SELECT {keys} FROM {self.of.rows_sql} GROUP BY {keys} HAVING count(*) > 1"
             rules.append(f"({', '.join('p.' + key for key in self.keys)}) IN ({twice})")
+        # a NULL that is skipped cannot be put back: what the run wrote in its place would stay
+        rules += [
+            f"({update} AND p.{ident('o.' + field.name)} IS NULL AND p.{ident(field.column)} IS NOT NULL)"
+            for field in self.mapping.fields
+            if field.nulls is Nulls.SKIP and not field.identifier
+        ]
         if not self.can.delete:
             rules.append(f"p._change = {CHANGES.index('create')}")
         return f"({' OR '.join(rules)})"

@@ -105,5 +105,10 @@ class Warehouse(ABC):
 def narrowed(select: str, columns: Sequence[str] | None, cursor: tuple[str, Any] | None) -> str:
     """A SELECT with its columns and rows narrowed down, for the warehouse to do."""
     names = ", ".join(ident(name) for name in columns) if columns else "*"
-    where = f" WHERE {ident(cursor[0])} >= {literal(str(cursor[1]))}" if cursor else ""
+    # a row without a cursor is read each time: nothing tells whether it is new
+    where = (
+        f" WHERE ({ident(cursor[0])} >= {literal(str(cursor[1]))} OR {ident(cursor[0])} IS NULL)"
+        if cursor
+        else ""
+    )
     return f"SELECT {names} FROM ({select}\n) AS model{where}"
