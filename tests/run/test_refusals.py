@@ -186,3 +186,22 @@ def test_unknown_records_have_a_reason(site: Site, answering: Answering) -> None
         ("unknown", 3, "HTTP 500: it broke")
     ]
     assert json.loads(json.dumps(report.json()))["refused"] == report.refused
+
+
+def test_people_are_told_the_destinations_words_everywhere(site: Site, answering: Answering) -> None:
+    api = start(site, answering, 10, refusals={"NO_PARENT": "reference_missing"})
+    errors = {
+        2: {"code": "NO_PARENT", "message": "no such company"},
+        3: {"code": "BAD", "message": "name is odd"},
+    }
+    api.judge_one = lambda record: errors.get(record["id"])
+
+    def said(*arguments: str) -> str:
+        return site.command(*arguments).communicate(timeout=60)[0]
+
+    run = said("run")
+    assert "1 × BAD name: name is odd" in run
+    assert "1 waiting × NO_PARENT: no such company" in run
+    for command in (("status",), ("dead-letters", "list", "--all"), ("why", "users", "3", "--offline")):
+        assert "name is odd" in said(*command), command
+    assert "no such company" in said("why", "users", "2", "--offline")

@@ -116,7 +116,8 @@ def _show_all(session: Session, found: list[dict[str, Any]]) -> None:
     rows = table("id", "sync", "key", "code", "attempts", "last failed", "message", right=("id", "attempts"))
     for letter in found[:_SHOWN]:
         error = letter["error"]
-        when = "to be sent again" if letter["replay"] else ago(letter["last_failed_at"])
+        again = letter["replay"] or letter["status"] == "waiting"
+        when = "to be sent again" if again else ago(letter["last_failed_at"])
         message = text(session.redact(error["message"]) or f"({letter['status']})")
         named = (str(letter["id"]), text(letter["sync"]), key_text(letter["key"]), text(error["code"], "red"))
         rows.add_row(*named, str(letter["attempts"]), when, message)
@@ -172,7 +173,9 @@ def _show_one(session: Session, letter: dict[str, Any]) -> None:
         session.say(f"{letter['status']}: not sent until its value or the mapping changes, or you replay it")
         return
     session.say(f"  to do     {letter['fix']}")
-    if letter["replay"]:
+    if letter["status"] == "waiting":
+        session.say(f"waits for another record: each run sends it again, {letter['runs']} did so far")
+    elif letter["replay"]:
         session.say("the next run sends its newest value")
     else:
         session.say(f"mend the model, or send it as it is: backhaul dead-letters replay {letter['id']}")

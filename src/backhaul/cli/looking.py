@@ -82,7 +82,7 @@ def _open_records(health: dict[str, Any]) -> list[str]:
 
 
 def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import ago, status_text, table, text
+    from backhaul.cli.show import ago, reasons_of, status_text, table, text
 
     shown = table("sync", "to", "last run", "status", "records")
     for health in found:
@@ -100,6 +100,8 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         last = health["last_run"] or {}
         if last.get("error"):
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
+        for reason in reasons_of(last.get("refused") or []):
+            session.say(f"  {session.redact(reason)}")
         for said in _open_records(health):
             session.say(f"\n{health['sync']}: {said}")
         if health["next"]:
@@ -149,13 +151,14 @@ def _show_runs(session: Session, found: list[dict[str, Any]]) -> None:
 
 def _what(run: dict[str, Any]) -> str:
     """What a run did, in a few words; of one that did not end well, why."""
-    from backhaul.cli.show import duration
+    from backhaul.cli.show import duration, reasons_of
 
     counts = {"changed": sum(run.get("changes", {}).values())}
     counts |= {name: run.get(name, 0) for name in ("delivered", "rejected", "deferred", "unknown")}
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     took = duration(run["seconds"]["total"]) if "seconds" in run else ""
-    return " · ".join(part for part in (run["error"], *parts, took) if part)
+    why = [] if run["error"] else reasons_of(run.get("refused") or [], 1)
+    return " · ".join(part for part in (run["error"], *parts, took, *why) if part)
 
 
 @click.command(cls=Command)

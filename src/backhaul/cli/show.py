@@ -152,21 +152,33 @@ def suppressed(count: int) -> list[str]:
 
 
 def refused(report: RunReport) -> list[str]:
-    """How many were refused and what to do about the commonest refusal; how many dead letters are kept no more."""
+    """How many were refused, why records were not taken, and what to do about the commonest refusal; how many dead letters are
+    kept no more."""
     notes = []
     if report.rejected:
         were = "was" if report.rejected == 1 else "were"
         notes.append(
             f"{records(report.rejected)} {were} refused: backhaul dead-letters list --sync {report.sync}"
         )
-    if report.refused:
-        most = report.refused[0]
-        about = f" {most['field']}" if most["field"] else ""
-        notes.append(in_one_line(f"{most['count']:,} × {most['code']}{about}: {most['fix']}"))
+    notes += reasons_of(report.refused)
+    if report.refused and report.refused[0]["status"] == "rejected":
+        notes.append(in_one_line(f"to do: {report.refused[0]['fix']}"))
     if report.expired:
         letters = "1 dead letter is" if report.expired == 1 else f"{report.expired:,} dead letters are"
         notes.append(f"{letters} kept no more: not sent until the value changes")
     return notes
+
+
+def reasons_of(found: list[dict[str, Any]], most: int = 3) -> list[str]:
+    """The destination's words, a line for each common reason, with how many records it is about."""
+    lines = []
+    for one in found[:most]:
+        count = f"{one['count']:,}" if one["status"] == "rejected" else f"{one['count']:,} {one['status']}"
+        about = " ".join(part for part in (one["code"], one["field"]) if part)
+        lines.append(
+            in_one_line(f"{count} × {about}: {one['message']}" if about else f"{count} × {one['message']}")
+        )
+    return lines
 
 
 FIRST = "first sync: if the destination holds these records already, see `backhaul baseline`"
