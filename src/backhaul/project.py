@@ -35,9 +35,11 @@ from backhaul.runs.recovery import settle_earlier
 from backhaul.runs.report import PlanReport, RunOptions, RunReport, describe_plan
 from backhaul.runs.reset import Reset, reset
 from backhaul.runs.run import Run
+from backhaul.runs.scoping import bind, kept_elsewhere, orphans, rename
 from backhaul.runs.sending import keep_plan, require
 from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
+from backhaul.state.scopes import Scope
 from backhaul.verification.spellings import take_verified, without_spellings
 from backhaul.verification.verify import Verified, compare, count_open, sample_ledger
 from backhaul.workspace import Workspace
@@ -54,13 +56,13 @@ _SHOWN = 5
 """Refused records that a plan shows."""
 
 
-def load(path: str | Path = ".") -> Project:
-    """The project at or above a folder.
+def load(path: str | Path = ".", *, env_file: Path | None = None) -> Project:
+    """The project at or above a folder; its variables are those of `env_file` instead of `.env`.
 
     Raises:
         UsageError: there is none, or its files are wrong; names every problem.
     """
-    return Project(load_config(find_root(Path(path))))
+    return Project(load_config(find_root(Path(path)), env_file=env_file))
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ class Project:
             remote=bool(destination.base_url),
         )
         report = describe_plan(prepared, cost, sample(engine, plan), refusals(engine, plan, _SHOWN))
-        said = notices(sync, prepared.schema)
+        said, scope = notices(sync, prepared.schema), self.workspace.scope(sync)
+        kept = kept_elsewhere(self.workspace, scope)
+        report = replace(report, account=scope.label, ledger=scope.id, kept=kept)
         return replace(
             report, destination=sync.destination, object=sync.object, schema_changes=said,
             records=count_records(engine, self.workspace, sync),
@@ -224,6 +228,10 @@ class Project:
         """Health of each sync: its records by status, its last run, whether it is running now."""
         with self.workspace.engine() as engine:
             return [health(engine, self.workspace, sync) for sync in self.config.select(names)]
+
+    def orphans(self) -> dict[str, list[str]]:
+        """State without a sync: objects and accounts of its ledgers, by the name that the sync had."""
+        return {name: [one.where for one in scopes] for name, scopes in orphans(self.workspace).items()}
 
     def runs(self, sync: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """The newest runs first: the RUN of each, or what is known of one that is going on or was interrupted."""
@@ -344,6 +352,14 @@ class Project:
         """
         sync = self.sync(name)
         return reset(self.workspace, self.workspace.scope(sync), sync)
+
+    def bind(self, name: str, *, same: bool) -> Scope:
+        """Says whether the destination is the account of before (`same`) or another. See runs/scoping.py for what it raises."""
+        return asyncio.run(bind(self.workspace, self.sync(name), same=same))
+
+    def rename(self, old: str, new: str) -> list[Scope]:
+        """Gives the state of a sync to its new name. See runs/scoping.py for what it raises."""
+        return rename(self.workspace, old, new)
 
     def forget(self, name: str, key: str, *, local: bool = False) -> dict[str, Any]:
         """Erases one record: `{sync, destination, plans, proofs}`; `local`: without a delete at the destination.

@@ -56,7 +56,7 @@ class Schemas:
             Halt, UsageError: as `connect`.
         """
         if self._scope is None and not self._asks:
-            self._settle(await self.workspace.undelivering(self.sync.destination).account())
+            self._settle(await self.stated())
         if self._scope is None:
             known = self.workspace.scope(self.sync)
             try:
@@ -74,9 +74,18 @@ class Schemas:
         return self.workspace.destination_class(self.sync.destination).spec.states_account
 
     async def _ask(self, connection: Connection) -> None:
+        self._settle(await self._statement(connection))
+
+    async def _statement(self, connection: Connection) -> Account | None:
         destination, around = connection.destination, self.workspace.surroundings
         free = not (self._asks and destination.base_url)
-        self._settle(await insist(destination.account, connection.budget, around, free=free))
+        return await insist(destination.account, connection.budget, around, free=free)
+
+    async def stated(self) -> Account | None:
+        """The account as the destination states it now, whatever it was taken for."""
+        if not self._asks:
+            return await self.workspace.undelivering(self.sync.destination).account()
+        return await self._statement(await self._connected())
 
     def _settle(self, stated: Account | None) -> None:
         name = self.sync.destination

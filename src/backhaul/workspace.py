@@ -135,6 +135,15 @@ class Workspace:
         path = self.folder / "ledgers" / file
         return Ledger(path, name=scope.name, values=values, witness=witness, clock=state.clock)
 
+    def has_ledger(self, scope: Scope) -> bool:
+        """Whether anything was ever acknowledged to a scope."""
+        state = self.state
+        return bool(
+            state.folds(scope.id)
+            if isinstance(state, SharedState)
+            else state.do("ledger", {"scope": scope.id})
+        )
+
     def begin_anew(self, scope: Scope) -> None:
         """From now on, in this process, a ledger that was lost is one that never was."""
         if self.ledger_of(scope).is_lost:

@@ -49,6 +49,7 @@ SCOPES: Sequence[tuple[str, Any]] = [
     *(("sync", {"project": project, "name": "x"}) for project in "pqr"), ("syncs", {"project": "p"}),
     ("rename_sync", {"project": "p", "was": "x", "name": "z"}), ("rename_sync", {"project": "p", "was": "nobody", "name": "w"}),
     ("syncs", {"project": "p"}), ("sync", {"project": "p", "name": "x"}), ("sync", {"project": "p", "name": "z"}),
+    ("drop_sync", {"project": "p", "name": "y"}), ("syncs", {"project": "p"}), ("drop_sync", {"project": "p", "name": "nobody"}),
     *(("keep_scope", {"id": made, "project": project, "sync": sync, "account": f"hubspot:{label}", "label": label, "object": "o",
                       "place": "o", "made_at": at(minute)})
       for made, project, sync, label, minute in (("b", "p", "b", "1", 3), ("a", "p", "a", "1", 2), ("c", "q", "c", "2", 1), ("a", "p", "a", "3", 9))),

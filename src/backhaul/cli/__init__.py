@@ -23,6 +23,7 @@ from backhaul.cli import (
     sandbox,
     scaffold,
     schema_changes,
+    scoping,
     settle,
     state,
     undo,
@@ -42,7 +43,13 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         looking.verify,
         schema_changes.schema_changes,
     ),
-    "Take over and start again": (changing.baseline, changing.reset, forget.forget),
+    "Take over and start again": (
+        changing.baseline,
+        changing.reset,
+        scoping.bind,
+        scoping.rename,
+        forget.forget,
+    ),
     "Tools": (state.state, sandbox.sandbox, checking.schema, completion.completion),
 }
 """The commands in the order in which one comes to need them."""

@@ -146,7 +146,8 @@ def _parts(report: RunReport) -> list[str]:
 
 
 def _notes(report: RunReport) -> list[str]:
-    notes = [show.FIRST] if report.first and report.status == "held" else []
+    held = report.status == "held"
+    notes = [show.first(report.account, report.kept)] if report.first and (held or report.kept) else []
     notes += show.reasons(report.reasons, report.remapped)
     notes += [*report.notices, *show.schema_changes(report.schema_changes)]
     notes += show.suppressed(report.suppressed)

@@ -27,15 +27,21 @@ def status(session: Session, names: tuple[str, ...]) -> None:
       backhaul status
       backhaul status 'crm_*'
     """
-    found = session.project().status(names)
+    project = session.project()
+    found = project.status(names)
     for health in found:
         health["next"] = next_step(health)
+    orphaned = {} if names else project.orphans()
     if session.json:
-        session.emit({"syncs": found})
+        session.emit({"syncs": found, "orphans": orphaned})
     elif not found:
         session.say("no syncs yet: put a file under syncs/")
     else:
         _show_status(session, found)
+    for name, where in orphaned.items():
+        session.say(
+            f"\nthe state has a sync {name} ({'; '.join(where)}) that no file has: `backhaul rename {name} NEW` gives it to NEW"
+        )
 
 
 def next_step(health: dict[str, Any]) -> str:
@@ -97,6 +103,9 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         )
     session.draw(shown)
     for health in found:
+        if health["kept"]:
+            said = f"these are the records of {health['account']}; also kept: {', '.join(health['kept'])}"
+            session.say(f"\n{health['sync']}: {said}")
         last = health["last_run"] or {}
         if last.get("error"):
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")

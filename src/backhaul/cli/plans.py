@@ -39,7 +39,7 @@ def draw(session: Session, plan: PlanReport) -> None:
     )
     session.say(f"  {_counts(plan)}")
     for reason in [
-        *([show.FIRST] if plan.first and total else []),
+        *([show.first(plan.account, plan.kept)] if plan.first and total else []),
         *show.reasons(plan.reasons, plan.remapped),
     ]:
         session.say(f"  {reason}")

@@ -29,6 +29,7 @@ class Session:
     """One call of the command line. `secrets` are known once the project is read."""
 
     project_folder: Path | None = None
+    env_file: Path | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -45,7 +46,7 @@ class Session:
         """The project, read once and closed when the command ends. Raises: UsageError."""
         from backhaul.project import load
 
-        project = load(self.project_folder or Path())
+        project = load(self.project_folder or Path(), env_file=self.env_file)
         self.secrets = project.config.secrets
         click.get_current_context().call_on_close(project.workspace.close)
         return project
@@ -129,7 +130,7 @@ def _flag(name: str, help: str) -> click.Option:
 
 
 def shared_options() -> list[click.Parameter]:
-    """--project, --json, --quiet and --verbose, which may stand before or after the command."""
+    """--project, --env-file, --json, --quiet and --verbose, which may stand before or after the command."""
     folder = click.Option(
         ["--project", "project_folder"],
         type=click.Path(exists=True, path_type=Path),
@@ -139,8 +140,18 @@ def shared_options() -> list[click.Parameter]:
         is_eager=True,
         help="The project's folder.  [default: the nearest with backhaul.yml]",
     )
+    variables = click.Option(
+        ["--env-file", "env_file"],
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep,
+        is_eager=True,
+        help="Read variables from this file.  [default: .env beside backhaul.yml]",
+    )
     return [
         folder,
+        variables,
         _flag("--json", "One JSON document on stdout and nothing else there."),
         _flag("--quiet", "Say only what is wrong."),
         _flag("--verbose", "Say more: tracebacks of unexpected errors."),

@@ -181,6 +181,13 @@ def reasons_of(found: list[dict[str, Any]], most: int = 3) -> list[str]:
     return lines
 
 
+def first(account: str, kept: list[str]) -> str:
+    """What a first run is of, where the sync has ledgers elsewhere."""
+    if not kept:
+        return FIRST
+    return f"first run for {account}; the ledger of {' and of '.join(kept)} is kept"
+
+
 FIRST = "first sync: if the destination holds these records already, see `backhaul baseline`"
 
 

@@ -43,21 +43,21 @@ class Interpolated:
         return frozenset(value for text in self.texts.values() for value in text.brought)
 
 
-def environment(root: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """The variables of `.env` beside backhaul.yml, and its broken lines; the real environment wins.
+def environment(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    """The variables of a `.env` file, and its broken lines; the real environment wins.
 
     Raises:
-        UsageError: `.env` is no text file.
+        UsageError: it is no text file.
     """
     from dotenv.parser import parse_stream
 
-    if not (root / ".env").exists():
+    if not file.exists():
         return dict(environ), []
     values: dict[str, str] = {}
     problems: list[Problem] = []
-    for binding in parse_stream(io.StringIO(read_text(root / ".env", ".env"))):
+    for binding in parse_stream(io.StringIO(read_text(file, file.name))):
         if binding.error:
-            problems.append(Problem("this is not NAME=value", ".env", binding.original.line, 1))
+            problems.append(Problem("this is not NAME=value", file.name, binding.original.line, 1))
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
     return values | dict(environ), problems

@@ -38,8 +38,14 @@ def find_root(start: Path) -> Path:
     raise UsageError(f"no {FILE} in {start} or any folder above it", hint="`backhaul init` makes a project")
 
 
-def load(root: Path, *, environ: Mapping[str, str] | None = None, plugins: Plugins | None = None) -> Project:
-    """Reads the project in `root`. Nothing is connected to.
+def load(
+    root: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    plugins: Plugins | None = None,
+    env_file: Path | None = None,
+) -> Project:
+    """Reads the project in `root`, with the variables of `env_file` (`.env` where none is named). Nothing is connected to.
 
     Raises:
         UsageError: `problems` holds everything that is wrong, in the order of files and lines.
@@ -49,7 +55,7 @@ def load(root: Path, *, environ: Mapping[str, str] | None = None, plugins: Plugi
         raise UsageError(f"no {FILE} in {root}", hint="`backhaul init` makes a project")
     reading = _Reading(root)
     environ = os.environ if environ is None else environ
-    variables, broken = reading.attempt(environment, root, environ) or (environ, [])
+    variables, broken = reading.attempt(environment, env_file or root / ".env", environ) or (environ, [])
     reading.problems.extend(broken)
     main = reading.attempt(read, root / FILE, FILE)
     project = _read_main(reading, main, variables, plugins or EntryPoints()) if main else None

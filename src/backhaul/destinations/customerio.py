@@ -16,6 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -91,6 +92,7 @@ class CustomerIo(Destination[CustomerIoConfig]):
         limits=(Rate("second", 100, 1), Rate("app", 10, 1, "app")),
         concurrency=8,
         read_lag=30.0,  # what is sent is queued before it is applied; Customer.io names no bound (from memory)
+        states_account=True,
         nulls="null clears the attribute.",
         refusals=_REFUSALS,
         sources="Customer.io's OpenAPI document of the Track API and its page on invalid requests",
@@ -109,6 +111,12 @@ class CustomerIo(Destination[CustomerIoConfig]):
     def headers(self) -> Mapping[str, str]:
         pair = f"{self.config.site_id.get_secret_value()}:{self.config.api_key.get_secret_value()}"
         return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+    async def account(self) -> Account | None:
+        """Return the workspace of the credential, `environment_id` (https://docs.customer.io/integrations/api/track)."""
+        said = (await self.http.request("GET", "/api/v1/accounts/region")).members()
+        workspace = said.get("environment_id")
+        return Account(str(workspace), f"Customer.io workspace {workspace}") if workspace else None
 
     def endpoints(self, method: str, path: str) -> tuple[str, ...]:
         """The App API, which is asked by its whole address, has a limit of its own."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field as Setting
 
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -80,6 +81,7 @@ class Slack(Destination[SlackConfig]):
         batch={Op.INSERT: BatchLimits(records=1, bytes=1_000_000)},
         limits=(Rate("second", 1, 1),),
         concurrency=4,
+        states_account=True,
         repeatable=frozenset(),
         nulls="A null is left out of the message.",
         refusals=_REFUSALS,
@@ -100,6 +102,12 @@ class Slack(Destination[SlackConfig]):
 
     def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.config.token.get_secret_value()}"}
+
+    async def account(self) -> Account | None:
+        """Return the workspace of the token (https://docs.slack.dev/reference/methods/auth.test)."""
+        said = (await self.http.request("POST", "/auth.test")).members()
+        team = said.get("team_id")
+        return Account(str(team), f"Slack workspace {said.get('team') or team}") if team else None
 
     async def describe(self, object: str) -> ObjectSchema:
         kind, _, channel = object.partition("/")

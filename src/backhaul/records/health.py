@@ -10,6 +10,7 @@ import orjson
 from backhaul.changes import Stage
 from backhaul.next_steps import next_step, offer_of
 from backhaul.records.listing import counts, told_by
+from backhaul.runs.scoping import kept_elsewhere
 from backhaul.workspace import Workspace
 
 INTERRUPTED = "interrupted (the process was killed or crashed); the next run settles what it left"
@@ -18,9 +19,10 @@ INTERRUPTED = "interrupted (the process was killed or crashed); the next run set
 def health(engine: duckdb.DuckDBPyConnection, workspace: Workspace, sync: Any) -> dict[str, Any]:
     """JSON-ready."""
     last = list_runs(workspace, sync.name, 1)
-    running = workspace.is_leased(sync)
+    running, scope = workspace.is_leased(sync), workspace.scope(sync)
     return {
         "sync": sync.name, "destination": sync.destination, "object": sync.object,
+        "account": scope.label, "kept": kept_elsewhere(workspace, scope),
         "running": running, "records": count_records(engine, workspace, sync), "unknown_next": unknown_next(workspace, sync),
         "last_run": last[0] if last else None,
     }  # fmt: skip

@@ -74,6 +74,8 @@ class RunReport:
     """Whose ledger it worked on, as the destination calls the account."""
     ledger: str | None = None
     """The id of that ledger; None where the destination did not state its account yet."""
+    kept: list[str] = field(default_factory=list)
+    """The sync's ledgers for other objects and accounts."""
     usage: bool = False
     """It failed because the files are wrong: nothing ran."""
 
@@ -96,6 +98,7 @@ class RunReport:
             "recreated": self.recreated, "refused": self.refused, "expired": self.expired, "pending": self.pending,
             "undecided": self.undecided,
             "hint": self.hint, "notices": self.notices, "account": self.account, "ledger": self.ledger,
+            "kept": self.kept,
             "verified": None if verified is None else {
                 "checked": verified.checked,
                 "mismatches": [{"key": m.key, "missing": m.missing, "fields": m.fields} for m in verified.mismatches],
@@ -129,6 +132,11 @@ class PlanReport:
     object: str = ""
     records: dict[str, int] = field(default_factory=dict)
     """The sync's records by status, as they are before the plan."""
+    account: str = ""
+    """Whose ledger it was compared with, as the destination calls the account."""
+    ledger: str = ""
+    kept: list[str] = field(default_factory=list)
+    """The sync's ledgers for other objects and accounts."""
     undo: dict[str, Any] | None = None
     """`{run, left_out: {reason: {count, keys}}}` where it takes a run back."""
 
@@ -141,6 +149,7 @@ class PlanReport:
             "destination": self.destination, "object": self.object, "remapped": self.remapped,
             "schema_changes": self.schema_changes, "notices": self.notices, "suppressed": self.suppressed,
             "records": self.records,
+            "account": self.account, "ledger": self.ledger, "kept": self.kept,
             **({"undo": self.undo} if self.undo else {}),
         }  # fmt: skip
 

@@ -23,6 +23,7 @@ from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
 from backhaul.runs.doubt import Doubts
 from backhaul.runs.recovery import settle_earlier, settle_plan
 from backhaul.runs.report import RunOptions, RunReport
+from backhaul.runs.scoping import kept_elsewhere
 from backhaul.runs.sending import Sending
 from backhaul.runs.undo import reviewed_undo
 from backhaul.schemas import Schemas
@@ -166,6 +167,7 @@ class Run:
         """Says whose ledger this run works on, before anything of it is read."""
         scope = await schemas.scope()
         self.report.ledger, self.report.account = scope.id, scope.label
+        self.report.kept = kept_elsewhere(self.workspace, scope)
         self.report.hint = schemas.remark
         self._check_reviewed(scope)
         return scope

@@ -74,6 +74,9 @@ class CustomerIoSandbox(Sandbox):
     site: tuple[str, str] | None = None
     """site_id and api_key; None takes any."""
 
+    environment = 1
+    """The workspace's id: another one is another account."""
+
     def __init__(self, seed: int = 1, *, track: int = 100, app: int = 10) -> None:
         """`track`, `app`: requests a second."""
         super().__init__(seed)
@@ -151,7 +154,9 @@ class CustomerIoSandbox(Sandbox):
         return answer
 
     async def _region(self, _: web.Request) -> web.Response:
-        return web.json_response({"url": "track.customer.io", "data_center": "us", "environment_id": 1})
+        return web.json_response(
+            {"url": "track.customer.io", "data_center": "us", "environment_id": self.environment}
+        )
 
     async def _batch(self, request: web.Request) -> web.Response:
         body = await request.read()

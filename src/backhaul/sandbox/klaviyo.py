@@ -38,6 +38,7 @@ _FILTER = re.compile(r"(any|equals)\((\w+),(.+)\)", re.DOTALL)
 _JOBS = "/api/profile-bulk-import-jobs"
 _LIMITS = {
     f"POST {_JOBS}": (10, 150), f"GET {_JOBS}/{{id}}": (10, 150), f"GET {_JOBS}/{{id}}/import-errors": (10, 150),
+    "GET /api/accounts": (1, 15),
     "GET /api/profiles": (75, 750), "PATCH /api/profiles/{id}": (75, 750),
     "POST /api/profile-import": (75, 750), "POST /api/event-bulk-create-jobs": (10, 150),
     "POST /api/lists/{id}/relationships/profiles": (10, 150), "DELETE /api/lists/{id}/relationships/profiles": (10, 150),
@@ -97,6 +98,9 @@ class KlaviyoSandbox(Sandbox):
     """None takes any."""
     job_seconds = 0.5
 
+    account = "VdX9Qa"
+    """The account's id: another one is another account."""
+
     def __init__(self, seed: int = 1, *, scale: int = 1) -> None:
         """`scale`: so many times the limits."""
         super().__init__(seed)
@@ -116,6 +120,7 @@ class KlaviyoSandbox(Sandbox):
 
     def routes(self, router: web.UrlDispatcher) -> None:
         router.add_post("/api/profile-import", self._import)
+        router.add_get("/api/accounts", self._accounts)
         router.add_get("/api/profiles", self._profiles)
         router.add_get("/api/profiles/", self._profiles)
         router.add_patch("/api/profiles/{id}", self._change)
@@ -128,6 +133,10 @@ class KlaviyoSandbox(Sandbox):
         router.add_delete("/api/lists/{id}/relationships/profiles", self._members)
         router.add_get("/api/profiles/{id}/lists", self._lists_of)
         router.add_post("/api/event-bulk-create-jobs", self._events)
+
+    async def _accounts(self, _: web.Request) -> web.Response:
+        named = {"test_account": True, "contact_information": {"organization_name": "Sandbox"}}
+        return web.json_response({"data": [{"type": "account", "id": self.account, "attributes": named}]})
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         jobs = {

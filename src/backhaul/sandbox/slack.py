@@ -43,6 +43,9 @@ class SlackSandbox(Sandbox):
     token: str | None = None
     """None takes any."""
 
+    team = "T04KB5WQH"
+    """The workspace's id: another one is another account."""
+
     def __init__(self, seed: int = 1, *, per_second: int = 1) -> None:
         super().__init__(seed)
         made = (
@@ -82,7 +85,7 @@ class SlackSandbox(Sandbox):
 
     async def _test(self, _: web.Request) -> web.Response:
         return web.json_response(
-            {"ok": True, "team": "Sandbox", "team_id": "T04KB5WQH", "user_id": "U0J1GAHN1", "bot_id": "B1"}
+            {"ok": True, "team": "Sandbox", "team_id": self.team, "user_id": "U0J1GAHN1", "bot_id": "B1"}
         )
 
     async def _post(self, request: web.Request) -> web.Response:

@@ -38,6 +38,7 @@ from backhaul.destinations.hubspot.finding import Found, find, properties_of
 from backhaul.destinations.hubspot.lists import Members
 from backhaul.destinations.hubspot.moving import Moves
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -101,6 +102,7 @@ class HubSpot(Destination[HubSpotConfig]):
         concurrency=10,
         wire=Wire.TEXT,
         moves=True,
+        states_account=True,
         index_lag=5.0,
         refusals=_REFUSALS,
         sources="HubSpot's error handling page and OpenAPI documents (category); recorded answers",
@@ -112,6 +114,13 @@ class HubSpot(Destination[HubSpotConfig]):
         super().__init__(config, http)
         self.base_url = config.base_url
         self._moves: dict[str, Moves[Any]] = {}
+
+    async def account(self) -> Account | None:
+        """Return the portal (https://developers.hubspot.com/docs/api-reference/legacy/account/account-information/guide); every
+        private app may ask."""
+        answer = await self.http.request("GET", "/account-info/v3/details", allow=(403,))
+        portal = answer.members().get("portalId") if answer.status == 200 else None
+        return Account(str(portal), f"HubSpot portal {portal}") if portal else None
 
     @property
     def own_limits(self) -> tuple[Rate, ...]:

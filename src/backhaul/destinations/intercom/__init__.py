@@ -25,6 +25,7 @@ from backhaul.destinations.intercom.fields import (
 )
 from backhaul.destinations.intercom.one import NOT_THERE, One, Record, find
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -101,6 +102,7 @@ class Intercom(Destination[IntercomConfig]):
         refusals=_REFUSALS,
         sources="Intercom's HTTP responses page (error codes); recorded answers",
         fixes=_FIXES,
+        states_account=True,
         nulls="A cleared attribute is sent as null; a skipped one is left out.",
     )
 
@@ -114,6 +116,13 @@ class Intercom(Destination[IntercomConfig]):
             "Accept": "application/json",
             "Intercom-Version": self.config.api_version,
         }
+
+    async def account(self) -> Account | None:
+        """Return the workspace of the token: `app` (https://developers.intercom.com/docs/references/rest-api/api.intercom.io/admins)."""
+        answer = await self.http.request("GET", "/me", allow=(403,))
+        app = answer.members().get("app") if answer.status == 200 else None
+        code = app.get("id_code") if isinstance(app, dict) else None
+        return Account(str(code), f"Intercom workspace {code}") if code else None
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         """POST /companies updates a company that is there: nothing only inserts one."""

@@ -14,6 +14,7 @@ import orjson
 from pydantic import Field as Setting
 
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -54,7 +55,7 @@ _WHO = ("external_id", "email", "phone_number")
 _TEXTS = ("first_name", "last_name", "organization", "locale", "title", "image")
 _ROOMS = ("location", "properties")
 """Attributes that have members of their own."""
-_JOBS = "/api/profile-bulk-import-jobs"
+_ACCOUNTS, _JOBS = "/api/accounts", "/api/profile-bulk-import-jobs"
 _LARGEST = 100_000
 """Bytes of one profile."""
 _BULK = BatchLimits(records=10_000, bytes=4_900_000, each=_LARGEST)
@@ -93,6 +94,7 @@ class KlaviyoConfig(JobsConfig):
     """How often a job is asked about."""
 
     known_endpoints: ClassVar = (
+        "accounts",
         "status",
         "errors",
         "profiles",
@@ -115,6 +117,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
         batch={Op.UPSERT: _BULK, Op.INSERT: events.LIMITS, Op.DELETE: lists.LIMITS, Op.MOVE: _MOVE},
         limits=(
             *_limits(10, 150),
+            *_limits(1, 15, "accounts"),
             *_limits(10, 150, "status"),
             *_limits(10, 150, "errors"),
             *_limits(75, 750, "profiles"),
@@ -130,6 +133,7 @@ class Klaviyo(Destination[KlaviyoConfig]):
         nulls="null clears the field; a property stays, with no value.",
         refusals=_REFUSALS,
         sources="Klaviyo's error page and OpenAPI document; recorded answers",
+        states_account=True,
         fixes={
             "too_large": "Klaviyo takes 100 KB a profile: shorten its longest values, or map fewer",
             "invalid": "mend what the message names; a phone number is E.164 (+15005550006) and has to exist",
@@ -148,6 +152,16 @@ class Klaviyo(Destination[KlaviyoConfig]):
             "Authorization": f"Klaviyo-API-Key {key}", "revision": self.config.api_version,
             "Accept": _MEDIA, "Content-Type": _MEDIA,
         }  # fmt: skip
+
+    async def account(self) -> Account | None:
+        """Return the account of the key, which needs the scope accounts:read
+        (https://developers.klaviyo.com/en/reference/get_accounts)."""
+        answer = await self.http.request("GET", _ACCOUNTS, allow=(403,))
+        found = answer.members().get("data") if answer.status == 200 else None
+        code = (
+            found[0].get("id") if isinstance(found, list) and found and isinstance(found[0], dict) else None
+        )
+        return Account(str(code), f"Klaviyo account {code}") if code else None
 
     def batch_limits(self, object: str, op: Op, rows: int = 0) -> BatchLimits | None:
         if object.startswith(events.PREFIX):
@@ -177,7 +191,11 @@ class Klaviyo(Destination[KlaviyoConfig]):
             return ("memberships",)
         if method == "PATCH":
             return ("update",)
-        return ({events.PATH: "events", "/api/profile-import": "single"}.get(path, "profiles"),)
+        return (
+            {events.PATH: "events", "/api/profile-import": "single", _ACCOUNTS: "accounts"}.get(
+                path, "profiles"
+            ),
+        )
 
     async def describe(self, object: str) -> ObjectSchema:
         if object.startswith(lists.PREFIX):

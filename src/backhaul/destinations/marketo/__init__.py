@@ -15,6 +15,7 @@ import orjson
 from pydantic import Field as Setting
 
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -104,6 +105,13 @@ class Marketo(Destination[MarketoConfig]):
 
     def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+    async def account(self) -> Account | None:
+        """Return the instance, by the Munchkin id that its REST address begins with (https://developers.marketo.com/rest-api)."""
+        host = self.address
+        if not host.endswith(".mktorest.com"):
+            return None
+        return Account(host, f"Marketo instance {host.partition('.')[0].upper()}")
 
     async def authorise(self) -> Token | None:
         identity = (self.config.identity_url or f"{self.base_url}/identity").rstrip("/")

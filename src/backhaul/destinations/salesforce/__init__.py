@@ -6,12 +6,14 @@ threads of client libraries. A record is attributed by its place in the answer, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -64,6 +66,7 @@ from backhaul.types import (
     Rejected,
 )
 
+_ORG = re.compile(r"/id/(00D\w+)/")
 _QUERY = 6_000
 """Characters of the values in one query. Salesforce takes 16,384 bytes of address and headers; a proxy on the way often 8,192."""
 
@@ -83,6 +86,7 @@ class Salesforce(Destination[SalesforceConfig]):
         moves=True,
         deltas=True,
         csv_null=bulk.NULL,
+        states_account=True,
         index_lag=0.0,
         refusals=REFUSALS,
         sources="SOAP API Developer Guide, StatusCode; recorded answers",
@@ -93,6 +97,7 @@ class Salesforce(Destination[SalesforceConfig]):
     def __init__(self, config: SalesforceConfig, http: Http) -> None:
         super().__init__(config, http)
         self.base_url = config.base_url
+        self._org = ""
         self._schemas: dict[str, ObjectSchema] = {}
         self._references: dict[str, dict[str, str]] = {}
         """Of each object, the fields that refer to parents by their relationships' names."""
@@ -117,7 +122,15 @@ class Salesforce(Destination[SalesforceConfig]):
         form = grant(self.config)
         ask = self.http.refresh if "refresh_token" in form else self.http.login
         said = await ask("/services/oauth2/token", form)
+        if found := _ORG.search(str(said.get("id"))):
+            self._org = found[1]
         return Token(said["access_token"])
+
+    async def account(self) -> Account | None:
+        """Return the org, which the token's answer names in `id`, https://login.salesforce.com/id/ORG/USER (Salesforce help:
+        Identity URLs). A Salesforce sandbox is another org."""
+        await self.http.sign_in()
+        return Account(self._org, f"Salesforce org {self._org}") if self._org else None
 
     def _path(self, *parts: str) -> str:
         named = "/".join(quote(part, safe="") for part in parts)

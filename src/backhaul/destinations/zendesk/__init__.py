@@ -17,6 +17,7 @@ from pydantic import Field as Setting
 from pydantic import model_validator
 
 from backhaul.destinations.kit import (
+    Account,
     Answer,
     Batch,
     Destination,
@@ -139,6 +140,15 @@ class Zendesk(Destination[ZendeskConfig]):
         self._bulk = config.bulk
         self._tags: dict[str, set[str]] = {}
         """Of each kind, the tags that its custom fields add."""
+
+    async def account(self) -> Account | None:
+        """Return the account, by the subdomain, which Zendesk gives to one account alone (https://developer.zendesk.com/api-reference)."""
+        host = self.address
+        return (
+            Account(host, f"Zendesk account {host.partition('.')[0]}")
+            if host.endswith(".zendesk.com")
+            else None
+        )
 
     def headers(self) -> Mapping[str, str]:
         config = self.config

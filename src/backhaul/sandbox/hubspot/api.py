@@ -60,6 +60,9 @@ class HubSpotSandbox(Sandbox):
     retry_after: float | None = None
     """The Retry-After of a burst 429; recorded ones have none."""
 
+    portal = 4567890
+    """The account's id: another one is another account."""
+
     def __init__(
         self, seed: int = 1, *, burst: int = 100, interval: float = 10.0, daily: int = 250_000, associated: int = 500_000
     ) -> None:  # fmt: skip
@@ -125,6 +128,7 @@ class HubSpotSandbox(Sandbox):
             router.add_post(head, self._at(metadata.add_property))
             router.add_get(head + "/{name}", self._at(metadata.one_property))
         router.add_post("/oauth/v3/token", self._grant)
+        router.add_get("/account-info/v3/details", self._details)
         router.add_get(_SCHEMAS, self._at(metadata.schemas))
         router.add_post(_SCHEMAS, self._at(metadata.add_schema))
         router.add_get(_SCHEMAS + "/{type}", self._at(metadata.one_schema))
@@ -154,6 +158,15 @@ class HubSpotSandbox(Sandbox):
     def writes(self, request: web.Request) -> bool:
         records = any(room in request.path for room in ("/objects/", "/associations/", "/memberships/"))
         return request.method != "GET" and records and not request.path.endswith(("/batch/read", "/search"))
+
+    async def _details(self, _: web.Request) -> web.Response:
+        known = {
+            "portalId": self.portal,
+            "accountType": "DEVELOPER_TEST",
+            "timeZone": "US/Eastern",
+            "uiDomain": "app.hubspot.com",
+        }
+        return web.json_response(known)
 
     async def _grant(self, request: web.Request) -> web.Response:
         form = {name: str(value) for name, value in (await request.post()).items()}

@@ -41,6 +41,9 @@ class IntercomSandbox(Sandbox):
     unrestorable = 400
     """The status for a contact that cannot be unarchived; 500 was recorded too."""
 
+    workspace = WORKSPACE
+    """The workspace's id: another one is another account."""
+
     def __init__(self, seed: int = 1, *, window: int = 1_667, interval: float = 10.0) -> None:
         super().__init__(seed)
         self.attributes = fresh()
@@ -163,7 +166,7 @@ def _answer(body: Any, status: int = 200) -> web.Response:
 def _me(account: IntercomSandbox, _: web.Request, __: dict[str, Any]) -> dict[str, Any]:
     app = {
         "type": "app",
-        "id_code": WORKSPACE,
+        "id_code": account.workspace,
         "name": "Sandbox",
         "region": "US",
         "timezone": "Etc/UTC",

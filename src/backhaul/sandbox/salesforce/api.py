@@ -48,6 +48,9 @@ class SalesforceSandbox(Sandbox):
     """A field that a bulk job does not find, though describe still had it."""
     audience = "https://login.salesforce.com"
 
+    org = "00DSb0000000001MAA"
+    """The org's id: another one is another account."""
+
     def __init__(self, seed: int = 1, *, daily: int = 100_000) -> None:
         super().__init__(seed)
         self.kinds = fresh()
@@ -144,6 +147,7 @@ class SalesforceSandbox(Sandbox):
             "access_token": token,
             "instance_url": f"{request.scheme}://{request.host}",
             "token_type": "Bearer",
+            "id": f"https://login.salesforce.com/id/{self.org}/005Sb0000000001AAA",
         }
         return answer({**given, "issued_at": str(int(time.time() * 1000)), "signature": "simulated"})
 

@@ -32,6 +32,10 @@ def keep_sync(table: Table, given: Values) -> list[Write]:
     )
 
 
+def drop_sync(table: Table, given: Values) -> list[Write]:
+    return [delete(f"syncs/{given['project']}", given["name"])]
+
+
 def rename_sync(table: Table, given: Values) -> list[Write]:
     pk, found = f"syncs/{given['project']}", table.get(f"syncs/{given['project']}", given["was"])
     return [put(pk, given["name"], {"id": found["id"]}, new=True), delete(pk, given["was"])] if found else []
@@ -66,6 +70,7 @@ def keep_account(table: Table, given: Values) -> list[Write]:
 READS = {"sync": sync, "syncs": syncs, "scopes": scopes, "accounts": accounts}
 WRITES = {
     "keep_sync": keep_sync,
+    "drop_sync": drop_sync,
     "rename_sync": rename_sync,
     "keep_scope": keep_scope,
     "keep_account": keep_account,

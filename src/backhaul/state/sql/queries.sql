@@ -7,6 +7,9 @@ SELECT id, name FROM syncs WHERE project = :project ORDER BY name;
 -- keep_sync
 INSERT INTO syncs (id, project, name) VALUES (:id, :project, :name) ON CONFLICT (project, name) DO NOTHING;
 
+-- drop_sync
+DELETE FROM syncs WHERE project = :project AND name = :name;
+
 -- rename_sync
 UPDATE syncs SET name = :name WHERE project = :project AND name = :was;
 

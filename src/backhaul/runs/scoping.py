@@ -1,0 +1,69 @@
+"""What a person says of scopes: whose account a destination is (`bind`), and what a sync is called now (`rename`)."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from backhaul.errors import UsageError
+from backhaul.schemas import Schemas
+from backhaul.state.scopes import Scope
+from backhaul.workspace import Workspace
+
+
+async def bind(workspace: Workspace, sync: Any, *, same: bool) -> Scope:
+    """Takes the account that a destination leads to for the one of before (`same`), or for another.
+
+    Raises:
+        UsageError: nothing was delivered to another address or account before.
+        RunError: the sync runs, or the destination does not answer.
+    """
+    name = sync.destination
+    with workspace.lease(sync):
+        async with AsyncExitStack() as stack:
+            stated = await Schemas(workspace, sync, stack).stated()
+        kind = workspace.destination_class(name).spec.name
+        return workspace.scopes.bind(sync, kind, workspace.address(name), stated, same=same)
+
+
+def rename(workspace: Workspace, old: str, new: str) -> list[Scope]:
+    """Gives what the state has of a sync to the one that its file calls otherwise now. Returns its ledgers.
+
+    Raises:
+        UsageError: the old name is in use, the new one is not, or both have ledgers.
+        RunError: the sync runs.
+    """
+    syncs, scopes = workspace.project.syncs, workspace.scopes
+    if old in syncs:
+        raise UsageError(f"{syncs[old].file} is still called {old}", hint=f"write `name: {new}` there first")
+    if new not in syncs:
+        raise UsageError(
+            f"there is no sync {new!r} in {workspace.project.name}", hint="change `name` in its file first"
+        )
+    own, taken = scopes.known_id(old), scopes.known_id(new)
+    if own is None:
+        known = ", ".join(orphans(workspace)) or "none"
+        raise UsageError(f"the state knows no sync {old!r}", hint=f"it has these without a file: {known}")
+    if any(one.sync == taken and workspace.has_ledger(one) for one in scopes.all()):
+        raise UsageError(f"{new} has ledgers of its own, so those of {old} cannot become its ledgers",
+                         hint=f"give the sync another name, which never ran, and `backhaul rename {old} NAME`")  # fmt: skip
+    with workspace.state.lease(own, name=old):
+        if taken is not None:  # it was only planned
+            workspace.state.do("drop_sync", {"project": scopes.project, "name": new})
+        workspace.state.do("rename_sync", {"project": scopes.project, "was": old, "name": new})
+    return [one for one in scopes.all() if one.sync == own]
+
+
+def orphans(workspace: Workspace) -> dict[str, list[Scope]]:
+    """The scopes of syncs that have no file any more, by the sync's name."""
+    found: dict[str, list[Scope]] = {}
+    for scope in workspace.scopes.all():
+        if scope.name not in workspace.project.syncs:
+            found.setdefault(scope.name, []).append(scope)
+    return found
+
+
+def kept_elsewhere(workspace: Workspace, scope: Scope) -> list[str]:
+    """The other ledgers of a sync: their objects and accounts, for people."""
+    others = [one for one in workspace.scopes.all() if one.sync == scope.sync and one.id != scope.id]
+    return [one.where for one in others if workspace.has_ledger(one)]
