@@ -31,6 +31,7 @@ from backhaul.records.settle import Chosen, settle
 from backhaul.records.why import Why
 from backhaul.runs.approval import no_plan
 from backhaul.runs.baseline import Taken, take_over
+from backhaul.runs.reading_back import read_back
 from backhaul.runs.recovery import settle_earlier
 from backhaul.runs.report import PlanReport, RunOptions, RunReport, describe_plan
 from backhaul.runs.reset import Reset, reset
@@ -41,7 +42,7 @@ from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
 from backhaul.state.scopes import Scope
 from backhaul.verification.spellings import take_verified, without_spellings
-from backhaul.verification.verify import Verified, compare, count_open, sample_ledger
+from backhaul.verification.verify import Verified, count_open, sample_ledger, seconds_since_last
 from backhaul.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -303,8 +304,9 @@ class Project:
                     return Verified(0)
                 mapping = await self._mapping(engine, schemas)
                 expected, unsettled = sample_ledger(view, mapping, count, seed), count_open(engine)
+                age = seconds_since_last(engine)
             connection = await schemas.connect()
-            verified = await compare(connection.destination, sync.object, mapping, expected)
+            verified = await read_back(self.workspace, connection, sync, mapping, expected, age=age)
             if verified.mismatches and not self.workspace.is_leased(sync):
                 with self.workspace.lease(sync), ledger.writing(engine) as view:
                     verified = take_verified(view, mapping, expected, verified, sync.mode)

@@ -19,9 +19,14 @@ class Spelling:
         self.spell = spell
         self.held: dict[str, dict[str, Any]] = {}
         self.written: list[list[str]] = []
+        self.stale = 0
+        """So many reads to come show what was there before."""
 
     async def __call__(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if request.path == "/read" and self.stale:
+            self.stale -= 1
+            return web.json_response({"results": [self.held[key] | {"name": "old"} for key in body["ids"]]})
         if request.path == "/read":
             return web.json_response({"results": [self.held[key] for key in body["ids"] if key in self.held]})
         self.written.append([str(one["id"]) for one in body["records"]])
@@ -117,3 +122,14 @@ def test_verify_all_reads_records_that_are_in_doubt_and_counts_them(site: Site, 
     with site.project as project:
         verified = project.verify("users", count=None)
     assert (verified.checked, len(verified.mismatches), verified.open) == (3, 3, 3)
+
+
+def test_i46_verify_too_waits_for_what_is_shown_late(site: Site, spelling: Served) -> None:
+    api = spelling(lambda name, _: name)
+    site.api["read_lag"] = "20s"
+    site.write()
+    site.run()
+    api.stale = 1
+    with site.project as project:
+        assert project.verify("users", count=None).mismatches == ()
+    assert api.stale == 0

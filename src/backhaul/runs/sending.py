@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -15,7 +14,7 @@ import duckdb
 from backhaul.advice import advice, shape
 from backhaul.changes import Stage
 from backhaul.delivery.batches import read_chunks
-from backhaul.delivery.connect import Connection, insist
+from backhaul.delivery.connect import Connection
 from backhaul.delivery.delivery import Delivery
 from backhaul.delivery.encoding import Encoding
 from backhaul.delivery.failures import Systemic
@@ -29,6 +28,7 @@ from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared
 from backhaul.runs.following import follow_up
+from backhaul.runs.reading_back import read_back
 from backhaul.runs.recovery import let_go, settle_plan, settlements
 from backhaul.runs.report import RunOptions, RunReport
 from backhaul.schemas import Schemas
@@ -40,7 +40,7 @@ from backhaul.verification.spellings import (
     take_verified,
     unsettled_spellings,
 )
-from backhaul.verification.verify import Expected, Verified, compare, sample_plan
+from backhaul.verification.verify import Expected, sample_plan
 from backhaul.words import in_one_line
 from backhaul.workspace import Workspace
 
@@ -49,9 +49,6 @@ _RESENT = 100
 _TURNS = 5
 """How often records are sent again that wait for others of their plan: chains of references are as long as that in one run."""
 _REASONS = 5
-
-LONGEST_LAG = 60.0
-"""Seconds that a run waits until what it created can be found."""
 
 
 class Sending:
@@ -275,7 +272,9 @@ class Sending:
     ) -> None:
         """Reads a sample back; what differs is sent again by the next run. That it cannot be read undoes no delivery."""
         try:
-            verified = await self._compared(connection, prepared, sampled)
+            verified = await read_back(
+                self.workspace, connection, self.sync, prepared.mapping, sampled, lambda: self.stopping
+            )
         except Unsupported:
             return
         except BackhaulError as error:
@@ -293,28 +292,6 @@ class Sending:
         """Whether the ledger remembers differences."""
         with self.workspace.ledger(self.sync).reading(engine) as view:
             return has_spellings(view)
-
-    async def _compared(self, connection: Connection, prepared: Prepared, sampled: list[Any]) -> Verified:
-        """Reads the sample back, and again as long as what differs may only be shown later."""
-        around, destination = self.workspace.surroundings, connection.destination
-        index_lag = min(destination.index_lag(self.sync.object) or 0.0, LONGEST_LAG)
-        lag = max(destination.read_lag_of(self.sync.object, tuple(self.sync.identify)), index_lag)
-        until, pause = around.clock() + lag, 1.0
-        while True:
-            verified = await insist(
-                lambda: compare(connection.destination, self.sync.object, prepared.mapping, sampled),
-                connection.budget,
-                around,
-            )
-            left = until - around.clock()
-            if not verified.mismatches or left <= 0 or self.stopping:
-                return _evident(verified, destination.index_lag(self.sync.object))
-            said = f"{len(verified.mismatches)} records are not shown as they were sent"
-            connection.budget.told(f"{said}; they may be for {lag:g} seconds")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(connection.budget.stop.wait(), min(pause, left))
-            connection.budget.told("")
-            pause *= 2
 
     def _judge(self, delivery: Delivery | None) -> None:
         report = self.report
@@ -364,13 +341,6 @@ def _unsettled(delivery: Delivery, fixes: Mapping[str, str]) -> list[dict[str, A
             "fix": advice(why.reason.code, why.reason.message, fixes), "message": in_one_line(shape(why.reason.message)),
         } for (stage, _), why in found[:_REASONS]
     ]  # fmt: skip
-
-
-def _evident(verified: Verified, index_lag: float | None) -> Verified:
-    """Without records that may only not be found yet, because the index takes longer than a run waits."""
-    if index_lag is None or index_lag <= LONGEST_LAG:
-        return verified
-    return replace(verified, mismatches=tuple(one for one in verified.mismatches if not one.missing))
 
 
 def recreates(sync: Any) -> bool:

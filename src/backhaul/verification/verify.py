@@ -91,6 +91,12 @@ def count_open(engine: duckdb.DuckDBPyConnection) -> int:
     return number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE NOT ({_SETTLED})")
 
 
+def seconds_since_last(engine: duckdb.DuckDBPyConnection) -> float:
+    """Since the destination acknowledged the last record of the attached ledger."""
+    rows = engine.execute(f"SELECT epoch(now()::TIMESTAMP - max(_at)) FROM {ALIAS}.acked").fetchall()
+    return max(float(rows[0][0] or 0.0), 0.0)
+
+
 def sample_plan(
     engine: duckdb.DuckDBPyConnection,
     plan: Plan,
@@ -199,4 +205,5 @@ __all__ = [
     "planned_records",
     "sample_ledger",
     "sample_plan",
+    "seconds_since_last",
 ]
