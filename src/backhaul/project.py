@@ -36,7 +36,7 @@ from backhaul.runs.recovery import settle_earlier
 from backhaul.runs.report import PlanReport, RunOptions, RunReport, describe_plan
 from backhaul.runs.reset import Reset, reset
 from backhaul.runs.run import Run
-from backhaul.runs.scoping import bind, kept_elsewhere, orphans, rename
+from backhaul.runs.scoping import bind, kept_elsewhere, orphans, other_writers, rename
 from backhaul.runs.sending import keep_plan, require
 from backhaul.runs.undo import plan_of_run, plan_undo
 from backhaul.schemas import Schemas
@@ -472,6 +472,9 @@ class Project:
                         f"{len(prepared.mapping.fields)} mapped fields fit {sync.object}",
                     )
                 )
+                found += [
+                    Check(sync.name, "writers", True, said) for said in other_writers(self.workspace, sync)
+                ]
                 for segment in prepared.plan.segments:
                     require(connection.destination, sync, segment.op)
             except UsageError as error:

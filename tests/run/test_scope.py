@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -200,6 +201,21 @@ def test_state_without_a_sync_is_shown(site: Site) -> None:
     process = site.command("status")
     said, _ = process.communicate(timeout=120)
     assert "backhaul rename users NEW" in said
+
+
+def test_check_names_the_other_writers_of_an_object(site: Site) -> None:
+    site.fill(2)
+    other = json.loads((site.root / "syncs" / "users.yml").read_text()) | {
+        "name": "people",
+        "fields": {"score": "v"},
+    }
+    (site.root / "syncs" / "people.yml").write_text(json.dumps(other))
+    with site.project as project:
+        checks = asyncio.run(project.check(project.sync("users")))
+    said = [one.message for one in checks if one.name == "writers"]
+    assert said[0] == "score of user: people writes there too, and the last run wins"
+    assert "people mirrors user too" in said[1]
+    assert len(said) == 2
 
 
 def test_variables_come_from_another_file_where_one_is_named(site: Site) -> None:

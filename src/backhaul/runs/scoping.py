@@ -8,6 +8,7 @@ from typing import Any
 from backhaul.errors import UsageError
 from backhaul.schemas import Schemas
 from backhaul.state.scopes import Scope
+from backhaul.types import Mode
 from backhaul.workspace import Workspace
 
 
@@ -67,3 +68,23 @@ def kept_elsewhere(workspace: Workspace, scope: Scope) -> list[str]:
     """The other ledgers of a sync: their objects and accounts, for people."""
     others = [one for one in workspace.scopes.all() if one.sync == scope.sync and one.id != scope.id]
     return [one.where for one in others if workspace.has_ledger(one)]
+
+
+def other_writers(workspace: Workspace, sync: Any) -> list[str]:
+    """Which other syncs write to a sync's records: the fields that both map, and mirrors that delete from one object."""
+    found, own = [], workspace.scope(sync)
+    for other in workspace.project.syncs.values():
+        theirs = workspace.scope(other)
+        known = own.is_recorded and theirs.is_recorded
+        same = own.place == theirs.place if known else other.destination == sync.destination
+        if other.name == sync.name or not same or other.object != sync.object:
+            continue
+        shared = sorted(sync.fields.keys() & other.fields.keys())
+        if shared:
+            found.append(
+                f"{', '.join(shared)} of {sync.object}: {other.name} writes there too, and the last run wins"
+            )
+        if sync.mode is Mode.MIRROR and other.mode is Mode.MIRROR:
+            moves = "a record that moves from one model to the other is deleted by the run of the one that it left"
+            found.append(f"{other.name} mirrors {sync.object} too: {moves}; put both into one model")
+    return found
