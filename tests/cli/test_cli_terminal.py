@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -123,3 +124,48 @@ def test_a_sandbox_serves_until_it_is_stopped(tmp_path: Path, process: Call) -> 
     assert unknown.code == 2
     assert unknown.err.startswith("error: there is no simulated lotus-notes\n  there is ")
     assert "hubspot" in unknown.err
+
+
+def test_a_sandbox_takes_the_token_and_the_faults_of_its_options(process: Call) -> None:
+    options = ["--token", "right", "--fault", "error=1", "--fault", "shuffle=true", "--fault", "refuse_key=7"]
+    with subprocess.Popen(
+        [*START, "sandbox", "hubspot", "--port", "0", *options],
+        stdout=subprocess.PIPE, text=True, env=environment(),
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        address = running.stdout.readline().split(" at ")[1].split()[0]
+        statuses = []
+        for token, path, body in (
+            ("wrong", "contacts", None),
+            ("right", "contacts", None),
+            ("right", "contacts", b"{}"),
+        ):
+            asked = urllib.request.Request(  # noqa: S310 - 127.0.0.1
+                f"{address}/crm/v3/objects/{path}", body, {"Authorization": f"Bearer {token}"}
+            )
+            try:
+                with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+                    statuses.append(answer.status)
+            except urllib.error.HTTPError as error:
+                statuses.append(error.code)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=30) == 0
+    assert statuses == [401, 200, 500]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["hubspot", "--fault", "eror=1"], "error: --fault: no such fault: eror; there are "),
+        (["hubspot", "--fault", "error=often"], "error: --fault: error takes a number, not 'often'"),
+        (["hubspot", "--fault", "error"], "error: --fault: 'error' is not NAME=VALUE"),
+        (
+            ["salesforce", "--token", "x"],
+            "error: the simulated salesforce is not signed in to with one token",
+        ),
+    ],
+)
+def test_options_of_a_sandbox_that_make_no_sense(process: Call, options: list[str], line: str) -> None:
+    told = process("sandbox", "--port", "0", *options)
+    assert told.code == 2
+    assert told.err.startswith(line)

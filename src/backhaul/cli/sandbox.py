@@ -12,22 +12,43 @@ from backhaul.cli.session import Command, Session, pass_session
 @click.command(cls=Command)
 @click.argument("name", metavar="NAME")
 @click.option("--port", type=click.IntRange(0, 65535), default=8100, show_default=True, metavar="P")
+@click.option("--token", metavar="TOKEN", help="Refuse every other token.  [default: any is taken]")
+@click.option(
+    "--fault", "faults", multiple=True, metavar="NAME=VALUE", help="Switch a fault on; may be repeated."
+)
 @pass_session
-def sandbox(session: Session, name: str, port: int) -> None:
+def sandbox(session: Session, name: str, port: int, token: str | None, faults: tuple[str, ...]) -> None:
     """Serves a simulated destination, to try a sync against.
 
     It listens on 127.0.0.1, answers as the vendor's API does, limits and partial failures included, shows its
     records on a page, and forgets everything when it ends (Ctrl-C). Port 0 takes any free one.
 
+    Faults are shares of the write requests, such as error=0.05 (500), throttle=0.1 (429) or reset_after=0.01 (applied,
+    then the connection breaks), or values, such as latency=0.2 and refuse_key=4711. An unknown
+    name lists them all.
+
     \b
-    Example:
+    Examples:
       backhaul sandbox hubspot --port 8100
+      backhaul sandbox hubspot --token "$HUBSPOT_TOKEN" --fault error=0.05 --fault latency=0.2
     """
     import asyncio
 
-    from backhaul.sandbox.kit import simulation
+    from backhaul.errors import UsageError
+    from backhaul.sandbox.kit import simulation, switches
 
-    asyncio.run(_serve(session, simulation(name)(), port))
+    simulated = simulation(name)()
+    if token is not None:
+        if not hasattr(simulated, simulated.credential):
+            raise UsageError(
+                f"the simulated {name} is not signed in to with one token", hint="leave --token out"
+            )
+        setattr(simulated, simulated.credential, token)
+    try:
+        simulated.faults = switches(faults)
+    except ValueError as error:
+        raise UsageError(f"--fault: {error}") from None
+    asyncio.run(_serve(session, simulated, port))
 
 
 async def _serve(session: Session, simulated: Any, port: int) -> None:

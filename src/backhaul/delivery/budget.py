@@ -48,7 +48,7 @@ _ANSWERS = 100
 """The last answers, whose times say how uneven the way is."""
 _NEVER = -1.0
 """When a request was reserved that nobody reserved."""
-_RETRIES, _RETRIES_FREE = 0.2, 30
+RETRIES, RETRIES_FREE = 0.1, 30
 """Retries at most: this share of the requests, and so many whatever their share."""
 
 
@@ -229,7 +229,7 @@ class Budget:
     def retry(self) -> bool:
         """Counts a retry; False where there were so many that another would feed a storm."""
         sent = self.sent + sum(part.sent for part in self._endpoints.values())
-        if self.retried >= _RETRIES_FREE + _RETRIES * sent:
+        if self.retried >= RETRIES_FREE + RETRIES * sent:
             return False
         self.retried += 1
         return True

@@ -11,7 +11,7 @@ import time
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
@@ -131,6 +131,8 @@ class Sandbox(ABC):
     name = "sandbox"
     sample: ClassVar[Sample | None] = None
     """None: the demo cannot show it."""
+    credential = "token"
+    """The attribute that holds the one token that is taken; None takes any."""
     ordered = True
     """Results come in the order of the request; False where the vendor does not promise it."""
 
@@ -322,6 +324,25 @@ def faults_from(switches: Mapping[str, Any]) -> Faults:
         if type(value) not in takes:
             raise ValueError(f"{name} takes a value of type {kinds[name].__name__}")
     return Faults(**switches)
+
+
+def switches(texts: Iterable[str]) -> Faults:
+    """The switches that a command line names as NAME=VALUE.
+
+    Raises:
+        ValueError: as `faults_from`.
+    """
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        kind: Any = type(getattr(Faults(), name, ""))
+        if not equals or (kind is bool and value not in ("true", "false")):
+            raise ValueError(f"{text!r} is not NAME=VALUE, such as error=0.05 or shuffle=true")
+        try:
+            given[name] = value == "true" if kind is bool else kind(value)
+        except ValueError:
+            raise ValueError(f"{name} takes a number, not {value!r}") from None
+    return faults_from(given)
 
 
 def template(request: web.Request) -> str:

@@ -94,6 +94,7 @@ class KlaviyoSandbox(Sandbox):
             "properties.last_seen": "last_seen",
         },
     )  # fmt: skip
+    credential = "api_key"
     api_key: str | None = None
     """None takes any."""
     job_seconds = 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,8 @@ def storing(path: Path) -> Iterator[None]:
 
 def _why(error: sqlite3.Error) -> str:
     text = str(error)
+    if "unable to open" in text and _is_out_of_files():
+        return "cannot be opened: this process may have no more files open; raise `ulimit -n`"
     known = {
         "disk is full": "cannot grow: the disk is full",
         "readonly": "is read-only",
@@ -46,6 +50,15 @@ def _why(error: sqlite3.Error) -> str:
         "disk I/O": "cannot be written: disk error",
     }
     return next((said for part, said in known.items() if part in text), f"cannot be used: {text}")
+
+
+def _is_out_of_files() -> bool:
+    """SQLite says the same of this as of a folder that is missing."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -38,6 +38,7 @@ class IterableSandbox(Sandbox):
 
     name = "Iterable"
     sample = SAMPLE
+    credential = "api_key"
     api_key: str | None = None
     """The key; None takes any."""
 
