@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
+import pytest
 from sites import Site
+
+from backhaul.errors import StateError
+from backhaul.state.sqlite_connection import storing
 
 
 def _add(site: Site, name: str, **more: Any) -> None:
@@ -45,3 +54,30 @@ def test_a_sync_that_is_named_alone_does_not_wait(site: Site) -> None:
     assert _run(site, "links") == (0, {"links": ("succeeded", None)})
     code, runs = _run(site)
     assert (code, list(runs)) == (0, ["users", "links"])
+
+
+def test_several_syncs_end_with_a_total(site: Site) -> None:
+    site.fill(3)
+    _add(site, "links", depends_on=["users"])
+    out, _ = site.command("run").communicate(timeout=60)
+    assert out.splitlines()[-1] == "total  2 syncs: 2 succeeded · 6 delivered"
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_a_process_without_files_to_open_says_so(site: Site) -> None:
+    """Not that the folder is missing."""
+    site.fill(3).run()
+    with ExitStack() as files:
+        with suppress(OSError):
+            while True:
+                files.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(StateError, match="more files open; raise `ulimit -n`"), storing(site.state):
+            sqlite3.connect(site.state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,8 @@ class Execution:
             self.reports.append(report)
             if not self._session.json:
                 tell(self._session, report)
+        if len(self.reports) > 1 and not self._session.json:
+            self._session.say(_total(self.reports))
 
     def _stop(self) -> None:
         """The first signal finishes what is in flight; another one ends the process there and then."""
@@ -106,6 +109,18 @@ class Execution:
             report.status, report.error, report.hint = "failed", str(error), error.hint
             report.usage = isinstance(error, UsageError)
             return report
+
+
+def _total(reports: Sequence[RunReport]) -> str:
+    """One line over the runs of a command."""
+    ended = Counter(report.status for report in reports)
+    syncs = ", ".join(f"{count} {status}" for status, count in ended.items())
+    counts = {name: sum(getattr(report, name) for report in reports) for name in _COUNTED}
+    records = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "delivered")
+    return f"{click.style('total', bold=True)}  {len(reports)} syncs: {syncs} · {records}"
+
+
+_COUNTED = ("delivered", "rejected", "deferred", "unknown", "pending")
 
 
 def tell(session: Session, report: RunReport) -> None:

@@ -144,8 +144,13 @@ def _guards(session: Session, plan: PlanReport) -> None:
         session.say()
     for guard in plan.guards:
         mark = click.style("✓", fg="green") if guard["ok"] else click.style("✗", fg="red")
-        said = f"{guard['name']}: {guard['message']}"
+        said = f"{guard['name']}{'' if guard['ok'] else ' tripped'}: {guard['message']}"
         session.say(f"  {mark} {said if guard['ok'] else click.style(said, fg='red', bold=True)}")
+
+
+def _tripped(plan: PlanReport) -> str:
+    names = [guard["name"] for guard in plan.guards if not guard["ok"]]
+    return f"{', '.join(names)} tripped"
 
 
 def _cost(session: Session, plan: PlanReport, total: int) -> None:
@@ -156,7 +161,7 @@ def _cost(session: Session, plan: PlanReport, total: int) -> None:
         session.say(f"\n  costs {count:,} request{'' if count == 1 else 's'}{about}")
     if held:
         session.say(
-            click.style("  a run would be held by the guards in red, until you deliver the plan", fg="red")
+            click.style(f"  a run would be held ({_tripped(plan)}) until you deliver this plan", fg="red")
         )
     if total or plan.refused:
         session.say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class Meter:
 
 
 def _bar() -> Progress:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -49,17 +50,27 @@ def _bar() -> Progress:
     )
     from rich.text import Text
 
+    console = Console(stderr=True)
+
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
-    return Progress(
+    class TwoLines(Progress):
+        """The bar, and what it waits for on a line of its own: beside the bar, a long note takes the bar's place."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(f"  {task.fields['note']}", style="dim", no_wrap=True, overflow="ellipsis")
+
+    return TwoLines(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=min(40, max(10, console.width - 60))),
         MofNCompleteColumn(),
         Rate(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
     )
