@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
@@ -35,7 +35,9 @@ class Table:
     contested: frozenset[str] = frozenset()
     """Columns of which two rows may not have the same value, alone or together with others."""
     may_skip: bool = False
-    """It has triggers that may leave a row out without an error."""
+    """It may leave a row as it is without an error: triggers, rules, row security."""
+    may_hide: bool = False
+    """Row security may hide rows from this role."""
 
     def fields(self, wanted: Sequence[Field]) -> list[Field]:
         """The table's own columns for a batch's fields.
@@ -65,11 +67,6 @@ def key_columns(keys: Sequence[str], count: int) -> list[list[str]]:
         return [list(keys)]
     rows = [orjson.loads(key) for key in keys]
     return [[row[position] for row in rows] for position in range(count)]
-
-
-def all_but(batch: Batch, refused: Iterable[int], code: str, message: str) -> Outcomes:
-    """Everything was delivered, except the records at these positions."""
-    return but(batch, dict.fromkeys(refused, (code, message)))
 
 
 def but(batch: Batch, refused: Mapping[int, tuple[str, str]]) -> Outcomes:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from backhaul.destinations.kit import Account, Batch, Destination, DestinationConfig, Http, Secret, Spec, Wire
 from backhaul.destinations.postgres.codes import REFUSALS
-from backhaul.destinations.sql import Table, all_but, key_columns, same_value
-from backhaul.errors import UsageError
+from backhaul.destinations.sql import Table, but, key_columns, same_value
+from backhaul.errors import Refused, UsageError
 from backhaul.types import COMMON_OPS, BatchLimits, Field, ObjectSchema, Op, Outcomes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FIXES = {
     "22P02": "cast the value to the column's type in the model, or map it to a column of its own type",
     "22P05": "the database's encoding has no such character: replace it in the model, or use a UTF8 database",
     "42501": "the row is against a policy of row security: mend it in the model, or grant the role BYPASSRLS",
-    "skipped": "a BEFORE INSERT trigger left the row out, or gave it another key: mend the trigger, or leave the row out",
+    "skipped": "change the trigger, rule or row security policy that skips this row, or exclude the row from the model",
     "23502": "give the column a value in the model (coalesce) or `default:` in the mapping, or drop its NOT NULL",
     "23503": "deliver the row it refers to first (its sync before this one), or mend the reference in the model",
     "23505": "another row of the table has this unique value: make it unique in the model, or mend the table",
@@ -124,7 +124,7 @@ class Postgres(Destination[PostgresConfig]):
         plan = statements(batch.op, table, batch.identifiers, fields, set_aside=batch.set_aside)
         async with self._sessions.transaction() as cursor:
             missed = await run(cursor, plan, batch)
-        return all_but(batch, missed, plan.code, plan.message)
+        return but(batch, missed)
 
     async def read(
         self,
@@ -153,21 +153,26 @@ class Postgres(Destination[PostgresConfig]):
         return self._tables[name]
 
 
-async def run(cursor: AsyncCursor[Any], plan: Statements, batch: Batch) -> list[int]:
-    """Writes a batch inside an open transaction; the positions of the records that the table did not take."""
+async def run(cursor: AsyncCursor[Any], plan: Statements, batch: Batch) -> dict[int, tuple[str, str]]:
+    """Writes a batch inside an open transaction; code and message of the records that the table did not take, by position.
+
+    Raises:
+        Refused: two records of the batch are one row of the table.
+    """
+    from backhaul.destinations.postgres.statements import MESSAGES
+
     await cursor.execute(plan.stage)
     async with cursor.copy(plan.copy) as copy:
         await copy.write(batch.text())
+    if plan.twice and await (await cursor.execute(plan.twice)).fetchone():
+        raise Refused("two records of the batch have the same key in the table", code="21000")
     if plan.set_aside:
         await cursor.execute(plan.set_aside)
     await cursor.execute(plan.apply)
     if plan.missed is None:
-        return []
-    if batch.op is not Op.INSERT:
-        await cursor.execute(plan.missed)
-    else:
-        passed_over = [row[0] for row in await cursor.fetchall()]
-        if not passed_over:
-            return []
-        await cursor.execute(plan.missed, [passed_over])
-    return [row[0] for row in await cursor.fetchall()]
+        return {}
+    passed = [row[0] for row in await cursor.fetchall()] if plan.passed else []
+    if plan.passed and not passed:
+        return {}
+    await cursor.execute(plan.missed, [passed] if plan.passed else None)
+    return {row[0]: (row[1], MESSAGES[row[1]]) for row in await cursor.fetchall()}

@@ -62,8 +62,15 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.i
 WHERE i.indrelid = %s AND (i.indisunique OR i.indisexclusion)
 """
 
-_MAY_SKIP = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 7 = 7)"
-"""BEFORE INSERT FOR EACH ROW: one that returns NULL leaves the row out (PostgreSQL documentation, 37.1)."""
+_MAY_SKIP = """
+SELECT c.relkind IN ('v', 'f') OR row_security_active(c.oid)
+    OR EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgtype & 3 = 3
+        AND (tgrelid = c.oid OR tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))))
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = c.oid AND ev_type <> '1'),
+    row_security_active(c.oid)
+FROM pg_catalog.pg_class c WHERE c.oid = %s
+"""
+"""BEFORE … FOR EACH ROW: a trigger that returns NULL leaves the row as it is (PostgreSQL documentation, 39.1)."""
 
 _NAMES = """
 SELECT CASE WHEN n.nspname = ANY(current_schemas(false)) THEN '' ELSE n.nspname || '.' END || c.relname
@@ -106,11 +113,10 @@ async def table(cursor: AsyncCursor[Any], name: str) -> Table:
     rows = await (await cursor.execute(_COLUMNS, [oid])).fetchall()
     fields = {row[0]: field(row, unique) for row in rows}
     skips = await (await cursor.execute(_MAY_SKIP, [oid])).fetchone()
-    may_skip = bool(skips and skips[0])
+    may_skip, may_hide = map(bool, skips or (False, False))
     contested = frozenset(row[0] for row in await (await cursor.execute(_CONTESTED, [oid])).fetchall())
-    return Table(
-        f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique, oid, contested, may_skip
-    )
+    where = f"{ident(schema)}.{ident(relation)}"
+    return Table(where, ObjectSchema(name, fields), unique, oid, contested, may_skip, may_hide)
 
 
 def field(row: Sequence[Any], unique: frozenset[frozenset[str]]) -> Field:

@@ -15,19 +15,31 @@ _COMPARABLE = frozenset(
      "uuid", "bytea", "jsonb", "character varying", "timestamp without time zone", "timestamp with time zone")
 )  # fmt: skip
 STAGE = "pg_temp.backhaul_batch"
+_NOTHING = "SELECT"
+"""Where there is nothing to update."""
+
+
+MESSAGES = {
+    "exists": "a row with this key exists, with other values",
+    "not_found": "no row has this key",
+    "skipped": "the table left the row as it was, or gave it another key: a trigger, a rule or row security",
+}
+"""What is said of a record that the table did not take, by its code."""
+_EXACT_KEYS = frozenset(("smallint", "integer", "bigint", "text", "uuid", "date", "boolean"))
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """`apply` writes the staged rows; `missed` gives the positions of those that it could not. `set_aside`, where it is not
-    empty, comes first: it takes unique values away from rows that get others."""
+    """`apply` writes the staged rows. `missed` gives position and code of those that the table did not take; where `passed`,
+    among the positions that `apply` gives. `twice` finds two staged rows that are one row of the table. `set_aside`, where it is
+    not empty, comes before `apply`: it takes unique values away from rows that get others."""
 
     stage: str
     copy: str
     apply: str
     missed: str | None = None
-    code: str = ""
-    message: str = ""
+    passed: bool = False
+    twice: str | None = None
     set_aside: str = ""
 
 
@@ -47,16 +59,21 @@ def plain_statements(
 ) -> Statements:
     numbered = numbered or op in (Op.INSERT, Op.UPDATE) or table.may_skip
     stage, copy = staging(table, fields, numbered=numbered)
-    if op is Op.UPSERT:
-        missed = write.absent() if table.may_skip else None
-        said = "a trigger of the table left this row out, or gave it another key"
-        return Statements(stage, copy, write.upsert(), missed, "skipped", said)
     if op is Op.DELETE:
-        return Statements(stage, copy, write.delete())
+        if not table.may_skip:
+            return Statements(stage, copy, write.delete())
+        return Statements(stage, copy, write.noting(write.delete()), write.kept(), passed=True)
+    twice = write.twice()
     if op is Op.INSERT:
-        said = "a row with this key exists, with other values"
-        return Statements(stage, copy, write.insert(), write.taken(), "exists", said)
-    return Statements(stage, copy, write.update(), write.absent(), "not_found", "no row has this key")
+        return Statements(stage, copy, write.insert(), write.unlike("exists"), passed=True, twice=twice)
+    if table.may_skip:
+        apply = write.noting(write.update(write.number), write.insert_missing() if op is Op.UPSERT else None)
+        return Statements(
+            stage, copy, apply, write.unlike("skipped", strict=op is Op.UPDATE), passed=True, twice=twice
+        )
+    if op is Op.UPSERT:
+        return Statements(stage, copy, write.upsert(), twice=twice)
+    return Statements(stage, copy, write.update(), write.absent(), twice=twice)
 
 
 def staging(table: Table, fields: Sequence[Field], *, numbered: bool) -> tuple[str, str]:
@@ -83,7 +100,7 @@ class Writing:
     """Writes the statements of one table and set of fields; `held` is the table, `sent` the staged rows."""
 
     def __init__(self, table: Table, identifiers: Sequence[str], fields: Sequence[Field]) -> None:
-        self.table, self.fields = table, fields
+        self.table, self.fields, self.identifiers = table, fields, identifiers
         self.keys = [ident(name) for name in identifiers]
         self.values = [field for field in fields if field.name not in identifiers]
         self.columns = ", ".join(ident(field.name) for field in fields)
@@ -91,7 +108,15 @@ class Writing:
         self.on_key = " AND ".join(f"held.{key} = sent.{key}" for key in self.keys)
 
     def upsert(self) -> str:
-        return f"{self._insert()} ON CONFLICT ({', '.join(self.keys)}) {self._on_conflict()}"
+        """Updates the rows that exist and inserts the others: an INSERT takes a number of a sequence for each row."""
+        changed = f"WITH changed AS ({self.update()}) " if self.values else ""
+        return changed + self.insert_missing()
+
+    def insert_missing(self) -> str:
+        """ON CONFLICT is for rows that another writer has just inserted."""
+        there = f"SELECT FROM {self.table.sql} AS held WHERE {self.on_key}"
+        conflict = f"ON CONFLICT ({', '.join(self.keys)}) {self._on_conflict()}"
+        return f"{self._insert()} WHERE NOT EXISTS ({there}) {conflict}"
 
     def insert(self) -> str:
         keys = ", ".join(self.keys)
@@ -102,24 +127,60 @@ class Writing:
             f"WHERE NOT EXISTS (SELECT FROM taken WHERE {taken})"
         )
 
-    def taken(self) -> str:
-        """Of the rows that were not inserted, those whose key is held with other values."""
+    def noting(self, changing: str, inserting: str | None = None) -> str:
+        """Runs an UPDATE or DELETE of the staged rows, and an INSERT; gives the positions that none of them wrote."""
+        parts, noted = [], []
+        if changing != _NOTHING:
+            parts.append(f"changed AS ({changing} RETURNING sent.{self.number} AS done)")
+            noted.append(f"NOT EXISTS (SELECT FROM changed WHERE done = sent.{self.number})")
+        if inserting:
+            keys = ", ".join(self.keys)
+            parts.append(f"made AS ({inserting} RETURNING {keys})")
+            same = " AND ".join(f"made.{key} = sent.{key}" for key in self.keys)
+            noted.append(f"NOT EXISTS (SELECT FROM made WHERE {same})")
+        where = f" WHERE {' AND '.join(noted)}" if noted else ""
+        head = f"WITH {', '.join(parts)} " if parts else ""
+        return f"{head}SELECT sent.{self.number} FROM {STAGE} AS sent{where}"
+
+    def twice(self) -> str | None:
+        """Types and collations that take two texts for one value."""
+        exact = (self.table.schema.fields[name] for name in self.identifiers)
+        if all(
+            not field.case_insensitive
+            and (native := field.native_type or "").split("(")[0] in _EXACT_KEYS | {"character varying"}
+            and native
+            for field in exact
+        ):
+            return None
+        return f"SELECT 1 FROM {STAGE} GROUP BY {', '.join(self.keys)} HAVING count(*) > 1 LIMIT 1"
+
+    def unlike(self, code: str, *, strict: bool = False) -> str:
+        """Of given positions, those whose key is not held with the values sent. `strict`: a key that is not held has its own
+        code."""
         differs = f" AND NOT ({self._differs('sent')})" if self.values else ""
         same = f"SELECT FROM {self.table.sql} AS held WHERE {self.on_key}{differs}"
-        rows = f"SELECT sent.{self.number} FROM {self._sent(self.number)} AS sent WHERE NOT EXISTS ({same})"
+        there = f"SELECT FROM {self.table.sql} AS held WHERE {self.on_key}"
+        shown = f"CASE WHEN EXISTS ({there}) THEN '{code}' ELSE 'not_found' END" if strict else f"'{code}'"
+        rows = f"SELECT sent.{self.number}, {shown} FROM {self._sent(self.number)} AS sent WHERE NOT EXISTS ({same})"
         return f"{escaped(rows)} AND sent.{escaped(self.number)} = ANY(%s)"
 
-    def update(self) -> str:
+    def kept(self) -> str:
+        """Of given positions that a DELETE passed over, those that are there still, or that row security may hide."""
+        rows = f"SELECT sent.{self.number}, 'skipped' FROM {STAGE} AS sent WHERE sent.{self.number} = ANY(%s)"
+        there = f"EXISTS (SELECT FROM {self.table.sql} AS held WHERE {self.on_key})"
+        return rows if self.table.may_hide else f"{rows} AND {escaped(there)}"
+
+    def update(self, *more: str) -> str:
         if not self.values:
-            return "SELECT"
+            return _NOTHING
         return (
-            f"UPDATE {self.table.sql} AS held SET {self._assignments('sent')} FROM {self._sent()} AS sent "
+            f"UPDATE {self.table.sql} AS held SET {self._assignments('sent')} FROM {self._sent(*more)} AS sent "
             f"WHERE {self.on_key} AND ({self._differs('sent')})"
         )
 
     def absent(self) -> str:
         return (
-            f"SELECT sent.{self.number} FROM {STAGE} AS sent "
+            f"SELECT sent.{self.number}, 'not_found' FROM {STAGE} AS sent "
             f"WHERE NOT EXISTS (SELECT FROM {self.table.sql} AS held WHERE {self.on_key})"
         )
 

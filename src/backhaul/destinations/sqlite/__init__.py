@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Spec, class_of
-from backhaul.destinations.sql import Table, all_but, key_columns, same_value
+from backhaul.destinations.sql import Table, but, key_columns, same_value
 from backhaul.destinations.sqlite import catalog, rows
 from backhaul.destinations.sqlite.statements import Writing, lookup
 from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Unsettled
@@ -20,10 +20,12 @@ from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSche
 __all__ = ["Sqlite", "SqliteConfig"]
 
 T = TypeVar("T")
-_REASONS = {
-    Op.INSERT: ("exists", "a row with this key exists, with other values"),
-    Op.UPSERT: ("skipped", "a trigger of the table left this row out"),
+_MESSAGES = {
+    "exists": "a row with this key exists, with other values",
+    "not_found": "no row has this key",
+    "skipped": "a trigger of the table left the row as it was",
 }
+"""What is said of a record that the table did not take, by its code."""
 _TWICE = "another row of the table has this unique value: make it unique in the model, or mend the table"
 _FIXES = {
     "SQLITE_CONSTRAINT_NOTNULL": "give the column a value in the model (coalesce) or `default:` in the mapping",
@@ -34,7 +36,7 @@ _FIXES = {
     "SQLITE_CONSTRAINT_DATATYPE": "cast the value to the column's type in the model: the table is STRICT",
     "SQLITE_CONSTRAINT_TRIGGER": "a trigger of the table refuses this row: see its message, then mend the model or the trigger",
     "SQLITE_MISMATCH": "cast it in the model to what the column's type makes of it, or give the column the type TEXT",
-    "skipped": "a trigger of the table left the row out (RAISE(IGNORE)): mend the trigger, or leave the row out",
+    "skipped": "change the trigger that skips this row (RAISE(IGNORE)), or exclude the row from the model",
     "SQLITE_TOOBIG": "send the number as text into a TEXT column: SQLite would round it; or shorten the value",
     "exists": "the table has this row from elsewhere: use mode upsert to take it over, or leave the row out",
     "not_found": "the table has no such row: use mode upsert to have it made, or leave the row out",
@@ -110,7 +112,7 @@ class Sqlite(Destination[SqliteConfig]):
         table.require_unique(batch.identifiers)
         table.fields(batch.fields)
         missed = await self._in_thread(lambda connection: write(connection, table, batch))
-        return all_but(batch, missed, *_REASONS.get(batch.op, ("not_found", "no row has this key")))
+        return but(batch, {position: (code, _MESSAGES[code]) for position, code in missed})
 
     async def read(
         self,
@@ -182,8 +184,8 @@ def meaning(error: Exception, path: Path) -> BackhaulError:
     return Refused(text, code=name)
 
 
-def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[int]:
-    """Writes a batch in one transaction; the positions of the records that the table did not take."""
+def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[tuple[int, str]]:
+    """Writes a batch in one transaction; position and code of the records that the table did not take."""
     groups = rows.grouped(
         batch, {name for name, field in table.schema.fields.items() if catalog.is_numeric(field)}
     )
@@ -192,9 +194,9 @@ def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[in
         for names, group in groups.items() if batch.set_aside and batch.op in (Op.UPSERT, Op.UPDATE) else ():
             Writing(table, batch.identifiers, names).give_up_unique_values(connection, group)
         missed = [
-            position
+            skipped
             for names, group in groups.items()
-            for position in Writing(table, batch.identifiers, names).run(connection, batch.op, group)
+            for skipped in Writing(table, batch.identifiers, names).run(connection, batch.op, group)
         ]
         connection.execute("COMMIT")
     finally:

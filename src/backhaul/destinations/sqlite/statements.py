@@ -29,24 +29,46 @@ class Writing:
         self.values = [name for name in names if name not in identifiers]
         self.on_key = " AND ".join(f"{ident(name)} = {self.slots[name]}" for name in identifiers)
 
-    def run(self, connection: sqlite3.Connection, op: Op, rows: Sequence[Row]) -> Iterator[int]:
-        """Writes the rows; yields the positions of those that the table did not take."""
-        if op is Op.UPSERT:
-            connection.executemany(self.upsert(), [values for _, values in rows])
-            if connection.execute(_TRIGGERED, [self.name]).fetchone():
-                for position, values in rows:
-                    if not connection.execute(self.found(), values).fetchone():
-                        yield position
-        elif op is Op.DELETE:
-            connection.executemany(self.delete(), [values for _, values in rows])
-        else:
-            statement, accepted = (
-                (self.insert(), self.same()) if op is Op.INSERT else (self.update(), self.found())
-            )
-            for position, values in rows:
-                written = connection.execute(statement, values).rowcount > 0 if statement else False
-                if not written and not connection.execute(accepted, values).fetchone():
-                    yield position
+    def run(self, connection: sqlite3.Connection, op: Op, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+        """Writes the rows; yields position and code of those that the table did not take."""
+        statement = {
+            Op.UPSERT: self.upsert,
+            Op.INSERT: self.insert,
+            Op.UPDATE: self.update,
+            Op.DELETE: self.delete,
+        }[op]()
+        may_skip = bool(connection.execute(_TRIGGERED, [self.name]).fetchone())
+        if op in (Op.UPSERT, Op.DELETE) and not may_skip:
+            connection.executemany(statement, [values for _, values in rows])
+            return
+        for position, values in rows:
+            written = connection.execute(statement, values).rowcount > 0 if statement else False
+            code = self._missed(connection, op, values, written=written, may_skip=may_skip)
+            if code:
+                yield position, code
+
+    def _missed(
+        self,
+        connection: sqlite3.Connection,
+        op: Op,
+        values: tuple[Any, ...],
+        *,
+        written: bool,
+        may_skip: bool,
+    ) -> str:
+        """The code of a row that the table did not take; '' where it holds what was sent."""
+
+        def there(query: str) -> bool:
+            return connection.execute(query, values).fetchone() is not None
+
+        if op is Op.DELETE:
+            return "skipped" if not written and there(self.found()) else ""
+        if written and (op is not Op.UPSERT or there(self.found())):
+            return ""
+        if op is Op.UPDATE and not there(self.found()):
+            return "not_found"
+        as_sent = there(self.same()) if may_skip or op is Op.INSERT else there(self.found())
+        return "" if as_sent else "exists" if op is Op.INSERT else "skipped"
 
     def give_up_unique_values(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Takes away the unique values that change of these rows, so that another one of them can have them."""
@@ -90,7 +112,7 @@ class Writing:
 
     def same(self) -> str:
         differs = f" AND NOT ({self._differs()})" if self.values else ""
-        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{differs}"
+        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{differs}{self._every_slot()}"
 
     def _insert(self) -> str:
         return f"INSERT INTO {self.table} ({self.columns}) VALUES ({', '.join(self.slots.values())})"
