@@ -316,7 +316,7 @@ class SimWorkspace(Workspace):
         return state
 
     def journal(self, plan: Plan) -> Journal:
-        journal = InlineJournal(self.state, plan.sync, plan.id, plan.fingerprint)
+        journal = InlineJournal(self.state, plan.scope, plan.id, plan.fingerprint)
         journal.house = self.house
         return journal
 
