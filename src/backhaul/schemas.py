@@ -13,7 +13,7 @@ import orjson
 from backhaul.delivery.connect import Connection, connected, insist
 from backhaul.errors import Exhausted, Halt, Unreachable
 from backhaul.state.scopes import Scope
-from backhaul.types import Account, Field, FieldType, ObjectSchema
+from backhaul.types import Account, ObjectSchema, field_from
 from backhaul.workspace import Workspace
 
 
@@ -124,7 +124,7 @@ class Schemas:
         offline = self.workspace.destination_class(self.sync.destination).spec.describes_offline
         if offline or body.get("of") != self._of():
             return await self.fresh(), True
-        fields = {name: _field(item) for name, item in body["fields"].items()}
+        fields = {name: field_from(item) for name, item in body["fields"].items()}
         return ObjectSchema(body["name"], fields, body["open"]), False
 
     async def fresh(self) -> ObjectSchema:
@@ -143,10 +143,3 @@ class Schemas:
 
     def _of(self) -> str:
         return f"{self.sync.destination}/{self.sync.object}"
-
-
-def _field(item: dict[str, Any]) -> Field:
-    choices = item.pop("choices")
-    return Field(
-        **{**item, "type": FieldType(item["type"])}, choices=None if choices is None else tuple(choices)
-    )

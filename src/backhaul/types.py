@@ -135,6 +135,13 @@ class Field:
     """Set by the mapping: a NULL leaves the destination's value alone. Wires that cannot leave a field out need it."""
 
 
+def field_from(item: Mapping[str, Any]) -> Field:
+    """The field whose properties these are, as JSON has them."""
+    choices = item.get("choices")
+    typed = {"type": FieldType(item["type"]), "choices": None if choices is None else tuple(choices)}
+    return Field(**{**item, **typed})
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectSchema:
     """The fields of one destination object. An `open` one accepts fields that it does not list."""

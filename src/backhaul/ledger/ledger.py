@@ -213,11 +213,15 @@ class LedgerView:
         self.meta.clear()
 
     def mapping(self, identifiers: Collection[str] = ()) -> Mapping:
-        """The mapping whose shape the rows have; which fields identify a record is the caller's to say."""
+        """The mapping that the rows were acknowledged with; which fields identify a record is the caller's to say."""
+        known = orjson.loads(self.meta.get("fields", "{}"))
         fields = {
-            name: [storage, "skip" if rest and rest[0] else "clear", name in identifiers, kind]
+            name: {
+                "nulls": "skip" if rest and rest[0] else "clear", "field": {"name": name, "type": kind},
+                **known.get(name, {}), "storage": storage, "identifier": name in identifiers,
+            }
             for name, (storage, kind, *rest) in self.shape["fields"].items()
-        }
+        }  # fmt: skip
         return Mapping.from_shape({"keys": self.shape["keys"], "fields": fields})
 
     def count(self) -> int:
@@ -309,6 +313,7 @@ class LedgerView:
             self.engine.execute(f"ALTER TABLE {ALIAS}.reshaped RENAME TO acked")
         self.shape = stored_shape(mapping)
         self.set("shape", orjson.dumps(self.shape).decode())
+        self.set("fields", orjson.dumps(mapping.shape["fields"]).decode())
         self.set("hash", hash_function())
 
     def upgrade(self) -> None:
@@ -338,10 +343,13 @@ class LedgerView:
 
 def stored_shape(mapping: Mapping) -> dict[str, Any]:
     """What the ledger remembers of a mapping: of each field its storage, its kind, and whether NULLs leave it alone."""
-    shape = mapping.shape
-    skips = {field.name: field.nulls is Nulls.SKIP for field in mapping.fields}
-    shape["fields"] = {name: [parts[0], parts[3], skips[name]] for name, parts in shape["fields"].items()}
-    return shape
+    return {
+        "keys": [[key.name, key.storage] for key in mapping.keys],
+        "fields": {
+            field.name: [field.storage, str(field.field.type), field.nulls is Nulls.SKIP]
+            for field in mapping.fields
+        },
+    }
 
 
 def _altered(field: MappedField, had: Dict[str, list[Any]]) -> Iterator[str]:

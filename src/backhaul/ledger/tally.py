@@ -30,8 +30,9 @@ def tally_of(
     engine: duckdb.DuckDBPyConnection, file: Path, mapping: Mapping, before: Sequence[str]
 ) -> list[Tally]:
     """`before`: the columns, beside key and hash, that a plan's digest stands for."""
-    made_with = orjson.dumps([mapping.shape, fingerprints(mapping)], option=orjson.OPT_SORT_KEYS)
     keys = [key.column for key in mapping.keys]
+    shape = [[key.name, key.storage] for key in mapping.keys]
+    made_with = orjson.dumps([shape, fingerprints(mapping)], option=orjson.OPT_SORT_KEYS)
     told = ", ".join(["_segment", "_change", *keys, "_hash", *sorted(before), literal(made_with.decode())])
     none = " OR ".join(f"{ident(field.column)} IS NULL" for field in mapping.identifiers)
     rows = engine.execute(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 import duckdb
+import orjson
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -24,7 +25,7 @@ from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natur
 from backhaul.mapping.hashing import record_hash
 from backhaul.mapping.spoilt import ColumnLike, or_error, told
 from backhaul.sql import ident, literal
-from backhaul.types import Field, FieldType, Nulls, ObjectSchema
+from backhaul.types import Field, FieldType, Nulls, ObjectSchema, field_from
 
 SEPARATOR = "\x1f"
 
@@ -78,6 +79,12 @@ class MappedField:
     """Where a record of the JSON wire has it, if not under its name; a dot nests."""
 
     @property
+    def definition(self) -> dict[str, Any]:
+        """Every property but how the value is read, for `_defined`."""
+        told = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _READING}
+        return told | {"storage": self.storage, "field": asdict(self.field)}
+
+    @property
     def name(self) -> str:
         return self.field.name
 
@@ -122,35 +129,21 @@ class Mapping:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What a plan remembers of its mapping, JSON-ready: enough for `from_shape`."""
-        return {
+        """What a plan and a ledger remember of a mapping, JSON-ready: everything but how values are read."""
+        told = {
             "keys": [[key.name, key.storage] for key in self.keys],
-            "fields": {
-                field.name: [
-                    field.storage,
-                    str(field.nulls),
-                    field.identifier,
-                    str(field.field.type),
-                    field.field.case_insensitive,
-                ]
-                for field in self.fields
-            },
+            "fields": {field.name: field.definition for field in self.fields},
         }
+        shape: dict[str, Any] = orjson.loads(orjson.dumps(told))
+        return shape
 
     @classmethod
     def from_shape(cls, shape: Dict[str, Any]) -> Mapping:
-        """The mapping a plan was made with, as far as folding needs it: it has columns, but no expressions."""
+        """The mapping of this shape: it has columns, but no expressions."""
         keys = tuple(
             KeyColumn(name, storage, f"k{number}") for number, (name, storage) in enumerate(shape["keys"])
         )
-        fields = tuple(
-            MappedField(
-                Field(name, FieldType(kind), case_insensitive=bool(rest and rest[0])), "", Coercion("", storage),
-                Nulls(nulls), identifier,
-            )
-            for name, (storage, nulls, identifier, kind, *rest) in shape["fields"].items()
-        )  # fmt: skip
-        return cls(keys, fields)
+        return cls(keys, tuple(map(_defined, shape["fields"].values())))
 
     def hash_sql(self, error: str = "NULL::VARCHAR") -> str:
         """The record's 64-bit hash over its fields and its error."""
@@ -183,6 +176,16 @@ class Mapping:
         if not self.whole:
             return relation
         return f"(SELECT {', '.join(map(or_error, self.whole))} FROM {relation})"
+
+
+_READING = ("expr", "coercion", "spoilt")
+
+
+def _defined(definition: Dict[str, Any]) -> MappedField:
+    """The field of a definition; it has no expression. What an earlier definition does not say is as it is by default."""
+    said = {name: value for name, value in definition.items() if name != "storage"}
+    said |= {"field": field_from(definition["field"]), "nulls": Nulls(definition["nulls"])}
+    return MappedField(expr="", coercion=Coercion("", definition["storage"]), **said)
 
 
 def _column_of(field: MappedField) -> str:
