@@ -17,7 +17,7 @@ from backhaul.cli import Backhaul, main
 from backhaul.cli.session import Session, pass_session
 
 COMMANDS = ["demo", "init", "check", "plan", "run", "undo", "settle", "status", "runs", "records", "why", "dead-letters", "verify", "schema-changes",
-            "baseline", "reset", "forget", "state", "sandbox", "schema", "completion"]  # fmt: skip
+            "baseline", "reset", "bind", "rename", "forget", "state", "sandbox", "schema", "completion"]  # fmt: skip
 
 
 def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
