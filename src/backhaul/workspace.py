@@ -21,6 +21,7 @@ from backhaul.ledger.shared import SharedLedger
 from backhaul.locks import owned
 from backhaul.redaction import redact
 from backhaul.state.clock import Machine
+from backhaul.state.files import ledger_file, plan_file
 from backhaul.state.journal import Journal
 from backhaul.state.keeping import Keeping
 from backhaul.state.opening import open_state
@@ -132,7 +133,7 @@ class Workspace:
             path = self.folder / "copies" / file
             return SharedLedger(path, state, scope.id, name=scope.name, values=values)
         witness = None if scope.id in self._begun_anew else state
-        path = self.folder / "ledgers" / file
+        path = ledger_file(self.folder, scope.id)
         return Ledger(path, name=scope.name, values=values, witness=witness, clock=state.clock)
 
     def has_ledger(self, scope: Scope) -> bool:
@@ -150,7 +151,8 @@ class Workspace:
             self._begun_anew.add(scope.id)
 
     def plan_path(self, plan_id: str) -> Path:
-        return self.folder / "plans" / f"{plan_id}.parquet"
+        """Raises: StateError: it is no id of a plan."""
+        return plan_file(self.folder, plan_id)
 
     @contextmanager
     def engine(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -59,6 +59,7 @@ def test_a_default_stands_in_for_a_missing_or_empty_variable(files: Files) -> No
 def test_a_secret_file_loses_one_line_break(files: Files, tmp_path: Path) -> None:
     secret = tmp_path / "token"
     files.write("backhaul.yml", MAIN.replace("${HUBSPOT_TOKEN}", f"${{file:{secret}}}"))
+    secret.touch(mode=0o600)
     secret.write_text("file-canary\n")
     project = files.load()
     assert token(project) == "file-canary"

@@ -21,6 +21,7 @@ import orjson
 from backhaul.errors import UsageError
 from backhaul.ledger.plan import make_durable
 from backhaul.locks import owned
+from backhaul.state.files import plan_file
 from backhaul.state.lease import hold
 from backhaul.state.scopes import sync_of
 from backhaul.state.sqlite_connection import opened, storing
@@ -29,6 +30,8 @@ FORMAT = 1
 _MANIFEST = "manifest.json"
 _ALLOWED = re.compile(r"state\.db|ledgers/[\w][\w.-]*\.duckdb(\.wal)?|plans/p-[\w-]+\.parquet")
 """What a backup may hold: nothing in it is written outside of the state's folder."""
+_MOMENT = re.compile(r"[0-9T:.+Z-]{1,40}")
+_MANIFEST_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def _files(folder: Path, state: Path) -> dict[str, Path]:
     with closing(sqlite3.connect(state)) as database:
         plans = database.execute("SELECT id FROM plans UNION SELECT plan FROM history").fetchall()
     paths = [*(folder / "ledgers").glob("*.duckdb"), *(folder / "ledgers").glob("*.duckdb.wal")]
-    paths += [folder / "plans" / f"{plan}.parquet" for (plan,) in plans]
+    paths += [plan_file(folder, plan) for (plan,) in plans]
     return {str(path.relative_to(folder)): path for path in sorted(paths) if path.exists()}
 
 
@@ -123,19 +126,29 @@ def extract(file: Path, fresh: Path) -> Backup:
     """
     try:
         with tarfile.open(file, mode="r:") as tar:
-            manifest = orjson.loads(_opened(tar, tar.next()).read())
+            room = file.stat().st_size  # nothing is compressed: its entries are no larger together
+            manifest = orjson.loads(_opened(tar, tar.next()).read(_MANIFEST_LIMIT))
             if manifest["format"] > FORMAT:
                 raise UsageError(
                     f"{file} was written by a newer backhaul", hint="upgrade backhaul; nothing was changed"
                 )
-            sums = dict(manifest["files"])
+            sums, made_at = dict(manifest["files"]), str(manifest["made_at"])
+            if "state.db" not in sums or not _MOMENT.fullmatch(made_at):
+                raise no_backup(file, "its list of files is not one that backhaul wrote")
             for entry in iter(tar.next, None):
                 if not _ALLOWED.fullmatch(entry.name) or entry.name not in sums:
                     raise no_backup(file, f"it holds {entry.name!r}")
+                room -= entry.size
+                if entry.issparse() or room < 0:
+                    raise no_backup(file, f"{entry.name} in it is larger than what the file holds of it")
                 _take(tar, entry, fresh / entry.name)
-            if missing := [name for name, said in sums.items() if not _is(fresh / name, said)]:
-                raise no_backup(file, f"{missing[0]} in it is damaged or missing")
-            return Backup(str(manifest["made_at"]), len(sums), file.stat().st_size)
+            if missing := [
+                name
+                for name, said in sums.items()
+                if not (_ALLOWED.fullmatch(name) and _is(fresh / name, said))
+            ]:
+                raise no_backup(file, f"{missing[0]!r} in it is damaged or missing")
+            return Backup(made_at, len(sums), file.stat().st_size)
     except (tarfile.TarError, KeyError, TypeError, ValueError, EOFError):
         raise no_backup(file, "it cannot be read") from None
 

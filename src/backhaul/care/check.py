@@ -15,6 +15,7 @@ from backhaul.engine import attached, number, open_engine
 from backhaul.errors import BackhaulError, StateError
 from backhaul.ledger.ledger import ALIAS, LedgerView
 from backhaul.ledger.plan import rows_of
+from backhaul.state.files import ledger_file, plan_file
 from backhaul.state.sqlite import check_owner
 from backhaul.state.sqlite_connection import storing
 
@@ -81,7 +82,7 @@ def _files(folder: Path, state: sqlite3.Connection, memory_limit: int) -> Iterat
 def _ledgers(folder: Path, state: sqlite3.Connection, engine: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     known, names = {scope for (scope,) in _rows(state, "ledgers", "scope")}, _names(state)
     for scope in sorted(known | {file.stem for file in folder.glob("*.duckdb")}):
-        path, sync = folder / f"{scope}.duckdb", names.get(scope, "SYNC")
+        path, sync = ledger_file(folder.parent, scope), names.get(scope, "SYNC")
         if path.exists():
             yield _ledger(path, engine, sync)
         else:
@@ -118,13 +119,14 @@ def _plans(folder: Path, state: sqlite3.Connection, engine: duckdb.DuckDBPyConne
         for plan, scope, status in _rows(state, "plans", "id, scope, status")
     }
     kept = [plan for (plan,) in _rows(state, "history", "plan")]
+    files = {plan: plan_file(folder.parent, plan) for plan in (*open_plans, *kept)}
     wrong = 0
     for plan, (sync, status) in sorted(open_plans.items()):
-        if said := _unreadable(folder / f"{plan}.parquet", engine):
+        if said := _unreadable(files[plan], engine):
             wrong += 1
             yield Finding(f"plans/{plan}.parquet", False, f"{said} ({status})", _advice(sync, status))
     for plan in kept:
-        if said := _unreadable(folder / f"{plan}.parquet", engine):
+        if said := _unreadable(files[plan], engine):
             wrong += 1
             hint = "nothing is lost at the destination; `undo` and `why` cannot show what this run replaced"
             yield Finding(f"plans/{plan}.parquet", False, f"{said} (delivered)", hint)

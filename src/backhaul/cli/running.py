@@ -80,16 +80,18 @@ def _plan_one(
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    """The plan holds customers' values: only its owner may read it."""
-    import os
+    """The plan holds customers' values: only its owner may read it, whoever could read a file that was there; a link is replaced
+    and not followed."""
+    import tempfile
 
     import orjson
 
     from backhaul.errors import UsageError
 
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
             file.write(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2) + b"\n")
+        Path(file.name).replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from backhaul.config.documents import Document, Where, read_text
-from backhaul.errors import Problem
+from backhaul.errors import Problem, UsageError
 
 SECRET_FILE_LIMIT = 64 * 1024
+_OTHERS, _WRITABLE = 0o077, 0o022
+"""What a file of secrets allows its group and everybody."""
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)(\})?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -53,6 +56,15 @@ def environment(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, str],
 
     if not file.exists():
         return dict(environ), []
+    if (mode := file.stat().st_mode) & _OTHERS:
+        try:
+            file.chmod(0o600)
+        except OSError:  # somebody else's, or on a disk that cannot be written
+            if mode & _WRITABLE:
+                raise UsageError(
+                    f"{file.name} can be written by others, who could swap its secrets",
+                    hint=f"chmod 600 {file.name}",
+                ) from None
     values: dict[str, str] = {}
     problems: list[Problem] = []
     for binding in parse_stream(io.StringIO(read_text(file, file.name))):
@@ -147,6 +159,8 @@ class _Resolver:
     def _file(self, name: str) -> str:
         try:
             with (self.root / name).open("rb") as stream:
+                if os.fstat(stream.fileno()).st_mode & _OTHERS:
+                    raise _Refused(f"others can read or write the file {name}", f"chmod 600 {name}")
                 content = stream.read(SECRET_FILE_LIMIT + 1)
             text = content.decode("utf-8")
         except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 from backhaul.errors import StateError
 from backhaul.locks import alone
 from backhaul.state.clock import Machine, StateClock, this_machine
+from backhaul.state.files import keep_private
 from backhaul.state.lease import hold, is_held
 from backhaul.state.protocol import Buckets, Lease, State, before_scopes
 from backhaul.state.sqlite_buckets import SqliteBuckets
@@ -79,6 +80,7 @@ class SqliteState(State):
             if not self.path.exists():
                 _not_half_restored(folder)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            keep_private(folder)
             (folder / ".gitignore").write_text("*\n")
             # making the database and changing its journal mode do not wait for each other by themselves
             with alone(folder):
