@@ -15,6 +15,7 @@ import orjson
 from backhaul.config import Project as Config
 from backhaul.config import SyncConfig, find_root
 from backhaul.config import load as load_config
+from backhaul.delivery.address import remarks
 from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
@@ -100,6 +101,8 @@ class Check:
     message: str
     usage: bool = False
     """What is wrong is in the project's files."""
+    warning: bool = False
+    """It works, and somebody should know."""
 
 
 class Project:
@@ -459,6 +462,10 @@ class Project:
                         f"{sync.destination}: {sync.object} at {where}, {len(schema.fields)} fields",
                     )
                 )
+                found += [
+                    Check(sync.name, "address", True, said, warning=True)
+                    for said in await remarks(connection.destination.base_url)
+                ]
                 prepared = await Run(self.workspace, sync, RunOptions(full=True)).planned(engine, schema)
                 prepared.plan.path.unlink(missing_ok=True)
                 found.append(

@@ -219,3 +219,21 @@ async def test_a_path_that_is_none_is_a_404_and_is_logged() -> None:
         assert await post(session, "/crm/v3/nowhere") == 404
     assert sandbox.requests[-1].path == "/crm/v3/nowhere"
     assert sandbox.counts["POST (none) 404"] == 1
+
+
+async def test_pages_of_other_sites_reach_nothing() -> None:
+    async with serve(HubSpotSandbox()) as url, aiohttp.ClientSession() as session:
+        async with session.get(url, headers={"Host": "rebound.example"}) as answer:
+            assert answer.status == 421
+        async with session.post(
+            f"{url}/_sandbox/faults", json={"error": 1.0}, headers={"Origin": "https://evil.example"}
+        ) as answer:
+            assert answer.status == 403
+        async with session.get(url) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe-inline" not in policy
+        async with session.post(
+            f"{url}/_sandbox/faults", json={"error": 0.5}, headers={"Origin": url}
+        ) as answer:
+            assert answer.status == 200

@@ -42,7 +42,9 @@ def check(session: Session, names: tuple[str, ...]) -> int:
     if session.json:
         session.emit({"ok": not bad, "checks": [asdict(one) for one in found]})
     elif not bad:
-        session.say("\nall is well; next: backhaul plan")
+        warnings = sum(one.warning for one in found)
+        said = f"no errors, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "all is well"
+        session.say(f"\n{said}; next: backhaul plan")
     if not bad:
         return OK
     return WRONG if any(one.usage for one in bad) else FAILED
@@ -52,7 +54,9 @@ def _show(session: Session, name: str, checks: list[Check]) -> None:
     session.say(click.style(name, bold=True))
     for one in checks:
         text = session.redact(one.message)
-        if one.ok:
+        if one.warning:
+            session.warn(f"  {click.style('!', fg='yellow')} {one.name:<12} {text}")
+        elif one.ok:
             session.say(f"  {click.style('✓', fg='green')} {one.name:<12} {text}")
         else:
             session.warn(f"  {click.style('✗', fg='red')} {one.name:<12} {text}")

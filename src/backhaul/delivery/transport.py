@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import ssl
+import zlib
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from io import BytesIO
@@ -108,7 +109,8 @@ class Internet:
                 timeout=aiohttp.ClientTimeout(total=self.timeout, connect=min(self.timeout, 10.0)),
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": "backhaul"},
+                headers={"User-Agent": "backhaul", "Accept-Encoding": "gzip, deflate"},
+                auto_decompress=False,  # aiohttp would unpack a whole chunk of a bomb at once
                 request_class=_request_class(),
             )
         return self._session
@@ -139,14 +141,38 @@ def _request_class() -> type[aiohttp.ClientRequest]:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    chunks, size = [], 0
-    while chunk := await response.content.readany():
+    chunks, size, unpack = list[bytes](), 0, _unpacking(response.headers.get("Content-Encoding", ""))
+    while packed := await response.content.readany():
+        try:
+            chunk = unpack(packed, ANSWER_LIMIT + 1 - size)
+        except (zlib.error, EOFError):
+            response.close()
+            raise Unsettled(f"HTTP {response.status} with an answer that cannot be unpacked") from None
         size += len(chunk)
         if size > ANSWER_LIMIT:
             response.close()
             raise Unsettled(f"HTTP {response.status} with an answer of more than {ANSWER_LIMIT >> 20} MiB")
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _unpacking(encoding: str) -> Callable[[bytes, int], bytes]:
+    """What unpacks the parts of an answer, each to no more than so many bytes (RFC 9110, 8.4.1)."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return lambda packed, most: packed
+    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, as its first bytes say
+
+    def unpack(packed: bytes, most: int) -> bytes:
+        nonlocal unpacker
+        try:
+            return unpacker.decompress(packed, most)
+        except zlib.error:
+            if encoding != "deflate" or unpacker.eof:
+                raise
+            unpacker = zlib.decompressobj(wbits=-15)  # some servers leave zlib's header out
+            return unpacker.decompress(packed, most)
+
+    return unpack
 
 
 def _reason(error: OSError) -> str:

@@ -20,10 +20,11 @@ import orjson
 from aiohttp import web
 
 from backhaul.errors import UsageError
-from backhaul.sandbox.page import render
+from backhaul.sandbox.page import HEADERS, render
 
 T = TypeVar("T")
 _LOG = 100_000
+_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 RECORDS = web.RequestKey("records", int)
@@ -209,6 +210,8 @@ class Sandbox(ABC):
 
     @web.middleware
     async def _log(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if foreign := _foreign(request):
+            return foreign
         if request.path.startswith("/_sandbox") or request.path == "/":
             inner: web.StreamResponse = await handler(request)
             return inner
@@ -286,7 +289,7 @@ class Sandbox(ABC):
         text = render(
             self.name, self.records(), list(self.requests), self.counts, asdict(self.faults), self.notes()
         )
-        return web.Response(text=text, content_type="text/html")
+        return web.Response(text=text, content_type="text/html", headers=HEADERS)
 
 
 def simulation(name: str) -> type[Sandbox]:
@@ -343,6 +346,18 @@ def switches(texts: Iterable[str]) -> Faults:
         except ValueError:
             raise ValueError(f"{name} takes a number, not {value!r}") from None
     return faults_from(given)
+
+
+def _foreign(request: web.Request) -> web.Response | None:
+    """The refusal of a request that a page of another site makes a browser send: it names another host (DNS rebinding), or comes
+    from another origin."""
+    host = request.url.host or ""
+    if host not in _HOSTS:
+        return web.json_response({"error": f"this simulation is not {host[:100]!r}"}, status=421)
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"{request.scheme}://{request.host}":
+        return web.json_response({"error": "requests from pages of other sites are refused"}, status=403)
+    return None
 
 
 def template(request: web.Request) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import islice
 from typing import Any, Protocol
 
@@ -26,6 +28,17 @@ th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align
 tr:last-child td { border-bottom: 0 } th { font-weight: 600; background: var(--soft) }
 .s2 { color: var(--good) } .s4 { color: var(--warn) } .s5, .s0 { color: var(--bad) } code { font-size: .92em }
 """
+
+
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""Of the page: it has one style and no script, and is shown in no frame."""
 
 
 class Logged(Protocol):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import orjson
 
-from backhaul.destinations.http.config import ApiObject, HttpConfig, Operation
+from backhaul.destinations.http.config import KEY, ApiObject, HttpConfig, Operation
 from backhaul.destinations.http.results import believe, html, outcomes_of
 from backhaul.destinations.kit import (
     HTTP_REFUSALS,
@@ -21,7 +22,16 @@ from backhaul.destinations.kit import (
     no_such_object,
 )
 from backhaul.errors import BackhaulError, Halt, Unsettled
-from backhaul.types import COMMON_OPS, BatchLimits, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
+from backhaul.types import (
+    COMMON_OPS,
+    BatchLimits,
+    FieldType,
+    ObjectSchema,
+    Op,
+    Outcomes,
+    RefusalClass,
+    Rejected,
+)
 
 __all__ = ["HttpApi", "HttpConfig"]
 
@@ -87,11 +97,18 @@ class HttpApi(Destination[HttpConfig]):
 
     async def write(self, batch: Batch) -> Outcomes:
         operation = self._operation(batch)
+        path = operation.request.path
+        if KEY in path:
+            if batch.keys[0] in ("", ".", ".."):
+                return Outcomes(
+                    (Rejected(batch.keys[0], "key", "no address can name a record with this key"),)
+                )
+            path = path.replace(KEY, quote(batch.keys[0], safe=""))
         headers = shown(operation.headers)
         if self.config.idempotency_header:
             headers[self.config.idempotency_header] = batch.idempotency_key
         answer = await self.http.request(
-            operation.request.method, operation.request.path, body=operation.body.fill(batch), headers=headers
+            operation.request.method, path, body=operation.body.fill(batch), headers=headers
         )
         return outcomes_of(operation.results, answer, batch.keys) if operation.results else believe(answer)
 

@@ -18,6 +18,8 @@ from backhaul.types import COMMON_OPS, Field, FieldType, Op, RefusalClass
 from backhaul.values import Duration, Parsed, Size
 
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) +(/(?!/)[^\s#]*|/)")
+KEY = "$key"
+"""In the path of a request: the key of its record, percent-encoded."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -126,6 +128,14 @@ class Operation(Declared):
     headers: Headers = Key(default_factory=dict)
 
     @model_validator(mode="after")
+    def path_names_one_record(self) -> Self:
+        if "$" in self.request.path.replace(KEY, ""):
+            raise ValueError(f"{self.request}: only $key can stand in a path, for the key of one record")
+        if KEY in self.request.path and self.batch_size != 1:
+            raise ValueError("$key in the path stands for one record: use batch_size: 1")
+        return self
+
+    @model_validator(mode="after")
     def body_carries_the_records(self) -> Self:
         if self.request.method == "GET":
             raise ValueError("a GET cannot write: use POST, PUT, PATCH or DELETE")
@@ -153,6 +163,8 @@ class Read(Declared):
 
     @model_validator(mode="after")
     def keys_travel_in_the_body(self) -> Self:
+        if "$" in self.request.path:
+            raise ValueError(f"{self.request}: the path of a read names no record; put $keys into its body")
         if self.body is None:
             return self
         if self.request.method == "GET":
@@ -221,7 +233,9 @@ class ApiObject(Declared):
 
 def carries(operation: Operation, op: Op) -> bool:
     marks = ("$records", "$record", "$keys") if op is Op.DELETE else ("$records", "$record")
-    return any(operation.body.has(mark) for mark in marks)
+    return any(operation.body.has(mark) for mark in marks) or (
+        op is Op.DELETE and KEY in operation.request.path
+    )
 
 
 class HttpConfig(DestinationConfig):

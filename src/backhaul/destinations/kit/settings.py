@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+import re
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 from pydantic import Field as Setting
 
 from backhaul.values import Duration, RateLimit, Share
 
 Secret = SecretStr
+_NOT_IN_URLS = re.compile(r"[\s\x00-\x20\x7f]")
 
 
 def _part(share: Share) -> Share:
@@ -51,6 +53,14 @@ class DestinationConfig(BaseModel):
                 f"{min(strange)!r} has no limit of its own: {f'there is {known}' if known else 'use rate_limits'}"
             )
         return given
+
+    @model_validator(mode="after")
+    def _addresses(self) -> Self:
+        for name, value in self:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if name.endswith("url") and isinstance(text, str) and _NOT_IN_URLS.search(text):
+                raise ValueError(f"{name} has white space or a control character in it")
+        return self
 
 
 class JobsConfig(DestinationConfig):

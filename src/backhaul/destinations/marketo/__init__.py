@@ -120,7 +120,7 @@ class Marketo(Destination[MarketoConfig]):
             "client_id": self.config.client_id,
             "client_secret": self.config.client_secret.get_secret_value(),
         }
-        said = await self.http.login(f"{identity}/oauth/token", form, method="GET")
+        said = await self.http.login(f"{identity}/oauth/token", form)
         life = said.get("expires_in")
         if isinstance(life, int | float) and life < _SHORT:
             raise NotApplied("Marketo's access token is about to end; another is to be had after that")
