@@ -204,9 +204,12 @@ class Project:
         if path.is_file():
             try:
                 document = orjson.loads(path.read_bytes())
-                return {
-                    plan["sync"]: (plan["digest"], plan["id"]) for plan in document.get("plans", [document])
-                }
+                plans = [
+                    (plan["sync"], plan["digest"], plan["id"]) for plan in document.get("plans", [document])
+                ]
+                if not all(isinstance(text, str) for plan in plans for text in plan):
+                    raise TypeError
+                return {sync: (digest, plan) for sync, digest, plan in plans}
             except (OSError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
                 raise UsageError(
                     f"{reference} is not a plan file", hint="write one with `backhaul plan SYNC --out FILE`"

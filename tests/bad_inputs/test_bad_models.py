@@ -160,3 +160,15 @@ def test_keys_that_differ_in_case_and_spaces(bad: BadProject, first: bool) -> No
 def test_a_key_that_is_no_exact_text(bad: BadProject) -> None:
     bad.model = {"sql": "select id, name, v from t", "primary_key": "v"}
     bad.write().refuses(2, "the key column v is DOUBLE", "cast it")
+
+
+@pytest.mark.parametrize("table", ["../../etc/passwd", "t; drop table t", "t where", "'"])
+def test_a_table_that_is_no_name(bad: BadProject, table: str) -> None:
+    bad.model = {"table": table, "primary_key": "id"}
+    said = bad.write().call("run")
+    assert said.code in (1, 2)
+
+
+def test_a_plan_file_whose_sync_is_no_name(bad: BadProject) -> None:
+    (bad.root / "plan.json").write_text('{"sync": 5, "digest": "d", "id": "p-1"}')
+    bad.refuses(2, "is not a plan file", words=("run", "--plan", str(bad.root / "plan.json")))

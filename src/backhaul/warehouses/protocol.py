@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 
 if TYPE_CHECKING:
@@ -93,8 +94,14 @@ class Warehouse(ABC):
     def table_select(self, table: str) -> str:
         """The SELECT of all columns of a table named as `schema.table`; names may be quoted."""
         from sqlglot import exp, parse_one
+        from sqlglot.errors import SqlglotError
 
-        named = parse_one(f"SELECT * FROM {table}", read=self.dialect).find(exp.Table)
+        try:
+            named = parse_one(f"SELECT * FROM {table}", read=self.dialect).find(exp.Table)
+        except SqlglotError:
+            raise SourceError(
+                f"{table!r} is not the name of a table", hint="schema.table; names may be quoted"
+            ) from None
         parts = [part.name for part in named.parts] if named is not None else [table]
         return f"SELECT * FROM {'.'.join(ident(part) for part in parts)}"
 

@@ -129,7 +129,7 @@ class Operation(Declared):
 
     @model_validator(mode="after")
     def path_names_one_record(self) -> Self:
-        if "$" in self.request.path.replace(KEY, ""):
+        if any(mark != KEY for mark in re.findall(r"\$\w*", self.request.path)):
             raise ValueError(f"{self.request}: only $key can stand in a path, for the key of one record")
         if KEY in self.request.path and self.batch_size != 1:
             raise ValueError("$key in the path stands for one record: use batch_size: 1")
