@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import product
 from typing import Any
 
-from backhaul.changes import Stage
+from backhaul.changes import Stage, code
 from backhaul.types import Mode, Op
 
 
@@ -94,10 +94,15 @@ def offer_of(sync: Any, destination: Any, *, keyed: bool = True) -> Offer:
     return _O.NONE
 
 
-def sent_stages(mode: Mode, offer: Offer, *, acknowledged: bool) -> list[Stage]:
-    """The stages of ledger rows that a plan sends whatever the model says."""
+def is_resent(mode: Mode, offer: Offer) -> str:
+    """SQL of whether a known row is sent whatever its value is: by its stage (`_again`), and by whether it was never acknowledged
+    (`never`)."""
     stored = (_S.DETECTED, _S.RETRY, _S.UNKNOWN, _S.QUARANTINED)
-    return [stage for stage in stored if next_step(stage, acknowledged, mode, offer) is Step.SEND]
+    rules = []
+    for known, rule in ((False, "never"), (True, "NOT never")):
+        sent = [code(stage) for stage in stored if next_step(stage, known, mode, offer) is Step.SEND]
+        rules.append(f"({rule} AND _again IN ({', '.join(map(str, sent))}))")
+    return f"({' OR '.join(rules)})"
 
 
 def status_of(stage: Stage, acknowledged: bool, mode: Mode, offer: Offer) -> str:

@@ -25,7 +25,7 @@ from backhaul.ledger.suppression import is_wanted, suppress
 from backhaul.ledger.tally import Tally, tally_of
 from backhaul.mapping.fingerprint import fingerprints
 from backhaul.mapping.mapping import SEPARATOR, Mapping
-from backhaul.next_steps import Offer, sent_stages
+from backhaul.next_steps import Offer, is_resent
 from backhaul.sql import ident, literal
 from backhaul.types import Mode, Nulls, Op
 
@@ -62,7 +62,6 @@ class DiffOptions:
     salt: str = ""
     set_aside: bool = False
     offer: Offer = Offer.NONE
-    """What the destination offers for inserts whose outcome is unknown."""
 
 
 class Diff:
@@ -387,7 +386,7 @@ class Diff:
         return f"SELECT {', '.join(parts)} FROM temp.main.candidates AS c{joins}"
 
     def _segment(self) -> str:
-        mode = self.options.mode
+        mode, again = self.options.mode, is_resent(self.options.mode, self.options.offer)
         decide = f"CASE WHEN _again = {code(Stage.QUARANTINED)} THEN NULL ELSE {DELETE} END"
         otherwise = decide if mode is Mode.MIRROR else "NULL"
         gone = otherwise
@@ -399,24 +398,15 @@ class Diff:
         elif mode is Mode.INSERT:
             gone = f"CASE WHEN _again = {code(Stage.RETRY)} THEN {FORGET} END"
         elif mode is not Mode.MIRROR:
-            gone = f"coalesce({gone}, CASE WHEN {self._resent()} THEN {LEAVE} END)"
+            gone = f"coalesce({gone}, CASE WHEN {again} THEN {LEAVE} END)"
         undecided = f"_again = {code(Stage.QUARANTINED)}"
-        held = f"CASE WHEN {self._resent()} THEN {SEND} END" if mode is Mode.INSERT else (
+        held = f"CASE WHEN {again} THEN {SEND} END" if mode is Mode.INSERT else (
             f"CASE WHEN _was IS NOT NULL AND NOT ({self._differs()}) THEN NULL WHEN {self._moved()} THEN {MOVE} ELSE {SEND} END"
         )  # fmt: skip
         return (
             f"CASE WHEN dead THEN NULL WHEN gone THEN {gone} WHEN {undecided} THEN NULL WHEN _error IS NOT NULL THEN {REFUSE} "
             f"WHEN unheld THEN {SEND} ELSE {held} END"
         )
-
-    def _resent(self) -> str:
-        """SQL of whether a known row is sent whatever its value is: by its stage, and by whether it was ever acknowledged."""
-        rules = []
-        for acknowledged in (False, True):
-            stages = sent_stages(self.options.mode, self.options.offer, acknowledged=acknowledged)
-            among = ", ".join(str(code(stage)) for stage in stages)
-            rules.append(f"({'NOT never' if acknowledged else 'never'} AND _again IN ({among}))")
-        return f"({' OR '.join(rules)})"
 
     def _change(self) -> str:
         gone, update = CHANGES.index("delete"), CHANGES.index("update")

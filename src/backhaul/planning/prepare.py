@@ -105,11 +105,9 @@ def prepare(
             try:
                 refused = _refused(sources.state, scope.id, mapping)
                 forgotten, salt = _forgotten(sources.state, scope)
-                aside = sync.duplicates == "reject"
-                options = DiffOptions(
-                    sync.mode, since is not None, moves, refused, forgotten, salt, aside, offer
-                )
-                diff = Diff(engine, mapping, view, options)
+                diff = Diff(engine, mapping, view, DiffOptions(
+                    sync.mode, since is not None, moves, refused, forgotten, salt, sync.duplicates == "reject", offer,
+                ))  # fmt: skip
                 diff.find(relation)
                 if since is not None and diff.found.all:
                     with _opened(sources, engine, columns=sync.model.primary_key) as keys:
