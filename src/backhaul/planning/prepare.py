@@ -103,11 +103,8 @@ def prepare(
                 cursor=(sync.model.cursor, since) if since is not None else None,
             )  # fmt: skip
             try:
-                refused = _refused(sources.state, scope.id, mapping)
-                forgotten, salt = _forgotten(sources.state, scope)
-                diff = Diff(engine, mapping, view, DiffOptions(
-                    sync.mode, since is not None, moves, refused, forgotten, salt, sync.duplicates == "reject", offer,
-                ))  # fmt: skip
+                options = _options(sources, mapping, moves, offer, incremental=since is not None)
+                diff = Diff(engine, mapping, view, options)
                 diff.find(relation)
                 if since is not None and diff.found.all:
                     with _opened(sources, engine, columns=sync.model.primary_key) as keys:
@@ -139,6 +136,16 @@ def prepare(
     return Prepared(
         plan, mapping, tuple(guards), held, seconds, found_schema, tuple(stale), diff.suppressed, notices
     )
+
+
+def _options(
+    sources: Sources, mapping: Mapping, moves: Op | None, offer: Offer, *, incremental: bool
+) -> DiffOptions:
+    sync, scope = sources.sync, sources.scope
+    refused = _refused(sources.state, scope.id, mapping)
+    forgotten, salt = _forgotten(sources.state, scope)
+    aside = sync.duplicates == "reject"
+    return DiffOptions(sync.mode, incremental, moves, refused, forgotten, salt, aside, offer)
 
 
 def _values_wanted(sync: Any) -> list[Problem]:
