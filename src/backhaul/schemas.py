@@ -122,10 +122,12 @@ class Schemas:
         rows = self.workspace.state.do("schema", {"scope": self.workspace.scope(self.sync).id})
         body = orjson.loads(rows[0]["body"]) if rows else {}
         offline = self.workspace.destination_class(self.sync.destination).spec.describes_offline
-        if offline or body.get("of") != self._of():
+        if offline or body.get("of") != self._of() or "keys" not in body:
             return await self.fresh(), True
         fields = {name: field_from(item) for name, item in body["fields"].items()}
-        return ObjectSchema(body["name"], fields, body["open"]), False
+        keys = body["keys"]
+        known = None if keys is None else frozenset(map(frozenset, keys))
+        return ObjectSchema(body["name"], fields, body["open"], known), False
 
     async def fresh(self) -> ObjectSchema:
         """Asks the destination, and remembers what it says."""
@@ -135,7 +137,8 @@ class Schemas:
             connection.budget,
             self.workspace.surroundings,
         )
-        body = {"of": self._of(), "name": schema.name, "open": schema.open,
+        keys = None if schema.keys is None else [sorted(names) for names in schema.keys]
+        body = {"of": self._of(), "name": schema.name, "open": schema.open, "keys": keys,
                 "fields": {name: asdict(field) for name, field in schema.fields.items()}}  # fmt: skip
         scope = (await self.scope()).id
         self.workspace.state.do("keep_schema", {"scope": scope, "body": orjson.dumps(body).decode()})

@@ -149,6 +149,8 @@ class ObjectSchema:
     name: str
     fields: Mapping[str, Field] = field(default_factory=dict)
     open: bool = False
+    keys: frozenset[frozenset[str]] | None = None
+    """The sets of fields that name at most one record; None where the destination does not say."""
 
 
 @dataclass(frozen=True, slots=True)

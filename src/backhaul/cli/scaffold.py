@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -47,6 +48,8 @@ def init(
         destination = destination or _ask("Where do records go?", "sqlite", list(templates.DESTINATIONS))
         sync = sync or _ask("The first sync's name?", "customers")
     choice = choose(warehouse or "duckdb", destination or "sqlite", sync or "customers")
+    if choice.path is not None:
+        choice = replace(choice, path=path_in(folder, choice.path))
     made = make(folder, choice)
     if session.json:
         session.emit({"folder": str(folder), "files": made})
@@ -102,6 +105,13 @@ def choose(warehouse: str, destination: str, sync: str) -> Choice:
         hint = f"one of {', '.join(templates.WAREHOUSES)}, or a file that ends in {', '.join(_ENDINGS)}"
         raise UsageError(f"{warehouse[:64]!r} is no type of warehouse and no database file", hint=hint)
     return Choice(kind, destination, sync, warehouse)
+
+
+def path_in(folder: Path, path: str) -> str:
+    """A path of this folder, as the files of a project in `folder` write it: relative to the project."""
+    if Path(path).is_absolute():
+        return path
+    return Path(os.path.relpath(Path(path).absolute(), folder.absolute())).as_posix()
 
 
 def make(folder: Path, choice: Choice) -> list[str]:

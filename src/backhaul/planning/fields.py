@@ -48,6 +48,14 @@ def _unknown(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:
 
 
 def _identifiers(sync: Any, schema: ObjectSchema) -> Iterator[Problem]:
+    if schema.keys is not None:
+        if frozenset(sync.identify) not in schema.keys:
+            names = ", ".join(sync.identify)
+            known = "; ".join(sorted(", ".join(sorted(key)) for key in schema.keys)[:8]) or "there is none"
+            message = f"{schema.name} has no unique index on exactly ({names}): a key could mean many rows"
+            hint = f"add a unique constraint, or identify records by one that exists: {known}"
+            yield sync.problem("identify", message, hint)
+        return
     if len(sync.identify) != 1 or sync.mode is Mode.INSERT:
         return
     (name,) = sync.identify

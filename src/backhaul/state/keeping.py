@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from backhaul.errors import StateError, UsageError
+from backhaul.extras import require_extra
 
 BY_REFERENCE, PLAIN = "", "plain"
 """`seal` of a letter whose payload stands in its plan, and of one that an earlier release stored as it was."""
@@ -62,6 +63,7 @@ class Keeping:
             return row["message"], row["payload"] or None
         if row["seal"] not in self._keys:
             raise _no_key(f"{row['id']} is", row["seal"], str(row["id"]))
+        require_extra("encryption", "`dead_letters: keys`")
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -78,13 +80,9 @@ class Keeping:
         return str(message), str(payload)
 
     def _cipher(self, seal: str) -> Any:
-        try:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-        except ImportError:
-            raise UsageError(
-                "`dead_letters: keys` needs the library cryptography",
-                hint="pip install 'backhaul[encryption]'",
-            ) from None
+        require_extra("encryption", "`dead_letters: keys`")
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         return AESGCM(self._keys[seal])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backhaul.errors import StateError
+from backhaul.extras import require_extra
 from backhaul.state.clock import Machine
 from backhaul.state.postgres_buckets import PostgresBuckets
 from backhaul.state.postgres_connection import SCHEMA, connect, storing, transaction
@@ -41,6 +42,7 @@ class PostgresState(SharedState):
         length: float = 30.0,
     ) -> None:
         super().__init__(mask, now)
+        require_extra("postgres", "a state in PostgreSQL")
         self.dsn = dsn
         self.length = length
         self.held: PostgresLease | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import SecretStr
 
 from backhaul.errors import SourceError
+from backhaul.extras import require_extra
 from backhaul.warehouses.ahead import Ahead
 from backhaul.warehouses.postgres_errors import address, explain, is_of_values, kind_of
 from backhaul.warehouses.postgres_text import find_failing, is_unconvertible, not_utf8, validated
@@ -35,6 +37,10 @@ class Postgres(Warehouse):
 
     config: ClassVar[type[WarehouseConfig]] = PostgresConfig
     dialect: ClassVar[str] = "postgres"
+
+    def __init__(self, config: Any, root: Path) -> None:
+        super().__init__(config, root)
+        require_extra("postgres", "a PostgreSQL warehouse")
 
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
         described, _ = self._described(select)

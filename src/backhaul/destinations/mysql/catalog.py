@@ -103,7 +103,7 @@ async def table(session: Session, name: str) -> Held:
     fields = {row[0]: field(row, unique, json) for row in rows}
     require_writing(name, fields, rows)
     return Held(
-        f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields), unique,
+        f"{ident(schema)}.{ident(relation)}", ObjectSchema(name, fields, keys=unique), unique,
         stage=f"{ident(schema)}.backhaul_batch", columns={row[0]: definition(row) for row in rows},
         contested=frozenset(column for _, column, _ in await session.rows(_UNIQUE, place) if column is not None),
         texts=frozenset(row[0] for row in rows if row[9]),

@@ -116,7 +116,7 @@ async def table(cursor: AsyncCursor[Any], name: str) -> Table:
     may_skip, may_hide = map(bool, skips or (False, False))
     contested = frozenset(row[0] for row in await (await cursor.execute(_CONTESTED, [oid])).fetchall())
     where = f"{ident(schema)}.{ident(relation)}"
-    return Table(where, ObjectSchema(name, fields), unique, oid, contested, may_skip, may_hide)
+    return Table(where, ObjectSchema(name, fields, keys=unique), unique, oid, contested, may_skip, may_hide)
 
 
 def field(row: Sequence[Any], unique: frozenset[frozenset[str]]) -> Field:

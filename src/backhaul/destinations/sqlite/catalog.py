@@ -50,7 +50,10 @@ def table(connection: sqlite3.Connection, name: str) -> Table:
         for row in rows
     }
     return Table(
-        ident(name), ObjectSchema(name, fields), unique, contested=contested_columns(connection, name)
+        ident(name),
+        ObjectSchema(name, fields, keys=unique),
+        unique,
+        contested=contested_columns(connection, name),
     )
 
 

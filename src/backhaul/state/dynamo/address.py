@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backhaul.errors import StateError
+from backhaul.extras import require_extra
 from backhaul.state.dynamo.failures import storing
 from backhaul.values import TableAddress
 
@@ -16,13 +16,13 @@ def connect(address: TableAddress) -> Any:
     """A client, which any number of threads may use.
 
     Raises:
-        StateError: the driver is not installed, or there is no region.
+        UsageError: the driver is not installed.
+        StateError: there is no region.
     """
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError:
-        raise StateError("a state in DynamoDB needs boto3", hint="pip install 'backhaul[dynamodb]'") from None
+    require_extra("dynamodb", "a state in DynamoDB")
+    import boto3
+    from botocore.config import Config
+
     config = Config(
         connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": _ATTEMPTS}
     )
