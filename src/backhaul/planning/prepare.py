@@ -103,8 +103,8 @@ def prepare(
                 cursor=(sync.model.cursor, since) if since is not None else None,
             )  # fmt: skip
             try:
-                options = _options(sources, mapping, moves, offer, incremental=since is not None)
-                diff = Diff(engine, mapping, view, options)
+                wanted = _options(sources, mapping, moves, offer, incremental=since is not None)
+                diff = Diff(engine, mapping, view, wanted)
                 diff.find(relation)
                 if since is not None and diff.found.all:
                     with _opened(sources, engine, columns=sync.model.primary_key) as keys:
@@ -123,19 +123,12 @@ def prepare(
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
         plan = replace(diff.write(plan_id, sync.name, path, mark.text if mark else None), scope=scope.id)
-        stale = diff.stale(
-            [(row["key"], row["hash"]) for row in sources.state.do("letters", {"scope": scope.id})]
-        )
-    rows = sources.state.do("last_full_rows", {"sync": scope.sync, "scope": scope.id})
-    before = rows[0]["rows"] if rows and not plan.first else None
-    held = diff.found.held
-    fields = field_changes(engine, plan) if held and wants_fields(sync.guards) else ()
-    guards = check_guards(sync.guards, plan, held, before, fields)
+        stale = _stale(diff, sources)
+    held, guards = diff.found.held, tuple(_guards(engine, sources, plan, diff.found.held))
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
     notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else ""]))
-    return Prepared(
-        plan, mapping, tuple(guards), held, seconds, found_schema, tuple(stale), diff.suppressed, notices
-    )
+    aside = diff.suppressed
+    return Prepared(plan, mapping, guards, held, seconds, found_schema, tuple(stale), aside, notices)
 
 
 def _options(
@@ -146,6 +139,20 @@ def _options(
     forgotten, salt = _forgotten(sources.state, scope)
     aside = sync.duplicates == "reject"
     return DiffOptions(sync.mode, incremental, moves, refused, forgotten, salt, aside, offer)
+
+
+def _guards(engine: duckdb.DuckDBPyConnection, sources: Sources, plan: Plan, held: int) -> list[Guard]:
+    scope, wanted = sources.scope, sources.sync.guards
+    rows = sources.state.do("last_full_rows", {"sync": scope.sync, "scope": scope.id})
+    before = rows[0]["rows"] if rows and not plan.first else None
+    fields = field_changes(engine, plan) if held and wants_fields(wanted) else ()
+    return list(check_guards(wanted, plan, held, before, fields))
+
+
+def _stale(diff: Diff, sources: Sources) -> list[str]:
+    """Keys of dead letters that mean nothing any more."""
+    rows = sources.state.do("letters", {"scope": sources.scope.id})
+    return diff.stale([(row["key"], row["hash"]) for row in rows])
 
 
 def _values_wanted(sync: Any) -> list[Problem]:
