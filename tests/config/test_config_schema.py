@@ -22,6 +22,7 @@ def test_the_schema_has_every_installed_type_with_its_keys() -> None:
         "budget",
         "concurrency",
         "timeout",
+        "read_lag",
     }
     assert set(keys) == {"hubspot", "http", "postgres"}
     hubspot = next(one for one in entry["anyOf"] if one["properties"]["type"]["const"] == "hubspot")
@@ -40,7 +41,7 @@ def test_the_schema_of_a_sync_takes_the_short_form_of_a_field() -> None:
     mapping = schema(Installed())["sync"]["$defs"]["FieldMapping"]
     short, long = mapping["anyOf"]
     assert short["type"] == ["string", "number", "boolean"]
-    assert set(long["properties"]) == {"value", "null", "default", "type"}
+    assert set(long["properties"]) == {"value", "null", "default", "type", "markup"}
 
 
 def test_the_reference_has_every_key_with_type_default_and_meaning() -> None:

@@ -75,11 +75,8 @@ def test_sqlite_knows_its_own_codes(tmp_path: Path, insert: str, code: str) -> N
 
 def test_a_code_within_the_message_is_found() -> None:
     said = 'Property values were not valid: [{"isValid":false,"error":"INVALID_OPTION","name":"tier"}]'
-    kind, todo = advice("VALIDATION_ERROR", said, HubSpot.spec.fixes)
-    assert kind == "choice"
-    assert "internal name of an option" in todo
+    assert "internal name of an option" in advice("VALIDATION_ERROR", said, HubSpot.spec.fixes)
 
 
 def test_a_code_that_nobody_declared_is_judged_by_its_words() -> None:
-    assert advice("422", "email is required", HttpApi.spec.fixes)[0] == "required"
-    assert "default:" in advice("422", "email is required", HttpApi.spec.fixes)[1]
+    assert "default:" in advice("422", "email is required", HttpApi.spec.fixes)

@@ -223,9 +223,17 @@ async def test_describe_reads_the_table(app, sql):
     schema = await app.describe("t")
     fields = schema.fields
     assert not schema.open
-    assert fields["id"] == Field("id", FieldType.INTEGER, unique=True, native_type="INTEGER")
+    assert fields["id"] == Field(
+        "id", FieldType.INTEGER, unique=True, native_type="INTEGER", case_insensitive=False
+    )
     assert fields["email"] == Field(
-        "email", FieldType.STRING, required=True, nullable=False, unique=True, native_type="varchar(50)"
+        "email",
+        FieldType.STRING,
+        required=True,
+        nullable=False,
+        unique=True,
+        native_type="varchar(50)",
+        case_insensitive=False,
     )
     assert not fields["name"].required
     assert not fields["name"].nullable

@@ -161,7 +161,8 @@ def test_refused_credentials_stop_at_once(site: Site, answering: Answering, stat
     report = site.run().report
     assert (report.status, report.exit_code) == ("failed", 1)
     assert "token expired" in str(report.error)
-    assert len(asked) <= 8
+    # a 403 may be about one record: ten requests are refused before it is the credential's; eight are in flight
+    assert len(asked) <= (8 if status == 401 else 18)
     assert (report.delivered, report.rejected, report.unknown, report.deferred) == (0, 0, 0, 5000)
     assert site.letters() == []
 
