@@ -246,6 +246,20 @@ def test_limit_leaves_the_rest_pending(shop: Shop, call: Call) -> None:
     assert "1 created" in call("run", "customers").out
 
 
+def test_the_rest_of_an_undo_is_delivered_by_another_undo(delivered: Shop, call: Call) -> None:
+    before = delivered.app("SELECT * FROM customers ORDER BY id")
+    delivered.query("UPDATE customers SET health = 0")
+    (run,) = call("run", "customers", "--json").json["runs"]
+    (plan,) = call("undo", run["id"], "--json").json["plans"]
+    said = call("run", "customers", "--plan", plan["id"], "--limit", "1")
+    assert f"3 records left by --limit: backhaul undo {run['id']}" in said.out
+    assert "backhaul run" not in said.out
+    (rest,) = call("undo", run["id"], "--json").json["plans"]
+    assert rest["changes"] == {"create": 0, "update": 3, "delete": 0}
+    assert call("run", "customers", "--plan", rest["id"]).code == 0
+    assert delivered.app("SELECT * FROM customers ORDER BY id") == before
+
+
 def test_dead_letters(delivered: Shop, call: Call) -> None:
     delivered.query("UPDATE customers SET email = NULL WHERE id = 2")
     said = call("run", "customers")

@@ -183,5 +183,7 @@ def _notes(report: RunReport) -> list[str]:
     if report.deferred and report.status == "deferred":
         notes.append(f"{show.records(report.deferred)} not sent: {report.error}")
     if report.pending:
-        notes.append(f"{show.records(report.pending)} left by --limit: backhaul run {report.sync}")
+        notes.append(f"{show.records(report.pending)} left by --limit: {show.rest(report.sync, report.undo)}")
+    elif report.undo and report.deferred:
+        notes.append(f"plan the rest of the undo: {show.rest(report.sync, report.undo)}")
     return notes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backhaul.cli import show
 from backhaul.cli.failures import OK, UNFINISHED
 from backhaul.cli.session import Command, Session, pass_session, sync_argument, syncs_argument
 
@@ -60,7 +61,7 @@ def next_step(health: dict[str, Any]) -> str:
     if records["rejected"]:
         return f"backhaul dead-letters list --sync {name}"
     return (
-        f"backhaul run {name}"
+        show.rest(name, last.get("undo"))
         if records["pending"] or records["unknown"] or last["status"] == "deferred"
         else ""
     )

@@ -103,6 +103,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def rest(sync: str, undone: str | None) -> str:
+    """The command that goes on where a run left changes. A normal run after an undo would send the model's values again,
+    so the rest of an undo is planned by `undo`: what was put back already is not in that plan."""
+    return f"backhaul undo {undone}" if undone else f"backhaul run {sync}"
+
+
 def records(count: int) -> str:
     """`1 record`, `2,000 records`."""
     return f"{count:,} record{'' if count == 1 else 's'}"

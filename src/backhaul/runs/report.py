@@ -66,6 +66,8 @@ class RunReport:
     """Dead letters of which nothing is kept any more but that their values are refused."""
     pending: int = 0
     """Changes that `--limit` left for the next run."""
+    undo: str | None = None
+    """The run whose changes it took back; None where it delivered the model."""
     undecided: int = 0
     """Records that this run or an earlier one left with an unknown outcome, and that are not simply sent again."""
     guards: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +98,7 @@ class RunReport:
             "plan": self.plan, "first": self.first, "incremental": self.incremental, "reasons": self.reasons,
             "remapped": self.remapped, "schema_changes": self.schema_changes, "suppressed": self.suppressed,
             "recreated": self.recreated, "refused": self.refused, "expired": self.expired, "pending": self.pending,
+            "undo": self.undo,
             "undecided": self.undecided,
             "hint": self.hint, "notices": self.notices, "account": self.account, "ledger": self.ledger,
             "kept": self.kept,

@@ -254,6 +254,7 @@ class Run:
     def _describe(self, prepared: Prepared) -> None:
         plan, report = prepared.plan, self.report
         report.plan, report.rows, report.changes = plan.id, plan.rows, plan.changes
+        report.undo = plan.undo
         report.first, report.incremental, report.reasons = plan.first, plan.incremental, plan.reasons
         report.remapped, report.schema_changes = plan.remapped, notices(self.sync, prepared.schema)
         report.suppressed, report.notices = prepared.suppressed, list(prepared.notices)
