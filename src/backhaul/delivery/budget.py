@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
+from backhaul.delivery.answer_times import AnswerTimes
 from backhaul.delivery.demand import Demand
 from backhaul.delivery.windows import (
     LONGEST_HOLD,
+    QUOTA,
     WANTED,
     WANTED_LONG,
     Ask,
@@ -44,8 +46,8 @@ _LOOK = 1.0
 """Seconds between two looks at whether another process was told to be silent, where there are no limits to ask about."""
 _DRIFT = 0.0005
 """Seconds in one exchange, at most, by which the state's clock is taken to fall behind ours."""
-_ANSWERS = 100
-"""The last answers, whose times say how uneven the way is."""
+_REMEMBERED = 1.5
+"""Windows, of the longest that is no quota, for which the times of answers are remembered."""
 _NEVER = -1.0
 """When a request was reserved that nobody reserved."""
 RETRIES, RETRIES_FREE = 0.1, 30
@@ -112,7 +114,8 @@ class Budget:
         self._left: dict[str, Left] = {}
         self._in_flight = 0
         self._apart = inf
-        self._took: deque[float] = deque(maxlen=_ANSWERS)
+        windows = (rate.per for rate in self.rates if rate.per < QUOTA)
+        self._times = AnswerTimes(_REMEMBERED * max(windows, default=0.0))
         self._news = asyncio.Event()
         self._endpoints: dict[str, Budget] = {}
         for endpoint in dict.fromkeys(rate.endpoint for rate in rates if rate.endpoint):
@@ -210,10 +213,7 @@ class Budget:
 
     def answered(self, seconds: float) -> None:
         """An answer came so long after its request left."""
-        self._took.append(seconds)
-
-    def _spread(self) -> float:
-        return max(self._took) - min(self._took) if self._took else 0.0
+        self._times.add(seconds, self._clock())
 
     def ends(self) -> None:
         """A request was answered, or never will be."""
@@ -339,7 +339,7 @@ class Budget:
         speed = self.demand.speed(clock, free=free)
         ask = Ask(
             self._owner, self.rates, len(self._waiting), self.priority, self.demand.needs(clock, speed),
-            WANTED if speed is None else WANTED_LONG, moved, hold, left, self._spread(),
+            WANTED if speed is None else WANTED_LONG, moved, hold, left, self._times.spread(clock),
         )  # fmt: skip
 
         def act(document: dict[str, Any], now: float) -> tuple[Grant, float]:

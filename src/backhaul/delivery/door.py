@@ -196,8 +196,9 @@ class Door:
         finally:
             if left < inf:
                 self.requests += 1
-                given[0][0].answered(self.budget.clock() - left)
             for part, place in given:
+                if left < inf:
+                    part.answered(self.budget.clock() - left)
                 if place is not None:
                     part.ends()
 

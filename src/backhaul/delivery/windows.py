@@ -2,7 +2,7 @@
 
 A window is kept in slots of a two-hundredth of its length; a slot's requests leave the window when its end does. Requests
 are counted as they leave, and by the destination as they arrive, on paths of uneven length: a window is kept a little
-longer than it is, and longer still where answers take times that differ. Together that costs less than 4% of the rate, or 5.
+longer than it is, and longer still where answers take times that differ. Together that costs less than 4% of the rate, or 5%.
 
 The document, times in seconds of the state's clock:
     at        the last exchange
@@ -22,8 +22,10 @@ from typing import Any
 from backhaul.types import Left, Rate
 
 _MARGIN, _UNEVEN_MARGIN, _LONGEST_MARGIN = 0.03, 0.045, 0.25
-"""Shares of the window, at least and where answers take times that differ, and seconds: what arrival may lag behind departure."""
-_QUOTA = 3_600.0
+"""What arrival may lag behind departure: a share of the window, at least and where answers take times that differ; and seconds
+that the first is no longer than. The second has no such end: a server that paused for 0.4 s counts what came meanwhile that
+much later, and what is sent a window of ten seconds after it on time."""
+QUOTA = 3_600.0
 """Seconds. Windows as long as this are no matter of how requests arrive."""
 _SLOTS = 200
 _FORGOTTEN = 86_400.0
@@ -89,11 +91,11 @@ def _margin(rate: Rate, ask: Ask) -> float:
     """The same where answers take times that differ: little of a window that holds the sender up; of one that does not, as
     long as another one does, as much as they differ by."""
     least = margin(rate.per)
-    if rate.per >= _QUOTA:
+    if rate.per >= QUOTA:
         return least
-    tightest = min(one.count / one.per for one in ask.rates if one.per < _QUOTA)
+    tightest = min(one.count / one.per for one in ask.rates if one.per < QUOTA)
     spare = min(rate.count / tightest - rate.per, rate.per)
-    uneven = max(min(rate.per * _UNEVEN_MARGIN, _LONGEST_MARGIN), spare)
+    uneven = max(rate.per * _UNEVEN_MARGIN, spare)
     return max(least, min(ask.spread, uneven))
 
 
@@ -160,7 +162,7 @@ def _note(document: Document, ask: Ask, now: float) -> None:
         windows.setdefault(length(rate), {"slots": []})["named"] = now
     for name, window in list(windows.items()):
         per = float(name)
-        longest = per if per < _QUOTA else _LONGEST_MARGIN
+        longest = per if per < QUOTA else _LONGEST_MARGIN
         while window["slots"] and _ends(window["slots"][0][0], per, longest) <= now:
             window["slots"].pop(0)
         if now - window["named"] > max(_FORGOTTEN, 2 * per):
