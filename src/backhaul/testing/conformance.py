@@ -229,7 +229,8 @@ class DestinationSuite:
         site.run()
         site.remote.fault(None)
         run = site.run()
-        assert run.status == "succeeded", said_of(run)
+        unrepeatable = set(self.case.modes) == {"insert"} and run.undecided > 0
+        assert run.status == ("partial" if unrepeatable else "succeeded"), said_of(run)
         assert {key: site.held(key, self.case.number) for key in self.case.keys[:3]} == {
             key: n for n, key in enumerate(self.case.keys[:3])
         }
