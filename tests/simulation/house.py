@@ -31,7 +31,7 @@ from backhaul.state.protocol import Lease, State
 from backhaul.state.sqlite import SqliteState
 from backhaul.state.sqlite_connection import storing
 from backhaul.surroundings import Surroundings
-from backhaul.types import Outcomes
+from backhaul.types import Account, Outcomes
 from backhaul.values import Retention
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig, narrowed
 from backhaul.workspace import Workspace
@@ -281,11 +281,22 @@ KEEPING = Keeping([b"a key of thirty-two bytes, public"[:32]])
 
 
 class SimApi(HttpApi):
-    """The real connector; the network is told which batch a request belongs to."""
+    """The real connector; the network is told which batch a request belongs to, and the destination says whose it is."""
+
+    stated: str
 
     async def write(self, batch: Batch) -> Outcomes:
         BATCH.set(batch)
         return await super().write(batch)
+
+    async def account(self) -> Account:
+        return Account(self.stated, self.stated)
+
+
+@lru_cache(maxsize=8)
+def _api_of(account: str) -> type[SimApi]:
+    """The connector to a destination that says it is this account."""
+    return type("SimApi", (SimApi,), {"stated": account})
 
 
 @dataclass
@@ -295,6 +306,7 @@ class SimWorkspace(Workspace):
     house: House = field(kw_only=True)
     state_class: type[SimState] = field(kw_only=True)
     source: Source = field(kw_only=True)
+    account: str = field(kw_only=True)
     witness: Any = field(kw_only=True)
     on_lease: Callable[[], None] = field(kw_only=True, default=lambda: None)
     """Called when this machine has become the owner of its sync."""
@@ -333,7 +345,7 @@ class SimWorkspace(Workspace):
         yield SimWarehouse(self.source, self.witness)
 
     def destination_class(self, name: str) -> type[Destination[Any]]:
-        return SimApi
+        return _api_of(self.account)
 
 
 def project_of(setup: Setup, root: Path, folder: Path, name: str = SYNC) -> Project:
@@ -380,10 +392,14 @@ def _files(setup: Setup, sync_name: str) -> tuple[HttpConfig, SyncConfig]:
             "warehouse": "w", "table": "t", "primary_key": ["bucket", "id"] if setup.composite else "id",
             **({"cursor": "at"} if setup.cursor else {}),
         },
-        "identify": {"id": name}, "fields": {"a": {"value": "a"}, "b": {"value": "b"}},
+        "identify": {"id": name}, "fields": {field: {"value": _expression(setup, column)} for field, column in setup.fields},
         "freshness": {"sample": setup.sample}, "guards": {"max_deletes": "off", "max_drop": "off", "min_rows": "off"},
     })  # fmt: skip
     return api, sync
+
+
+def _expression(setup: Setup, column: str) -> str:
+    return f"{column} || ''" if setup.reworded and column == "b" else column
 
 
 def surroundings(time: Time, rng: random.Random) -> Surroundings:

@@ -36,6 +36,16 @@ def _taken_over(scenario: Scenario) -> bool:
     return scenario.setup.shared and scenario.races == "same"
 
 
+def _renamed_after(deed: str) -> Callable[[Scenario], bool]:
+    """The sync is called otherwise after a deed."""
+
+    def renamed(scenario: Scenario) -> bool:
+        deeds = scenario.deeds
+        return deed in deeds and "rename sync" in deeds[deeds.index(deed) :]
+
+    return renamed
+
+
 _DELIVERY, _TALLY, _RESULTS = (
     "backhaul.delivery.delivery",
     "backhaul.delivery.tally",
@@ -135,7 +145,11 @@ MUTANTS = (
     Mutant("who was silent does not look for a Retry-After", _BUDGET, "self._clock() - self._known > 2 * _LOOK", "False", lambda s: s.races == "beside" and not s.setup.rates and s.faults.throttle + s.faults.busy > 0),
     Mutant("what is to be created again is not read again", _FOLD, '            view.set("watermark", None)  # they', "            pass  # they", lambda s: s.setup.mode == "insert" and s.setup.cursor),
     Mutant("a sample may be of one record alone", "backhaul.verification.verify", "rng.sample(range(ends[-1]), min(ends[-1], count + len(excepted)))", "rng.choices(range(ends[-1]), k=count + len(excepted))", lambda s: s.setup.sample == 200 and s.faults.lie > 0),
-    Mutant("a record that left the model is kept", _DIFF, "THEN NULL ELSE {DELETE} END\"", "THEN NULL ELSE {FORGET} END\"", lambda s: s.setup.mode == "mirror"),
+    Mutant("a record that left the model is kept", _DIFF, 'THEN NULL ELSE {DELETE} END"', 'THEN NULL ELSE {FORGET} END"', lambda s: s.setup.mode == "mirror"),
+    Mutant("the ledger ignores the account", "backhaul.state.scopes", "_digest(self.project, account, sync.object, size=8)", "_digest(self.project, sync.object, size=8)", lambda s: "account" in s.deeds),
+    Mutant("forgotten keys are kept by the sync's name", "backhaul.state.scopes", "sync.object, account, label, place\n        )", "sync.object, account, label, place + sync.name\n        )", _renamed_after("forget")),
+    Mutant("reset drops unknown creates", "backhaul.runs.reset", "return (Stage.QUARANTINED, Stage.UNKNOWN, Stage.RETRY, *doubled)", "return (Stage.QUARANTINED, Stage.RETRY, *doubled)",
+           lambda s: "reset" in s.deeds and s.setup.mode == "insert" and not s.setup.idempotent and _unanswered(s) > 0.1),
 )  # fmt: skip
 
 
@@ -172,6 +186,9 @@ SEEDS: dict[str, tuple[int, ...]] = {
     "a 5xx was not applied": (99,),
     "a 401 is about the record": (15,),
     "a record that left the model is kept": (24,),
+    "the ledger ignores the account": (12,),
+    "forgotten keys are kept by the sync's name": (710,),
+    "reset drops unknown creates": (260,),
 }
 """Seeds that gave a mutant away before: they are tried first."""
 

@@ -21,7 +21,7 @@ from .server import Request, Server, value_of
 _ATTEMPTS = 5
 """Attempts at one value in one run (I31)."""
 _HAIR = 1e-6
-_OURS = "scope IN (SELECT s.id FROM scopes s JOIN syncs n ON n.id = s.sync WHERE n.name = ?)"
+_OURS = "scope IN (SELECT s.id FROM scopes s JOIN syncs n ON n.id = s.sync WHERE n.name = ? AND s.label = ?)"
 _STORED = 0.02
 """Seconds within which what an answer said is on the disk."""
 _SEEN, _LOOKED = 0.4, 2.4
@@ -92,6 +92,16 @@ class Oracle:
         """Idempotency key and record, where the destination has refused it: a repeat of the body creates nothing."""
         self.unseen: set[str] = set()
         """Keys that the destination lied about in a run that could not read them back."""
+        self.wrote: set[str] = set()
+        """Keys that this sync has sent to this account, or taken over there: only these may be deleted."""
+        self.forgotten: set[str] = set()
+        """Keys that a person had forgotten here: they are not sent again."""
+        self.erasing: set[str] = set()
+        """Keys that are deleted because a person has them forgotten now."""
+        self.freed: set[str] = set()
+        """Keys of dead letters whose mapping has changed, so that they have to be tried again."""
+        self.strangers = frozenset(server.records)
+        """What somebody else wrote."""
         self._numbers = 0
         self._database: sqlite3.Connection | None = None
         self.begin()
@@ -126,7 +136,8 @@ class Oracle:
 
     def reads(self) -> None:
         """The model is read now."""
-        self.snapshot = self.source.moment()
+        moment = self.source.moment()
+        self.snapshot = {key: moment[key] for key in moment.keys() - self.forgotten}
         self.note("read", f"{len(self.snapshot)} rows")
 
     # requests
@@ -193,10 +204,12 @@ class Oracle:
         as_it_was = self.setup.idempotent and (again or request.idempotency_key in self.promised)
         if as_it_was:
             self.run.repeated.add(key)
+        self.freed.discard(key)
         if request.op == "delete":
-            self.expect(key not in self.snapshot, "I23", f"{key} is deleted although the model has it")
-            self.expect(self.setup.mode == "mirror", "I23", f"{key} is deleted in mode {self.setup.mode}")
+            self._check_delete(key)
         else:
+            self.wrote.add(key)
+            self.expect(key not in self.forgotten, "I39", f"{key} is sent although it was forgotten")
             model = self.snapshot.get(key)
             self.expect(
                 as_it_was or record == model,
@@ -213,6 +226,16 @@ class Oracle:
         self._check_attempts(key, request.idempotency_key if self.setup.idempotent else None)
         if request.op == "insert":
             self._check_create(request, key)
+
+    def _check_delete(self, key: str) -> None:
+        self.expect(
+            key in self.wrote,
+            "I41",
+            f"{key} is deleted, and this sync did not write it to {self.setup.account}",
+        )
+        if key not in self.erasing:
+            self.expect(key not in self.snapshot, "I23", f"{key} is deleted although the model has it")
+            self.expect(self.setup.mode == "mirror", "I23", f"{key} is deleted in mode {self.setup.mode}")
 
     def _is_repeated(self, request: Request) -> bool:
         """Whether it left before under its key, and what became of one of its records is not known."""
@@ -348,6 +371,45 @@ class Oracle:
                 said.setdefault(item["id"], set()).add(item["status"])
         return said
 
+    # what people do
+
+    @property
+    def _ours(self) -> tuple[str, str]:
+        return self.sync, self.setup.account
+
+    def remapped(self) -> None:
+        """The mapping is another one: every dead letter is free, and has to be tried again."""
+        self.freed |= self.buried.keys()
+        self.replayed()
+
+    def replayed(self) -> None:
+        """Dead letters are sent again."""
+        self.buried, self.house_lost = {}, True
+
+    def reset(self) -> None:
+        """Whatever was acknowledged may be sent again; creates may not."""
+        self.replayed()
+        if self.setup.mode != "insert":
+            self.acked = {}
+
+    def forgets(self, key: str, *, done: bool) -> None:
+        """A person had a record forgotten; not `done`: what was sent of it is in doubt."""
+        self.acked.pop(key, None)
+        self.buried.pop(key, None)
+        self.freed.discard(key)
+        self.house_lost = True
+        if done:
+            self.forgotten.add(key)
+            self.snapshot.pop(key, None)
+
+    def taken_over(self, ledger: dict[str, tuple[str | None, int]]) -> None:
+        """The destination has shown what it holds, and the ledger took what is as in the model."""
+        for key, record in self.server.records.items():
+            shown = self.snapshot.get(key) if self.setup.mode == "insert" else record
+            self.confirmed.setdefault(key, set()).add(value_of(shown))
+        self.acked = {key: value for key, (value, _) in ledger.items() if value is not None}
+        self.wrote |= self.acked.keys()
+
     # what a run leaves
 
     def _state(self, query: str, *values: Any) -> list[Any]:
@@ -369,6 +431,13 @@ class Oracle:
         if report is None or report.verified is None:
             self.unseen |= self.server.lied & self.attempts.keys()
         self._letters(report, calm)
+        if report is not None and self.setup.mode == "insert":
+            unknown = {key for key, (value, state) in ledger.items() if value is None and state == 1}
+            self.expect(
+                report.status != "succeeded" or unknown <= self.buried.keys(),
+                "I43",
+                f"the run succeeded, and the outcome of {sorted(unknown)} is unknown",
+            )
         # intents that could not be ended are as good as a kill, and outcomes may wait in the journal
         if not calm:
             for key in self._intended() | self.run.taken.keys():
@@ -377,7 +446,7 @@ class Oracle:
             return
         open_intents = self._state(
             f"SELECT count(*) FROM intents JOIN plans ON plans.id = plan WHERE {_OURS} AND (op <> 'insert' OR status <> 'folded')",
-            self.sync,
+            *self._ours,
         )[0][0]  # creates in doubt keep theirs: rows and key are needed to send them again
         self.expect(not open_intents, "I4", f"{open_intents} intents are left by a run that ended")
         self.expect(
@@ -406,7 +475,7 @@ class Oracle:
     def _letters(self, report: Any, calm: bool) -> None:
         rows = self._state(
             f"SELECT id, scope, key, message, payload, seal FROM dead_letters WHERE status = 'dead' AND {_OURS}",
-            self.sync,
+            *self._ours,
         )
         names = ("id", "scope", "key", "message", "payload", "seal")
         opened = [KEEPING.open(dict(zip(names, row, strict=True)))[1] for row in rows]
@@ -443,7 +512,7 @@ class Oracle:
         if not (self.house.state_folder / "state.db").exists():
             return keys
         query = f"SELECT plan, low, high, idempotency_key FROM intents JOIN plans ON plans.id = plan WHERE {_OURS}"
-        for plan, low, high, token in self._state(query, self.sync):
+        for plan, low, high, token in self._state(query, *self._ours):
             self.promised.add(token)
             file = self.house.folder / "plans" / f"{plan}.parquet"
             if file.exists():
@@ -452,6 +521,7 @@ class Oracle:
                 keys |= {
                     str(key) for (key,) in duckdb.sql(f'SELECT "f.id" FROM {rows} WHERE {where}').fetchall()
                 }
+        self.wrote |= keys  # nobody knows whether it has left
         return keys
 
     # the end
@@ -460,13 +530,23 @@ class Oracle:
         """The sync has drained against a healthy destination."""
         self.server.catch_up()
         unknown = {key for key, (value, state) in ledger.items() if value is None and state == 1}
+        self.expect(not self.freed & self.snapshot.keys(), "I42",
+                    f"{sorted(self.freed)} are dead letters, and their mapping has changed since")  # fmt: skip
+        lasting = sorted(self.strangers - self.wrote - self.server.records.keys())
+        self.expect(not lasting, "I41", f"{lasting} are gone, and this sync did not write them")
         for key, record in self.snapshot.items():
             if self.setup.mode == "insert":
                 self._check_created(key, unknown)
             else:
                 self._check_held(key, record)
         if self.setup.mode == "mirror" and not self.setup.by_email:
-            extra = sorted(self.server.records.keys() - self.snapshot.keys() - self.buried.keys())
+            extra = sorted(
+                self.server.records.keys()
+                - self.snapshot.keys()
+                - self.buried.keys()
+                - self._not_ours()
+                - self.forgotten
+            )
             self.expect(not extra, "I1", f"{extra} left the model, and the destination still has them")
         if self.setup.mode == "insert":
             twins = {key: count for key, count in self.server.creates.items() if count > 1}
@@ -475,6 +555,10 @@ class Oracle:
             mean = sum(self.gaps) / len(self.gaps)
             self.expect(mean >= 0.1, "I31", f"retries follow after {mean:.3f} s on average")
 
+    def _not_ours(self) -> frozenset[str]:
+        """Records that this sync never wrote and has to leave alone."""
+        return self.strangers - self.wrote
+
     def _check_created(self, key: str, unknown: set[str]) -> None:
         there = self.server.creates[key] > 0
         named = key in unknown or key in self.buried
@@ -482,7 +566,9 @@ class Oracle:
 
     def _check_held(self, key: str, record: Row) -> None:
         held, value = self.server.records.get(key), value_of(record)
-        refusable = record["b"] in (REFUSED, POISON) or (self.setup.mode == "update" and held is None)
+        refusable = not {REFUSED, POISON}.isdisjoint(record.values()) or (
+            self.setup.mode == "update" and held is None
+        )
         if refusable:
             self.expect(
                 self.buried.get(key) == value, "I3", f"{key} cannot be delivered, and is no dead letter"

@@ -14,7 +14,7 @@ from backhaul.errors import BackhaulError
 from backhaul.runs.report import RunOptions
 from backhaul.runs.run import Run
 
-from .house import SYNC, House, Neighbour
+from .house import House, Neighbour
 from .oracle import Oracle
 from .scenario import Faults, Setup, Source
 from .server import Network, Request, Server
@@ -150,7 +150,7 @@ class Race:
         self.story, self.rng = story, rng
         self.world = self._loop()
         setup = story.setup
-        self.line = Line(SYNC, setup, story.source, story.server, story.oracle)
+        self.line = Line(story.sync, setup, story.source, story.server, story.oracle)
         self.first = Worker(story.house, self.line, self._loop())
         beside = self._beside() if story.scenario.races == "beside" else self.line
         house = Neighbour(
@@ -260,7 +260,7 @@ class Race:
         """What is a worker's own of its workspace."""
         return {
             "transport": lambda timeout: Road(self, worker, timeout), "house": worker.house, "source": worker.line.source,
-            "witness": Watch(self, worker), "on_lease": lambda: self._owns(worker),
+            "witness": Watch(self, worker), "account": worker.line.setup.account, "on_lease": lambda: self._owns(worker),
         }  # fmt: skip
 
     def _owns(self, worker: Worker) -> None:

@@ -11,6 +11,22 @@ Row = dict[str, Any]
 WORDS = ("red", "green", "blue", "", None, 'Öl, "quoted"\n')
 REFUSED, POISON = "refused", "poison"
 """Values of `b`: the destination refuses the record by name; it refuses the whole request and names nobody."""
+DEEDS = (
+    "exchange",
+    "rename field",
+    "reorder",
+    "reword",
+    "account",
+    "rename sync",
+    "reset",
+    "forget",
+    "baseline",
+)
+"""What people do between runs: two fields exchange their columns; a field is called otherwise; the fields stand in another
+order; an expression is written otherwise; the destination is another account; the sync is called otherwise; and commands."""
+_REMAPPED = {"exchange", "rename field", "reorder", "reword"}
+_DEED_SHARE = 0.3
+"""Of seeds in which a person does anything."""
 MAX_LATE = 20.0
 """Seconds after a client gave up until when the destination may still apply its request."""
 
@@ -69,6 +85,12 @@ class Setup:
     shared: bool = False
     """The state keeps files and ledger for workers on many disks; a worker may find its own disk empty."""
     priority: int = 0
+    account: str = "first"
+    """Whose account the destination says it is."""
+    fields: tuple[tuple[str, str], ...] = (("a", "a"), ("b", "b"))
+    """Names of the mapped fields and the columns that they are made of, in the order of the file."""
+    reworded: bool = False
+    """The expression of a field is written otherwise and gives the same values."""
 
 
 @dataclass
@@ -85,6 +107,8 @@ class Scenario:
     races: str = ""
     """What another worker does at the same time, in some runs: `same` (tries to run the sync too), `beside` (runs another
     sync on the same credential)."""
+    deeds: tuple[str, ...] = ()
+    """What a person does after the runs, in this order; each is followed by another run."""
     rng: random.Random = field(repr=False, default_factory=random.Random)
 
     def calm(self) -> Faults:
@@ -109,10 +133,21 @@ def scenario_of(seed: int) -> Scenario:
     )
     shared = random.Random(f"shared {seed}").random() < 0.25
     setup = replace(setup, composite=setup.composite and not setup.by_email, shared=shared)
+    deeds = _deeds(seed, setup)
+    if _REMAPPED.intersection(deeds):
+        setup = replace(setup, fields=(*setup.fields, ("c", "email")))
     return Scenario(
         seed, setup, _faults(rng, setup), rows=rng.choice((5, 8, 12, 20, 40, 60)), runs=rng.choice((1, 2, 2, 3)),
-        crash=rng.choice((0.0, 0.3, 0.7)), races=_races(seed, setup), rng=rng,
+        crash=rng.choice((0.0, 0.3, 0.7)), races=_races(seed, setup), deeds=deeds, rng=rng,
     )  # fmt: skip
+
+
+def _deeds(seed: int, setup: Setup) -> tuple[str, ...]:
+    rng = random.Random(f"deeds {seed}")
+    if rng.random() >= _DEED_SHARE:
+        return ()
+    able = [name for name in DEEDS if name != "forget" or not (setup.by_email or setup.composite)]
+    return tuple(rng.choice(able) for _ in range(rng.choice((1, 2, 3))))
 
 
 def _races(seed: int, setup: Setup) -> str:
@@ -198,7 +233,7 @@ class Source:
     def _records(self) -> Iterator[tuple[str, Row]]:
         for row in self.rows.values():
             name = self.identifier(row)
-            yield name, {"id": name, "a": row["a"], "b": row["b"]}
+            yield name, {"id": name, **{field: row[column] for field, column in self.setup.fields}}
 
     def identifier(self, row: Row) -> str:
         if self.setup.by_email:

@@ -70,7 +70,7 @@ class Server:
             self.apply(request, lying=False)  # nobody could have seen it in time
 
     def refuses(self, request: Request) -> bool:
-        return any(record is not None and record["b"] == POISON for record in request.records.values())
+        return any(record is not None and POISON in record.values() for record in request.records.values())
 
     def apply(self, request: Request, *, lying: bool = True) -> list[dict[str, Any]]:
         """Carries a request out, record by record; the same idempotency key a second time changes nothing."""
@@ -91,7 +91,7 @@ class Server:
         if record is None:
             self.records.pop(key, None)
             self.lied.discard(key)
-        elif record["b"] == REFUSED:
+        elif REFUSED in record.values():
             return {"id": key, "status": "error", "error": {"code": "bad_b", "message": "b is not welcome"}}
         elif request.op == "update" and key not in self.records:
             return {"id": key, "status": "error", "error": {"code": "missing", "message": "no such record"}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from backhaul.errors import BackhaulError
 from backhaul.ledger.ledger import Ledger
 from backhaul.runs.report import RunOptions, RunReport
 from backhaul.runs.run import Run
+from backhaul.state.scopes import Scope
 
+from .deeds import Deeds
 from .house import SYNC, Engine, House, SimState, SimWorkspace, project_of, surroundings
 from .oracle import Oracle, Violation
 from .race import Line, Race
@@ -61,11 +65,13 @@ class Story:
         self.folder = folder
         seed = scenario.seed
         self.time = Time()
+        self.sync = SYNC
         self.server = Server(self.setup, self.time, random.Random(f"server {seed}"))
         self.source = Source(random.Random(f"source {seed}"), self.setup, scenario.rows)
         self.house = House(self.time, random.Random(f"house {seed}"), folder, engine)
         self.oracle = Oracle(self.house, self.server, self.source, self.setup)
-        self.house.on_kill = self.oracle.killed
+        self.house.on_kill = lambda: self.oracle.killed()
+        self.deeds = Deeds(self, random.Random(f"people {seed}"))
         self.moves = random.Random(f"moves {seed}")
         self.races = random.Random(f"races {seed}")
         self.beside: Line | None = None
@@ -80,7 +86,12 @@ class Story:
         try:
             for _ in range(self.scenario.runs):
                 self._storm()
-            self._drain()
+            for deed in self.scenario.deeds:
+                self.deeds.do(deed)
+                self._storm(race=False)
+            for account in self.deeds.accounts():
+                self.deeds.move(account)
+                self._drain()
         except Stuck as error:
             self.oracle.fail("hang", str(error))
         except Exception as error:  # noqa: BLE001 - whatever ends a run unexpectedly is a finding
@@ -88,10 +99,11 @@ class Story:
             self.oracle.trace.append(traceback.format_exc())
         finally:
             self.oracle.begin()
-        self.ending.sends, self.ending.requests = self.oracle.sends, self.oracle.requests
+        self.ending.sends = sum(place.oracle.sends for place in self.deeds.places.values())
+        self.ending.requests = sum(place.oracle.requests for place in self.deeds.places.values())
         return self.ending
 
-    def _storm(self) -> None:
+    def _storm(self, *, race: bool = True) -> None:
         """One run under faults; a killed one is started again."""
         self.server.faults = self.scenario.faults
         self.source.change(self.rng.choice((0.1, 0.4, 0.9)))
@@ -102,7 +114,7 @@ class Story:
             kind = self.rng.choice(list(_STEPS))
             doomed = (kind, int(self.rng.random() ** 1.5 * _STEPS[kind] * 1.6))
         limit = self.rng.choice((None, None, None, 1, 4))
-        if self.scenario.races and self.races.random() < 0.7:
+        if race and self.scenario.races and self.races.random() < 0.7:
             self._race()
         else:
             self._run(RunOptions(limit=limit), doomed, self._meanwhile)
@@ -112,7 +124,7 @@ class Story:
         self.was_full = self.house.full
         Race(self, self.races).run(self._meanwhile)
         self.house.full = False
-        self._pass()
+        self.pass_time()
 
     def _jump(self) -> None:
         days = self.rng.choice((1, -1, 400))
@@ -147,23 +159,22 @@ class Story:
         if self.rng.random() >= 0.15 or not self.oracle.buried:
             return
         with self.workspace() as workspace:
-            for row in workspace.state.do(
-                "dead_letters", {"scope": workspace.scope(workspace.project.syncs[SYNC]).id, "id": None}
-            ):
+            scope = self.scope(workspace, self.sync)
+            for row in workspace.state.do("dead_letters", {"scope": scope.id, "id": None}) if scope else ():
                 workspace.state.do_all("replay_letters", [(row["id"],)])
-        self.oracle.buried = {}
-        self.oracle.house_lost = True
+        self.oracle.replayed()
         self.oracle.note("every dead letter is replayed")
 
-    def workspace(self, sync: str = SYNC, setup: Setup | None = None, **own: Any) -> _Open:
+    def workspace(self, sync: str = "", setup: Setup | None = None, **own: Any) -> _Open:
         """A workspace of the first worker; `own` is what another one has of its own."""
         house = own.get("house", self.house)
-        project = project_of(setup or self.setup, self.folder, house.folder, sync)
+        project = project_of(setup or self.setup, self.folder, house.folder, sync or self.sync)
         kept = {
             "house": self.house,
             "source": self.source,
             "witness": self.oracle,
             "transport": self._road,
+            "account": (setup or self.setup).account,
         } | own
         state = SharedSimState if self.setup.shared else SimState
         return _Open(SimWorkspace(project, self.around, state_class=state, **kept))
@@ -194,10 +205,10 @@ class Story:
         else:
             self.house.doomed, self.house.full = None, False
             self.oracle.after(report, self.ledger(), calm=not self.was_full)
-        self._pass()
+        self.pass_time()
         return report
 
-    def _pass(self) -> None:
+    def pass_time(self) -> None:
         """Time goes by until nothing is on its way any more."""
         self.time.elapsed += MAX_LATE + 2 * self.setup.timeout + self.rng.choice((0, 0, 60, 4000))
         self.server.catch_up()
@@ -205,7 +216,7 @@ class Story:
             self._move()
 
     def _live(self, workspace: SimWorkspace, options: RunOptions, meanwhile: Any) -> Any:
-        run = Run(workspace, workspace.project.syncs[SYNC], options)
+        run = Run(workspace, workspace.project.syncs[self.sync], options)
         loop = VirtualLoop(self.time, self.house.rng, lambda: self.house.step("tick"))
         if meanwhile is not None:
             meanwhile(loop, run)
@@ -217,6 +228,10 @@ class Story:
         self.tell(report)
         return report
 
+    def set_up(self, setup: Setup) -> None:
+        """From now on the sync is set up so."""
+        self.setup = self.server.setup = self.source.setup = self.oracle.setup = setup
+
     def tell(self, report: RunReport, whose: str = "") -> None:
         self.oracle.note(
             "END", whose, report.status, report.changes, f"delivered {report.delivered} rejected {report.rejected} "
@@ -224,25 +239,40 @@ class Story:
         )  # fmt: skip
         self.ending.changes += sum(report.changes.values())
 
-    def ledger(self, sync: str = SYNC) -> dict[str, tuple[str | None, int]]:
+    def ledger(self, sync: str = "") -> dict[str, tuple[str | None, int]]:
         """By identifier: the acknowledged value (None: in doubt) and the state of every row."""
         found: dict[str, tuple[str | None, int]] = {}
         engine: Any = self.house.engine.engine
-        with self.workspace(sync) as workspace, self._kept(workspace, sync).reading(engine) as view:
+        with self.workspace(sync) as workspace, self._kept(workspace, sync or self.sync) as view:
             if view is None or view.empty:
                 return found
+            names = list(view.shape["fields"])
+            columns = ", ".join(f'"f.{name}"' for name in names)
             rows = engine.execute(
-                'SELECT "f.id", "f.a", "f.b", _hash IS NULL, _state FROM _backhaul_ledger.acked'
+                f"SELECT {columns}, _hash IS NULL, _state FROM _backhaul_ledger.acked"
             ).fetchall()
-        for key, a, b, doubtful, state in rows:
-            found[key] = (None if doubtful else value_of({"id": key, "a": a, "b": b}), state)
+        for *values, doubtful, state in rows:
+            record = dict(zip(names, values, strict=True))
+            found[record["id"]] = (None if doubtful else value_of(record), state)
         return found
 
-    def _kept(self, workspace: SimWorkspace, sync: str) -> Ledger:
-        config = workspace.project.syncs[sync]
-        if self.setup.shared:
-            return workspace.ledger(config)
-        return Ledger(self.house.folder / "ledgers" / f"{workspace.scope(config).id}.duckdb")
+    @contextmanager
+    def _kept(self, workspace: SimWorkspace, sync: str) -> Iterator[Any]:
+        """The ledger of a sync at the account of today."""
+        scope = self.scope(workspace, sync)
+        if scope is None:
+            yield None
+            return
+        own = Ledger(self.house.folder / "ledgers" / f"{scope.id}.duckdb")
+        with (workspace.ledger_of(scope) if self.setup.shared else own).reading(
+            self.house.engine.engine
+        ) as view:
+            yield view
+
+    def scope(self, workspace: SimWorkspace, sync: str) -> Scope | None:
+        """What the state calls a sync at the account of today; None where no run came so far."""
+        account = workspace.account
+        return next((one for one in workspace.scopes.all() if (one.name, one.label) == (sync, account)), None)
 
     def _move(self) -> None:
         """The next run is another worker's, who has nothing but the state."""
