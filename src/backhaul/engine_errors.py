@@ -14,6 +14,8 @@ _OF_SQL = frozenset((
     "HTTPException", "OutOfMemoryException", "InterruptException", "TransactionException", "DependencyException",
 ))  # fmt: skip
 """Errors whose texts quote the query, a file or the machine, and never a row."""
+OURS = "backhaul: "
+"""What begins an error that our own SQL raises: it names a column and never quotes a value."""
 _CSV = "CSV Error on Line: "
 _CSV_COLUMNS = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
 _CSV_COLUMN = re.compile(r'Error when converting column "([^"]*)"')
@@ -22,6 +24,8 @@ _CSV_COLUMN = re.compile(r'Error when converting column "([^"]*)"')
 def in_one_line(error: Exception) -> str:
     """An engine's error with the line of SQL that it points at, in one line."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    if OURS in str(error):
+        return str(error).split(OURS, 1)[1].split("\n")[0]
     said = lines[0].split("Error: ", 1)[-1] if lines else ""
     if said.startswith(_CSV):
         return _of_csv(said.removeprefix(_CSV), lines[1:])

@@ -120,7 +120,13 @@ async def test_describe_reads_the_catalog(postgres_db, sql):
         "id", "email", "name", "tier", "d", "tags", "at", "local", "price", "joined", "a", "b", "meta"
     ]  # fmt: skip
     assert fields["id"] == Field(
-        "id", FieldType.INTEGER, writable=False, nullable=False, unique=True, native_type="bigint"
+        "id",
+        FieldType.INTEGER,
+        writable=False,
+        nullable=False,
+        unique=True,
+        native_type="bigint",
+        case_insensitive=False,
     )
     assert fields["email"] == Field(
         "email",
@@ -130,6 +136,7 @@ async def test_describe_reads_the_catalog(postgres_db, sql):
         unique=True,
         max_length=50,
         native_type="character varying(50)",
+        case_insensitive=False,
     )
     assert not fields["name"].required
     assert fields["tier"].choices == ("b", "a")

@@ -162,7 +162,7 @@ def test_i39_another_worker_lets_go_of_its_copy(
 ) -> None:
     """What it had of the ledger, down to free blocks, is not there after its next look."""
     people = _filled(site, request.getfixturevalue(state))
-    ledger = people.root / ".backhaul" / "copies" / "users.duckdb"
+    (ledger,) = (people.root / ".backhaul" / "copies").glob("users-*.duckdb")
     old = ledger.read_bytes()
     assert MARKER.encode() in old
     with people.project as project:
@@ -192,13 +192,16 @@ def test_i39_a_composite_key_in_any_mode(site: Site, mode: str) -> None:
 
 
 def _orphaned(site: Site, names: list[str]) -> DynamoState:
-    """A table with what processes left that died while they stored files of these names, each with the record in it."""
+    """A table with what processes left that died while they stored files of these names, each with the record in it. `{own}`
+    in a name is the sync's scope."""
     people = _filled(site, site.settings["state"])
+    with people.project as project:
+        own = project.workspace.scope(project.sync("users")).id
     file = people.root / "left.parquet"
     duckdb.sql(f"COPY (SELECT '{KEY}' AS k0) TO '{file}' (FORMAT parquet)")
     state = DynamoState(site.settings["state"])
     for name in names:
-        files.upload(state.table, name, file)
+        files.upload(state.table, name.format(own=own), file)
     file.unlink()
     return state
 
@@ -206,7 +209,7 @@ def _orphaned(site: Site, names: list[str]) -> DynamoState:
 def test_i39_parts_of_files_that_were_never_named_are_found(site: Site, dynamodb_state: str) -> None:
     """Of plans that nobody knows, of folds of this ledger that were or never came; not what another sync may be storing now."""
     site.settings = {"state": dynamodb_state}
-    mine = ["p-of-nobody", "ledger/users/1", "ledger/users/99"]
+    mine = ["p-of-nobody", "ledger/{own}/1", "ledger/{own}/99"]
     state = _orphaned(site, [*mine, "ledger/others/7"])
     with site.project as project:
         project.forget("users", KEY)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from backhaul.engine_errors import OURS
 from backhaul.sql import ident, literal
 
 
@@ -30,7 +31,8 @@ def or_error(column: ColumnLike) -> str:
     name = ident(column.name)
     if column.spoilt is None:
         return name
-    return f"CASE WHEN {ident(column.spoilt)} IS NULL THEN {name} ELSE error({_said(column)}) END AS {name}"
+    raised = literal(f"{OURS}a value in column {column.name} does not fit {column.type}")
+    return f"CASE WHEN {ident(column.spoilt)} IS NULL THEN {name} ELSE error({raised}) END AS {name}"
 
 
 def _said(column: ColumnLike) -> str:
