@@ -12,11 +12,11 @@ from typing import Any
 from backhaul.changes import Stage
 from backhaul.config.sync import SyncConfig
 from backhaul.engine import in_order, open_engine
-from backhaul.ledger.diff import DELETE, MOVE, REFUSE, SEND, Diff, DiffOptions
+from backhaul.ledger.diff import Diff, DiffOptions
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement, fold
 from backhaul.ledger.ledger import Ledger
-from backhaul.ledger.plan import Plan
+from backhaul.ledger.plan import DELETE, MOVE, REFUSE, SEND, Plan
 from backhaul.mapping.mapping import Mapping as Compiled
 from backhaul.mapping.mapping import compile_mapping
 from backhaul.mapping.wire import json_text, key_text

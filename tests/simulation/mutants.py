@@ -145,7 +145,7 @@ MUTANTS = (
     Mutant("who was silent does not look for a Retry-After", _BUDGET, "self._clock() - self._known > 2 * _LOOK", "False", lambda s: s.races == "beside" and not s.setup.rates and s.faults.throttle + s.faults.busy > 0),
     Mutant("what is to be created again is not read again", _FOLD, '            view.set("watermark", None)  # they', "            pass  # they", lambda s: s.setup.mode == "insert" and s.setup.cursor),
     Mutant("a sample may be of one record alone", "backhaul.verification.verify", "rng.sample(range(ends[-1]), min(ends[-1], count + len(excepted)))", "rng.choices(range(ends[-1]), k=count + len(excepted))", lambda s: s.setup.sample == 200 and s.faults.lie > 0),
-    Mutant("a record that left the model is kept", _DIFF, 'THEN NULL ELSE {DELETE} END"', 'THEN NULL ELSE {FORGET} END"', lambda s: s.setup.mode == "mirror"),
+    Mutant("a record that left the model is kept", _DIFF, "{kept}ELSE {DELETE} END", "{kept}ELSE {FORGET} END", lambda s: s.setup.mode == "mirror"),
     Mutant("the ledger ignores the account", "backhaul.state.scopes", "_digest(self.project, account, sync.object, size=8)", "_digest(self.project, sync.object, size=8)", lambda s: "account" in s.deeds),
     Mutant("forgotten keys are kept by the sync's name", "backhaul.state.scopes", "sync.object, account, label, place\n        )", "sync.object, account, label, place + sync.name\n        )", _renamed_after("forget")),
     Mutant("reset drops unknown creates", "backhaul.runs.reset", "return (Stage.QUARANTINED, Stage.UNKNOWN, Stage.RETRY, *doubled)", "return (Stage.QUARANTINED, Stage.RETRY, *doubled)",

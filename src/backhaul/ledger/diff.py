@@ -10,15 +10,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
-import pyarrow as pa
 
 from backhaul.changes import Stage, code, named
 from backhaul.engine import in_order, number, spill_folder
 from backhaul.errors import RunError, SourceError
 from backhaul.ledger import nameless
 from backhaul.ledger.duplicates import Duplicates, Found, count_candidates, key_json
+from backhaul.ledger.elsewhere import is_elsewhere
 from backhaul.ledger.ledger import LedgerView
-from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, rows_of
+from backhaul.ledger.plan import (
+    CHANGES,
+    DELETE,
+    FORGET,
+    KEEP,
+    LEAVE,
+    MOVE,
+    REFUSE,
+    SEND,
+    Plan,
+    Segment,
+    freezing,
+    rows_of,
+)
+from backhaul.ledger.refused import find_refused, find_stale
 from backhaul.ledger.remapping import APPROVED, remapped, resent
 from backhaul.ledger.replaced import identity, is_replaced, with_replacements
 from backhaul.ledger.suppression import is_wanted, suppress
@@ -28,10 +42,6 @@ from backhaul.mapping.mapping import SEPARATOR, Mapping
 from backhaul.next_steps import Offer, is_resent
 from backhaul.sql import ident, literal
 from backhaul.types import Mode, Nulls, Op
-
-DELETE, MOVE, SEND, LEAVE, FORGET, REFUSE = 0, 1, 2, 7, 8, 9
-"""`_segment`, in the order of sending: what left the model goes first, so that a unique value it held is free again. Rows to
-LEAVE waited to be sent and left a model whose mode deletes nothing."""
 
 ROW_GROUP = 61_440
 NO_HASH = "None"
@@ -62,6 +72,8 @@ class DiffOptions:
     salt: str = ""
     set_aside: bool = False
     offer: Offer = Offer.NONE
+    elsewhere: bool = False
+    """temp.elsewhere has the identifiers of records that other syncs hold: they are not deleted."""
 
 
 class Diff:
@@ -248,18 +260,8 @@ class Diff:
         )
 
     def _find_refused(self) -> None:
-        """temp.refused: what dead letters say is not to be sent again as it is."""
-        rows = self.options.refused
-        if not rows:
-            return
-        table = pa.table({
-            "key": pa.array([row[0] for row in rows], pa.string()),
-            "hash": pa.array([row[1] for row in rows], pa.string()),
-            "by_mapping": pa.array([row[2] for row in rows], pa.bool_()),
-        })  # fmt: skip
-        self.engine.register("refused_now", table)
-        self._make("refused", "SELECT * FROM refused_now")
-        self.engine.unregister("refused_now")
+        if self.options.refused:
+            find_refused(self.engine, self.options.refused)
 
     def _key(self, prefix: str) -> str:
         """The primary key of a candidate as JSON, whether it is in the model or in the ledger alone."""
@@ -277,18 +279,8 @@ class Diff:
             return []
         if not self.found.all:
             return [key for key, _ in letters]
-        keys, hashes = zip(*letters, strict=True)
-        self.engine.register(
-            "letters_now",
-            pa.table({"key": pa.array(keys, pa.string()), "hash": pa.array(hashes, pa.string())}),
-        )
         reason = f"(NOT {self._is_gone('c.')} OR n.hash = {literal(NO_HASH)})"
-        rows = self.engine.execute(
-            f"SELECT key FROM letters_now AS n WHERE NOT EXISTS "
-            f"(SELECT 1 FROM temp.main.candidates AS c WHERE {self._key('c.')} = n.key AND {reason})"
-        ).fetchall()
-        self.engine.unregister("letters_now")
-        return [key for (key,) in rows]
+        return find_stale(self.engine, letters, self._key("c."), reason)
 
     def _find_twins(self) -> None:
         """temp.twins: keys that claim an identifier which another key claims or holds; temp.claimed: every claim. Neither is
@@ -334,7 +326,8 @@ class Diff:
         )
         self._replaced = self._one(f"SELECT count(*) FROM ({changes}) WHERE replaced AND _segment = {SEND}")
         delete = DELETE if self.options.mode is Mode.MIRROR else None
-        return with_replacements(changes, self.mapping, send=SEND, delete=delete)
+        spared = is_elsewhere(identity(self.mapping, "o.")) if self.options.elsewhere else "false"
+        return with_replacements(changes, self.mapping, send=SEND, delete=delete, spared=spared)
 
     def _may_replace(self) -> bool:
         return self.view is not None and self._claims > 0 and self.options.mode in (Mode.MIRROR, Mode.UPSERT)
@@ -387,12 +380,15 @@ class Diff:
 
     def _segment(self) -> str:
         mode, again = self.options.mode, is_resent(self.options.mode, self.options.offer)
-        decide = f"CASE WHEN _again = {code(Stage.QUARANTINED)} THEN NULL ELSE {DELETE} END"
-        otherwise = decide if mode is Mode.MIRROR else "NULL"
-        gone = otherwise
+        gone = "NULL"
+        if mode is Mode.MIRROR:
+            kept = (
+                f"WHEN {is_elsewhere(identity(self.mapping))} THEN {KEEP} " if self.options.elsewhere else ""
+            )
+            gone = f"CASE WHEN _again = {code(Stage.QUARANTINED)} THEN NULL {kept}ELSE {DELETE} END"
         if self._claims:
             claimed = f"{identity(self.mapping)} IN (SELECT n FROM temp.main.claimed)"
-            gone = f"CASE WHEN {claimed} THEN {FORGET} ELSE {otherwise} END"
+            gone = f"CASE WHEN {claimed} THEN {FORGET} ELSE {gone} END"
         if self.options.incremental:
             gone = "NULL"
         elif mode is Mode.INSERT:
@@ -467,7 +463,7 @@ class Diff:
         return Plan(
             id=plan_id, sync=sync, path=path, rows=self.rows, changes=changes, segments=tuple(self._segments(tally)),
             refused=sum(row.count for row in tally if row.segment == REFUSE),
-            forgotten=sum(row.count for row in tally if row.segment in (LEAVE, FORGET)),
+            forgotten=sum(row.count for row in tally if row.segment in (KEEP, LEAVE, FORGET)),
             digest=f"{sum(int(row.digest) for row in tally):x}", first=self.view is None, incremental=self.options.incremental,
             reasons=reasons | ({"mapping": caused} if caused else {}), shape=self.mapping.shape,
             mapping=fingerprints(self.mapping), remapped=causes,

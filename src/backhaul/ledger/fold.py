@@ -13,9 +13,8 @@ import pyarrow as pa
 from backhaul.changes import Stage, code
 from backhaul.engine import number, spill_folder
 from backhaul.failpoints import failpoint
-from backhaul.ledger.diff import FORGET, LEAVE
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
-from backhaul.ledger.plan import Plan
+from backhaul.ledger.plan import FORGET, KEEP, LEAVE, Plan
 from backhaul.ledger.remapping import note_mapping
 from backhaul.ledger.remote_conflicts import Conflict, release_conflicts
 from backhaul.ledger.replaced import identity
@@ -68,7 +67,8 @@ def fold(
         keys = ", ".join(key.column for key in mapping.keys)
         view.touch(None if plan.first else f"SELECT {keys} FROM {source}")
         if plan.forgotten:
-            absent = f"(SELECT {keys} FROM {plan.rows_sql} WHERE _segment = {FORGET} AND _again = {code(Stage.RETRY)})"
+            without = f"_segment = {KEEP} OR (_segment = {FORGET} AND _again = {code(Stage.RETRY)})"
+            absent = f"(SELECT {keys} FROM {plan.rows_sql} WHERE {without})"
             view.touch(f"SELECT {keys} FROM {absent}")
             _remove(view, mapping, absent)
             _leave(view, mapping, plan)

@@ -22,6 +22,11 @@ from backhaul.types import Op
 CHANGES = ("create", "update", "delete")
 """`_change` is an index into this."""
 
+DELETE, MOVE, SEND, KEEP, LEAVE, FORGET, REFUSE = 0, 1, 2, 6, 7, 8, 9
+"""`_segment`, in the order of sending: what left the model goes first, so that a unique value it held is free again. No request
+is made for the rest. KEEP: another sync holds the record that left the model. LEAVE: the row waited to be sent and left a model
+whose mode deletes nothing. FORGET: another key of the model claims the record. REFUSE: the mapping rejects the row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -32,10 +32,12 @@ def is_replaced(mapping: Mapping, moved: str) -> str:
     )
 
 
-def with_replacements(changes: str, mapping: Mapping, *, send: int, delete: int | None) -> str:
+def with_replacements(
+    changes: str, mapping: Mapping, *, send: int, delete: int | None, spared: str = "false"
+) -> str:
     """Over the SELECT of a plan's rows with `replaced`: what is replaced becomes a create, of which nothing is held yet, and
     where there is a `delete` segment, a delete of the record under its previous identifier goes first. Neither leaves where a
-    dead letter says that the record could not be deleted (`undeleted`)."""
+    dead letter says that the record could not be deleted (`undeleted`). `spared`: SQL of whether the previous record stays."""
     names = [ident("o." + field.name) for field in mapping.fields]
     nothing = ", ".join(
         f"CASE WHEN replaced THEN NULL ELSE {name} END AS {name}" for name in (*names, "_remote_id")
@@ -46,7 +48,7 @@ def with_replacements(changes: str, mapping: Mapping, *, send: int, delete: int 
         return f"WITH changes AS ({changes}) SELECT * EXCLUDE (replaced) FROM ({kept})"
     before = ", ".join(f"{_before(field)} AS {ident(field.column)}" for field in mapping.fields)
     row = f"{delete} AS _segment, {CHANGES.index('delete')} AS _change, NULL AS _hash, NULL AS _error, NULL AS _again, {before}"
-    deletes = f"SELECT * REPLACE ({row}) FROM changes WHERE replaced AND _segment = {send}"
+    deletes = f"SELECT * REPLACE ({row}) FROM changes WHERE replaced AND _segment = {send} AND NOT ({spared})"
     return f"WITH changes AS ({changes}) SELECT * EXCLUDE (replaced) FROM ({kept} UNION ALL {deletes})"
 
 

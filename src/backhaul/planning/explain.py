@@ -11,9 +11,8 @@ from typing import Any
 import duckdb
 import orjson
 
-from backhaul.ledger.diff import REFUSE, SEND
 from backhaul.ledger.duplicates import key_json
-from backhaul.ledger.plan import CHANGES, Plan
+from backhaul.ledger.plan import CHANGES, REFUSE, SEND, Plan
 from backhaul.mapping.coercion import time_text
 from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
 from backhaul.sql import ident, literal

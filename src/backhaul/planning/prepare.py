@@ -16,6 +16,7 @@ from backhaul.engine_errors import in_one_line, is_of_values, kind_of
 from backhaul.errors import Problem, SourceError, UsageError
 from backhaul.ledger.diff import Diff, DiffOptions
 from backhaul.ledger.duplicates import check_repeated
+from backhaul.ledger.elsewhere import OtherSync, find_elsewhere, kept_notice
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import remapped
@@ -67,6 +68,8 @@ class Sources:
     root: Path
     ledger: Ledger
     state: State
+    others: Sequence[OtherSync] = ()
+    """Other syncs that write to the same object."""
 
 
 def prepare(
@@ -91,6 +94,7 @@ def prepare(
         raise UsageError(problems=problems)
     found_schema = check_schema(sources.state, scope.id, sync, columns)
     mapping = compile_mapping(sync, columns, schema, engine)
+    elsewhere = sync.mode is Mode.MIRROR and find_elsewhere(engine, mapping, sources.others)
     with sources.ledger.reading(engine) as view:
         view_mark = None if view is None or view.empty else view.meta.get("watermark")
         full = full or _replays(sources.state, scope.id)
@@ -104,7 +108,7 @@ def prepare(
             )  # fmt: skip
             try:
                 wanted = _options(sources, mapping, moves, offer, incremental=since is not None)
-                diff = Diff(engine, mapping, view, wanted)
+                diff = Diff(engine, mapping, view, replace(wanted, elsewhere=elsewhere))
                 diff.find(relation)
                 if since is not None and diff.found.all:
                     with _opened(sources, engine, columns=sync.model.primary_key) as keys:
@@ -126,7 +130,8 @@ def prepare(
         stale = _stale(diff, sources)
     held, guards = diff.found.held, tuple(_guards(engine, sources, plan, diff.found.held))
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
-    notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else ""]))
+    kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
+    notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept]))
     aside = diff.suppressed
     return Prepared(plan, mapping, guards, held, seconds, found_schema, tuple(stale), aside, notices)
 

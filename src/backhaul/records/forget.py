@@ -12,11 +12,10 @@ import orjson
 
 from backhaul.engine import number
 from backhaul.errors import BackhaulError, RunError, StateError, UsageError
-from backhaul.ledger.diff import DELETE
 from backhaul.ledger.duplicates import key_is, mask
 from backhaul.ledger.keys import spellings
 from backhaul.ledger.ledger import ALIAS, LedgerView
-from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, plan_from
+from backhaul.ledger.plan import CHANGES, DELETE, Plan, Segment, freezing, plan_from
 from backhaul.ledger.rewrite import rewrite
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.prepare import Prepared

@@ -14,9 +14,8 @@ import pyarrow as pa
 from backhaul.advice import advice, shape
 from backhaul.destinations.kit import Wire
 from backhaul.errors import UsageError
-from backhaul.ledger.diff import DELETE, MOVE, REFUSE, SEND
 from backhaul.ledger.duplicates import key_is, key_json
-from backhaul.ledger.plan import Plan, plan_from
+from backhaul.ledger.plan import DELETE, MOVE, REFUSE, SEND, Plan, plan_from
 from backhaul.mapping.mapping import Mapping as Mapped
 from backhaul.mapping.wire import delete_fields, record_text
 from backhaul.planning.explain import json_of, object_of, parsed

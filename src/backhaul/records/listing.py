@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from backhaul.changes import Stage, code, named
 from backhaul.engine import number
-from backhaul.ledger.diff import REFUSE, SEND
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
-from backhaul.ledger.plan import CHANGES, Plan, plan_from
+from backhaul.ledger.plan import CHANGES, REFUSE, SEND, Plan, plan_from
 from backhaul.mapping.mapping import Mapping
 from backhaul.next_steps import Offer, offer_of, status_of
 from backhaul.planning.explain import json_of, object_of, parsed

@@ -15,11 +15,10 @@ from backhaul.delivery.tally import WAITING_RUNS
 from backhaul.destinations.kit import Unsupported
 from backhaul.engine_errors import in_one_line
 from backhaul.errors import BackhaulError, UsageError
-from backhaul.ledger.diff import REFUSE, SEND
 from backhaul.ledger.duplicates import key_is, key_json, key_texts
 from backhaul.ledger.keys import spellings
 from backhaul.ledger.ledger import ALIAS
-from backhaul.ledger.plan import CHANGES, Plan, plan_from
+from backhaul.ledger.plan import CHANGES, REFUSE, SEND, Plan, plan_from
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import SEPARATOR, Mapping, columns_used, compile_mapping
 from backhaul.mapping.wire import key_text

@@ -23,7 +23,7 @@ from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
 from backhaul.runs.doubt import Doubts
 from backhaul.runs.recovery import settle_earlier, settle_plan
 from backhaul.runs.report import RunOptions, RunReport
-from backhaul.runs.scoping import kept_elsewhere
+from backhaul.runs.scoping import kept_elsewhere, syncs_beside
 from backhaul.runs.sending import Sending
 from backhaul.runs.undo import reviewed_undo
 from backhaul.schemas import Schemas
@@ -227,6 +227,7 @@ class Run:
                 workspace.project.root,
                 workspace.ledger(sync),
                 workspace.state,
+                syncs_beside(workspace, sync),
             )
             full = self.options.full or self.options.reviewed is not None
             try:

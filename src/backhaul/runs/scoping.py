@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from backhaul.errors import UsageError
+from backhaul.ledger.elsewhere import OtherSync
 from backhaul.schemas import Schemas
 from backhaul.state.scopes import Scope
 from backhaul.types import Mode
@@ -85,6 +88,28 @@ def other_writers(workspace: Workspace, sync: Any) -> list[str]:
                 f"{', '.join(shared)} of {sync.object}: {other.name} writes there too, and the last run wins"
             )
         if sync.mode is Mode.MIRROR and other.mode is Mode.MIRROR:
-            moves = "a record that moves from one model to the other is deleted by the run of the one that it left"
+            moves = "a record that moves to the other model is deleted and created again if the model that it left runs first"
             found.append(f"{other.name} mirrors {sync.object} too: {moves}; put both into one model")
     return found
+
+
+def syncs_beside(workspace: Workspace, sync: Any) -> list[OtherSync]:
+    """The project's other syncs that create records of the same object of the same account. Those that only update hold
+    none: they follow whatever another sync creates and deletes."""
+    own, known = workspace.scope(sync), workspace.project.syncs
+    return [
+        OtherSync(one.name, workspace.ledger_of(one), tuple(_underway(workspace, one)))
+        for one in workspace.scopes.all()
+        if one.place == own.place
+        and one.sync != own.sync
+        and one.name in known
+        and known[one.name].mode is not Mode.UPDATE
+    ]
+
+
+def _underway(workspace: Workspace, scope: Scope) -> Iterator[Path]:
+    """The files of plans that are being sent, or were when their run ended: the ledger does not have their records yet."""
+    for row in workspace.state.do("plans_with_status", {"scope": scope.id, "status": "delivering"}):
+        path = workspace.plan_path(row["id"])
+        if workspace.state.fetch_file(row["id"], path):
+            yield path

@@ -11,11 +11,11 @@ import orjson
 from backhaul.changes import Stage, code
 from backhaul.engine import in_order, number
 from backhaul.errors import PlanMoved, UsageError
-from backhaul.ledger.diff import DELETE, MOVE, ROW_GROUP, SEND
+from backhaul.ledger.diff import ROW_GROUP
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.ledger import LedgerView
-from backhaul.ledger.plan import CHANGES, Plan, Segment, freezing, plan_from, rows_of
+from backhaul.ledger.plan import CHANGES, DELETE, MOVE, SEND, Plan, Segment, freezing, plan_from, rows_of
 from backhaul.ledger.replaced import identity
 from backhaul.mapping.mapping import Mapping
 from backhaul.planning.prepare import Prepared

@@ -15,11 +15,10 @@ import orjson
 from backhaul.changes import Stage, code
 from backhaul.destinations.kit import Destination
 from backhaul.engine import number
-from backhaul.ledger.diff import SEND
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.ledger import ALIAS, LedgerView
-from backhaul.ledger.plan import Plan
+from backhaul.ledger.plan import SEND, Plan
 from backhaul.mapping.mapping import Mapping
 from backhaul.mapping.wire import key_text, plain_text
 from backhaul.sql import literal
