@@ -419,6 +419,9 @@ class Oracle:
 
     def after(self, report: Any, ledger: dict[str, tuple[str | None, int]], calm: bool) -> None:
         """A run has ended by itself. `ledger`: value and state by identifier; `calm`: the state could be written."""
+        if report is not None and report.verified is not None and report.verified.respelled:
+            # the same lie after a resend is taken for the destination's spelling, and ends the resending
+            self.unseen |= self.server.lied
         for key, (value, _) in ledger.items():
             if value is not None:
                 known = value in self.confirmed.get(key, ())
