@@ -47,6 +47,9 @@ class Slow(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.asked = threading.Event()
+        self.gate = threading.Event()
+        """A request waits for the gate that it finds."""
+        self.gate.set()
         self.ids: list[int] = []
 
 
@@ -56,7 +59,9 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        gate = self.server.gate
         self.server.asked.set()
+        gate.wait(90)
         time.sleep(self.server.wait)
         self.server.ids += [record["id"] for record in body["records"]]
         self.send_response(200)
@@ -129,13 +134,15 @@ def test_a_second_signal_ends_at_once(slow: Slow, tmp_path: Path) -> None:
 
 
 def test_a_sync_that_another_process_runs_fails(slow: Slow, tmp_path: Path) -> None:
-    slow.wait = 3
+    slow.wait = 0
+    held, opened = threading.Event(), slow.gate
+    slow.gate = held  # the first run is in the midst of its first request until the other has ended
     with start(tmp_path, "first") as running:
         assert slow.asked.wait(30)
-        slow.wait = 0
+        slow.gate = opened
         other = start(tmp_path, "--json")
         out, err = other.communicate(timeout=60)
-        running.send_signal(signal.SIGTERM)
+        held.set()
         running.communicate(timeout=30)
     assert (other.returncode, err) == (1, "")
     first, second = json.loads(out)["runs"]
