@@ -140,7 +140,7 @@ class SalesforceSandbox(Sandbox):
         form = {name: str(value) for name, value in (await request.post()).items()}
         if not self._granted(form):
             return answer({"error": "invalid_grant", "error_description": "authentication failure"}, 400)
-        token = f"00DSb0000000001!{next(self._numbers)}"
+        token = f"{self.org[:15]}!AQEAQ{next(self._numbers)}"
         self._given.append(token)
         given = {
             **self._rotated(form),
