@@ -230,7 +230,7 @@ def test_hashes_alone_show_no_values(tmp_path: Path) -> None:
 
 def listed(known: Known, status: str | None = None, at_once: int = 7) -> Iterator[dict[str, Any]]:
     world = known.world
-    return records(world.engine, known.state, world.ledger, "s", known.path, status, at_once=at_once)
+    return records(world.engine, known.state, world.ledger, SCOPE, known.path, status, at_once=at_once)
 
 
 @pytest.mark.parametrize("kind", ["BIGINT", "VARCHAR", "DECIMAL(20,2)"])

@@ -74,7 +74,7 @@ def bury(state: State, key: int, message: str, minute: int, *, seal: str = "") -
         f"{key}", "upsert", "INVALID", message, 1, f'{{"name": "a name of {key}"}}', "1",
         field=field_of(message, ["email", "name"]),
     )  # fmt: skip
-    row = list(burial(state, "users", "p", letter, "m"))
+    row = list(burial(state, "users", "p-1", letter, "m"))
     row[6] = row[7] = f"2026-01-01T00:{minute:02d}:00.000Z"
     row[13] = seal
     state.do_all("bury", [row])

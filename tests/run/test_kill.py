@@ -157,7 +157,7 @@ def test_a_run_that_was_killed_is_told_of_in_the_history(site: Site, faulty: Cal
     site.run()
     with site.project as project:
         statuses = [run["status"] for run in project.runs("users")]
-    assert statuses == ["succeeded", "failed"]
+    assert statuses == ["succeeded", "interrupted"]
 
 
 def test_a_killed_owner_leaves_no_lock(site: Site, faulty: Callable[..., None]) -> None:

@@ -144,7 +144,7 @@ def test_what_was_discarded_is_listed_shown_and_can_be_replayed(refused: Site) -
     call(refused, "discard", str(one["id"]))
     assert "(discarded)" in call(refused, "list", "--discarded")
     shown = call(refused, "show", str(one["id"]))
-    assert "discarded: not sent until its value changes, or you replay it" in shown
+    assert "discarded: not sent until its value or the mapping changes, or you replay it" in shown
     assert '"n2"' not in shown
     call(refused, "replay", str(one["id"]))
     assert replayed(refused) == [2]

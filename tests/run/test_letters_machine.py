@@ -58,6 +58,8 @@ class World:
     plus: int = 0
     acked: dict[int, float] = field(default_factory=dict)
     refused: dict[int, tuple[Any, str]] = field(default_factory=dict)
+    mapped: dict[int, int] = field(default_factory=dict)
+    """The mapping that each was refused under: another one frees it."""
     told: list[str] = field(default_factory=list)
 
     def expected(self) -> list[tuple[int, Any]]:
@@ -77,7 +79,7 @@ class World:
 
     def is_kept_back(self, key: int, value: Any) -> bool:
         was, status = self.refused.get(key, (None, ""))
-        return was == value and status != "replay"
+        return was == value and status != "replay" and self.mapped.get(key) == self.plus
 
     def run(self, keep: str) -> None:
         configure(self.site, self.plus, keep)
@@ -90,6 +92,7 @@ class World:
             self.told
         )
         self.refused |= {key: (value, "dead") for key, value in refusals}
+        self.mapped |= dict.fromkeys((key for key, _ in refusals), self.plus)
         for key, value in expected:
             if (key, value) not in refusals:
                 self.acked.pop(key, None) if value is GONE else self.acked.update({key: value})

@@ -111,7 +111,7 @@ def test_i20_null_keys_do_not_hide_a_duplicate(site: Site) -> None:
 
 def test_i20_part_of_a_composite_key(lenient: Site) -> None:
     keys = {"warehouse": "main", "table": "t", "primary_key": ["id", "name"]}
-    lenient.sync |= {"model": keys, "identify": {"id": "v"}, "fields": {"name": "name"}}
+    lenient.sync |= {"model": keys, "identify": {"id": "v::bigint"}, "fields": {"name": "name"}}
     lenient.write()
     lenient.fill(2).sql("insert into t values (NULL, 'a', 7), (NULL, 'A', 8), (3, NULL, 9)")
     report = lenient.run().report

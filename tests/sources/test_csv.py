@@ -175,7 +175,7 @@ def test_a_cursor_follows_the_declared_type(pipe: Pipe) -> None:
     assert pipe.run().delivered == 2
     (pipe.root / "data" / "c.csv").write_text("id,n\na,9\nb,10\nc,11\n")
     report = pipe.run()
-    assert (report.delivered, report.rows) == (1, 2)
+    assert (report.delivered, report.rows) == (1, 2), report.error
 
 
 def test_a_key_that_does_not_fit_ends_the_run(pipe: Pipe) -> None:

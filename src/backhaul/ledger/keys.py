@@ -31,7 +31,7 @@ def spellings(typed: str) -> list[str]:
     found = []
     with suppress(ValueError, RecursionError):
         meant = json.loads(typed, parse_int=_whole, parse_float=_fraction, parse_constant=_no_number)
-        if isinstance(meant, Decimal):
+        if isinstance(meant, Decimal) and not typed.strip().lstrip("-").isdigit():
             # the engine drops zeros at the end of short decimals alone
             found.append(format(meant.normalize(), "f"))
             found.append(found[0] if "." in found[0] else f"{found[0]}.0")

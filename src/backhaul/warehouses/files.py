@@ -105,6 +105,7 @@ class Files(Warehouse):
         tree = parsed(engine, select)
         files = self._named(tables_of(tree))
         _refuse_wide_decimals(engine, files, tree)
+        _close(engine)  # a second read of the model: what the first one found is in the engine by then
         engine.execute(f"ATTACH ':memory:' AS {_ALIAS}")
         engine.execute(f"USE {_ALIAS}")
         for path in files:
