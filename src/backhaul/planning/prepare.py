@@ -86,8 +86,7 @@ def prepare(
 
     began = perf_counter()
     sync, scope, warehouse = sources.sync, sources.scope, sources.warehouse
-    problems = [*check_fields(sync, schema), *_values_wanted(sync)]
-    if problems:
+    if problems := [*check_fields(sync, schema), *_values_wanted(sync)]:
         raise UsageError(problems=problems)
     columns = model_columns(sync.model, warehouse, engine, sources.root)
     if problems := check_cursor(sync, columns):
@@ -132,8 +131,7 @@ def prepare(
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
     kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
     notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept]))
-    aside = diff.suppressed
-    return Prepared(plan, mapping, guards, held, seconds, found_schema, tuple(stale), aside, notices)
+    return Prepared(plan, mapping, guards, held, seconds, found_schema, tuple(stale), diff.suppressed, notices)
 
 
 def _options(
