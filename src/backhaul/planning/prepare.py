@@ -131,7 +131,9 @@ def prepare(
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
     kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
     notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept]))
-    return Prepared(plan, mapping, guards, held, seconds, found_schema, tuple(stale), diff.suppressed, notices)
+    return Prepared(
+        plan, mapping, guards, held, seconds, found_schema, tuple(stale), diff.suppressed, notices
+    )
 
 
 def _options(
