@@ -126,14 +126,12 @@ def prepare(
                               hint="nothing was planned or sent") from None  # fmt: skip
         found = perf_counter()
         plan = replace(diff.write(plan_id, sync.name, path, mark.text if mark else None), scope=scope.id)
-        stale = _stale(diff, sources)
+        stale = tuple(_stale(diff, sources))
     held, guards = diff.found.held, tuple(_guards(engine, sources, plan, diff.found.held))
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
     kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
     notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept]))
-    return Prepared(
-        plan, mapping, guards, held, seconds, found_schema, tuple(stale), diff.suppressed, notices
-    )
+    return Prepared(plan, mapping, guards, held, seconds, found_schema, stale, diff.suppressed, notices)
 
 
 def _options(
