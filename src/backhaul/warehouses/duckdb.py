@@ -13,6 +13,7 @@ from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 from backhaul.warehouses.inplace import InPlace, described, read_in_place
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig
+from backhaul.warehouses.relative_paths import from_project
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,7 +39,7 @@ class DuckDB(Warehouse):
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
         alias = self._attach(engine)
         try:
-            return described(engine, select)
+            return described(engine, from_project(engine, select, self.root))
         finally:
             _detach(engine, alias)
 
@@ -47,6 +48,7 @@ class DuckDB(Warehouse):
         cursor: tuple[str, Any] | None = None,
     ) -> InPlace:  # fmt: skip
         alias = self._attach(engine)
+        select = from_project(engine, select, self.root)
         return read_in_place(engine, select, columns, cursor, alias, lambda: _detach(engine, alias))
 
     def _attach(self, engine: duckdb.DuckDBPyConnection) -> str:

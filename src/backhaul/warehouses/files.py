@@ -15,6 +15,7 @@ from backhaul.sql import ident, literal
 from backhaul.warehouses.csv_files import Format, exactly, line_numbers, numbered, scan
 from backhaul.warehouses.inplace import SPOOL, InPlace, described, read_in_place
 from backhaul.warehouses.protocol import SPOILT, Column, Warehouse, WarehouseConfig
+from backhaul.warehouses.relative_paths import from_project
 from backhaul.warehouses.repeatable import nodes_of, parsed, tables_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Files(Warehouse):
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
         self._open(engine, select)
         try:
-            return described(engine, select)
+            return described(engine, from_project(engine, select, self.root))
         finally:
             _close(engine)
 
@@ -62,6 +63,7 @@ class Files(Warehouse):
         cursor: tuple[str, Any] | None = None,
     ) -> InPlace:  # fmt: skip
         read = {path: _stamp(path) for path in self._open(engine, select)}
+        select = from_project(engine, select, self.root)
 
         def release() -> None:
             _close(engine)
