@@ -13,7 +13,7 @@ from backhaul.changes import Stage, code
 from backhaul.errors import RunError, SourceError, StateError
 from backhaul.ledger.plan import Plan, plan_from
 from backhaul.mapping.hashing import hash_function
-from backhaul.types import Field, ObjectSchema
+from backhaul.types import Field, FieldType, ObjectSchema
 
 
 @pytest.fixture
@@ -266,6 +266,35 @@ def test_a_mapping_change_sends_what_it_changes(world: World) -> None:
         assert world.plan(sync(fields={"a": retyped, "b": "b"})).total == 5, retyped
     assert world.plan(sync(fields={"a": "a::hugeint", "b": "b"})).total == 0
     assert world.plan(sync(fields={"a": "a", "b": {"value": "'\"' || b || '\"'", "type": "json"}})).total == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "was", "now", "values"),
+    [
+        (FieldType.NUMBER, "INTEGER", "VARCHAR", ("42", "0", "-7", None)),
+        (FieldType.NUMBER, "VARCHAR", "INTEGER", ("42", "0", "-7", None)),
+        (FieldType.DECIMAL, "INTEGER", "VARCHAR", ("42", "0", "-7", None)),
+        (FieldType.INTEGER, "INTEGER", "VARCHAR", ("42", "0", "-7", None)),
+        (FieldType.STRING, "INTEGER", "VARCHAR", ("42", "0", "-7", None)),
+        (FieldType.ANY, "TIMESTAMP", "VARCHAR", ("2026-01-02T03:04:05", None)),
+        (FieldType.ANY, "DATE", "VARCHAR", ("2026-01-02", None)),
+    ],
+)
+def test_a_column_of_another_type_sends_what_leaves_otherwise(
+    tmp_path: Path, kind: FieldType, was: str, now: str, values: tuple[Any, ...]
+) -> None:
+    world = World(tmp_path, columns=f"id BIGINT, email VARCHAR, a {was}")
+    world.schema = ObjectSchema("o", {"a": Field("a", kind)}, open=True)
+    rows = [(n, f"e{n}", value) for n, value in enumerate(values)]
+    world.put(*rows).run(sync())
+    world.engine.execute(
+        f"DROP TABLE memory.main.t; CREATE TABLE memory.main.t (id BIGINT, email VARCHAR, a {now})"
+    )
+    assert world.put(*rows).plan(sync()).total == 0
+    plan = world.put((0, "e0", "8" if was == "INTEGER" else values[1]), *rows[1:]).run(sync())
+    assert (plan.total, plan.changes["update"]) == (1, 1)
+    assert world.plan(sync()).total == 0
+    world.close()
 
 
 def test_another_hash_function_is_recomputed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from backhaul.errors import RunError, StateError
 from backhaul.locks import alone
 from backhaul.mapping.hashing import hash_function
 from backhaul.mapping.mapping import MappedField, Mapping
+from backhaul.mapping.wire import value_text
 from backhaul.sql import ident, literal
 from backhaul.state.protocol import State
 from backhaul.types import FieldType, Nulls
@@ -264,7 +265,7 @@ class LedgerView:
         self._same_key(mapping)
         had: dict[str, list[Any]] = self.shape["fields"]
         values = [
-            f"TRY_CAST({ident(field.column)} AS {field.storage}) AS {ident(field.column)}" if field.name in had
+            f"{_converted(field, had[field.name])} AS {ident(field.column)}" if field.name in had
             else f"CAST(NULL AS {field.storage}) AS {ident(field.column)}"
             for field in mapping.fields
         ]  # fmt: skip
@@ -366,7 +367,21 @@ def _altered(field: MappedField, had: Dict[str, list[Any]]) -> Iterator[str]:
     if _form(storage, FieldType(kind)) != _form(field.storage, field.field.type):
         yield f"{column} IS NOT NULL"
     elif storage != field.storage:
-        yield f"CAST({column} AS VARCHAR) IS DISTINCT FROM CAST(TRY_CAST({column} AS {field.storage}) AS VARCHAR)"
+        before, after = column, _converted(field, had[field.name])
+        quoted = _form(storage, FieldType(kind)) == "quoted"
+        if quoted or kind == field.field.type:
+            # the destination takes it for the same type as before: 42 of an integer column is 42.0 of a text column
+            before = value_text(before, storage, FieldType(kind))
+            after = value_text(after, field.storage, field.field.type)
+        yield f"CAST({before} AS VARCHAR) IS DISTINCT FROM CAST({after} AS VARCHAR)"
+
+
+def _converted(field: MappedField, had: list[Any]) -> str:
+    """A stored value in the storage that a field has now; a text is the one that left."""
+    column, (storage, kind, *_) = ident(field.column), had
+    if field.storage == "VARCHAR" != storage:
+        return value_text(column, storage, FieldType(kind))
+    return f"TRY_CAST({column} AS {field.storage})"
 
 
 def _form(storage: str, kind: FieldType) -> str:

@@ -19,10 +19,14 @@ _TIMES = (FieldType.DATE, FieldType.DATETIME, FieldType.TIMESTAMP)
 
 def plain_text(field: MappedField, prefix: str = "f.") -> str:
     """A field's value as plain text; NULL stays NULL. With the prefix `o.` the acknowledged value of a plan."""
-    column = ident(prefix + field.name)
-    if field.field.type in _TIMES and field.storage != "VARCHAR":
-        return time_text(column, field.field.type)
-    return number_text(column, field.storage)
+    return value_text(ident(prefix + field.name), field.storage, field.field.type)
+
+
+def value_text(value: str, storage: str, kind: FieldType) -> str:
+    """SQL of a stored value as plain text."""
+    if kind in _TIMES and storage != "VARCHAR":
+        return time_text(value, kind)
+    return number_text(value, storage)
 
 
 def key_text(fields: Sequence[MappedField], prefix: str = "f.") -> str:
