@@ -8,7 +8,6 @@ goes into docs/limits.md with `--write`.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backhaul.demo.files import create_product_database, make_fields, write_project
+from backhaul.demo.files import create_product_database, write_project
 from backhaul.demo.warehouse import build
 from backhaul.project import load
 from backhaul.sandbox.kit import Sample, simulation
@@ -92,7 +91,6 @@ def _prepared(project: Path, sample: Sample, url: str) -> tuple[Rate, int]:
     create_product_database(project / "product.db")
     write_project(project, sample, url)
     (project / "syncs" / "scores.yml").unlink()
-    asyncio.run(make_fields(project, sample))
     with load(project) as loaded:
         spec = loaded.workspace.destination_class("crm").spec
     short = [rate for rate in spec.limits if not rate.endpoint and rate.per < 3_600]

@@ -161,7 +161,7 @@ def test_a_sandbox_takes_the_token_and_the_faults_of_its_options(process: Call) 
         (["hubspot", "--fault", "error"], "error: --fault: 'error' is not NAME=VALUE"),
         (
             ["salesforce", "--token", "x"],
-            "error: the simulated salesforce is not signed in to with one token",
+            "error: the simulated salesforce has no single token",
         ),
     ],
 )

@@ -12,20 +12,21 @@ from backhaul.cli.session import Command, Session, pass_session
 @click.command(cls=Command)
 @click.argument("name", metavar="NAME")
 @click.option("--port", type=click.IntRange(0, 65535), default=8100, show_default=True, metavar="P")
-@click.option("--token", metavar="TOKEN", help="Refuse every other token.  [default: any is taken]")
+@click.option("--token", metavar="TOKEN", help="Refuse every other token.  [default: accept any token]")
 @click.option(
-    "--fault", "faults", multiple=True, metavar="NAME=VALUE", help="Switch a fault on; may be repeated."
+    "--fault", "faults", multiple=True, metavar="NAME=VALUE", help="Switch on a fault; may be repeated."
 )
 @pass_session
 def sandbox(session: Session, name: str, port: int, token: str | None, faults: tuple[str, ...]) -> None:
     """Serves a simulated destination, to try a sync against.
 
-    It listens on 127.0.0.1, answers as the vendor's API does, limits and partial failures included, shows its
-    records on a page, and forgets everything when it ends (Ctrl-C). Port 0 takes any free one.
+    It listens on 127.0.0.1, answers as the vendor's API does, limits and partial failures included, and shows its
+    records on a page. It has the custom fields that the demo writes to, prints the lines for backhaul.yml and .env,
+    and forgets everything when it ends (Ctrl-C). Port 0 takes any free port.
 
-    Faults are shares of the write requests, such as error=0.05 (500), throttle=0.1 (429) or reset_after=0.01 (applied,
-    then the connection breaks), or values, such as latency=0.2 and refuse_key=4711. An unknown
-    name lists them all.
+    Most faults are shares of the write requests, such as error=0.05 (500), throttle=0.1 (429) or reset_after=0.01
+    (applied, then the connection breaks). Others are values, such as latency=0.2 and refuse_key=4711. An unknown
+    name lists all faults.
 
     \b
     Examples:
@@ -38,11 +39,10 @@ def sandbox(session: Session, name: str, port: int, token: str | None, faults: t
     from backhaul.sandbox.kit import simulation, switches
 
     simulated = simulation(name)()
+    simulated.add_sample_fields()
     if token is not None:
         if not hasattr(simulated, simulated.credential):
-            raise UsageError(
-                f"the simulated {name} is not signed in to with one token", hint="leave --token out"
-            )
+            raise UsageError(f"the simulated {name} has no single token", hint="leave --token out")
         setattr(simulated, simulated.credential, token)
     try:
         simulated.faults = switches(faults)

@@ -6,8 +6,6 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from backhaul.delivery.connect import connected
-from backhaul.project import load
 from backhaul.sandbox.kit import Sample
 
 BACKHAUL_YML = """\
@@ -82,15 +80,3 @@ def create_product_database(path: Path) -> None:
             "is_at_risk BOOLEAN, notes TEXT DEFAULT 'written by the product')"
         )
     db.close()
-
-
-async def make_fields(folder: Path, sample: Sample) -> None:
-    """Makes the custom fields, through the project's own connection: the requests count in its limits."""
-    if not sample.first:
-        return
-    with load(folder) as project:
-        name, workspace = "crm", project.workspace
-        kind, config = workspace.destination_class(name), workspace.destination_config(name)
-        async with connected(name, kind, config, workspace.buckets()) as remote:
-            for method, path, body in sample.first:
-                await remote.door.request(method, path, json=body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as json_text
 import os
 import re
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from backhaul.demo.files import create_product_database, make_fields, write_project
+from backhaul.demo.files import create_product_database, write_project
 from backhaul.demo.warehouse import build, change
 from backhaul.destinations.kit import Destination
 from backhaul.errors import RunError, UsageError
@@ -102,7 +101,6 @@ class Story:
         build(self.folder / "warehouse.duckdb", self.rows)
         write_project(self.folder, self.sample, self.url)
         create_product_database(self.folder / "product.db")
-        asyncio.run(make_fields(self.folder, self.sample))
         self.tell(
             f"Two syncs: contacts to {self.name} (simulated, with its real limits), scores to the product's own database."
         )

@@ -17,7 +17,7 @@ from backhaul.sandbox.hubspot import associations, batch, lists, metadata, singl
 from backhaul.sandbox.hubspot.account import PORTAL, fresh
 from backhaul.sandbox.hubspot.answers import Refusal, not_found, problem, rate_limited, refused, secondly
 from backhaul.sandbox.hubspot.call import Call
-from backhaul.sandbox.hubspot.sample import SAMPLE
+from backhaul.sandbox.hubspot.sample import PROPERTIES, SAMPLE
 from backhaul.sandbox.hubspot.store import ObjectType
 from backhaul.sandbox.kit import Sandbox
 from backhaul.sandbox.limits import DailyLimit, RollingLimit
@@ -92,6 +92,9 @@ class HubSpotSandbox(Sandbox):
             kind.full_name or name: {key: record.properties for key, record in kind.records.items()}
             for name, kind in self.types.items()
         }
+
+    def add_sample_fields(self) -> None:
+        self.types["contacts"].properties |= {item.name: item for item in PROPERTIES}
 
     def notes(self) -> Mapping[str, str]:
         return {

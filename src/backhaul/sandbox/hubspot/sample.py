@@ -1,28 +1,21 @@
-"""What the demo sends here."""
+"""What the demo sends here, and the custom properties for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
+from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Sample
 
-_PROPERTIES = {
-    "plan_tier": ("enumeration", "select", ["FREE", "TEAM", "BUSINESS", "ENTERPRISE"]),
-    "mrr": ("number", "number", []),
-    "seats": ("number", "number", []),
-    "health_score": ("number", "number", []),
-    "churn_risk": ("number", "number", []),
-    "last_seen": ("date", "date", []),
-}
-"""Custom contact properties: type, field type, options."""
-
-
-def _property(name: str, kind: str, widget: str, options: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": name, "label": name, "type": kind, "fieldType": widget, "groupName": "contactinformation",
-        "options": [{"label": option.title(), "value": option} for option in options],
-    }  # fmt: skip
+PROPERTIES = (
+    Property(
+        "plan_tier", "enumeration", "select", options=("FREE", "TEAM", "BUSINESS", "ENTERPRISE"), own=False
+    ),
+    *(
+        Property(name, "number", "number", own=False)
+        for name in ("mrr", "seats", "health_score", "churn_risk")
+    ),
+    Property("last_seen", "date", "date", own=False),
+)
+"""Custom properties of contacts."""
 
 
 SAMPLE = Sample(
@@ -32,7 +25,4 @@ SAMPLE = Sample(
         "mrr": "mrr", "seats": "seats", "health_score": "round(health, 1)", "churn_risk": "churn_risk",
         "last_seen": "last_seen",
     },
-    first=tuple(
-        ("POST", "/crm/v3/properties/contacts", _property(name, *about)) for name, about in _PROPERTIES.items()
-    ),
 )  # fmt: skip
