@@ -51,10 +51,12 @@ def join(warehouse: str, ledger: str) -> dict[str, Any]:
     engine = duckdb.connect()
     engine.execute(f"ATTACH '{warehouse}' AS warehouse (READ_ONLY)")
     engine.execute(f"ATTACH '{ledger}' AS ledger (READ_ONLY)")
-    columns = ", ".join("seats::BIGINT" if name == "seats" else name for name in ("id", *COLUMNS))
+    fields = sorted(("id", *COLUMNS))
+    columns = ", ".join("seats::BIGINT" if name == "seats" else name for name in fields)
+    names = json.dumps(fields, separators=(",", ":"))
     began = time.perf_counter()
     rows = engine.execute(
-        f"SELECT count(*) FROM (SELECT id, hash({columns}, NULL::VARCHAR) AS h FROM warehouse.customers) AS m FULL OUTER JOIN "
+        f"SELECT count(*) FROM (SELECT id, hash('{names}', {columns}, NULL::VARCHAR) AS h FROM warehouse.customers) AS m FULL OUTER JOIN "
         "(SELECT k0, _hash FROM ledger.acked) AS l ON m.id = l.k0 WHERE m.h IS DISTINCT FROM l._hash"
     ).fetchall()[0][0]
     return {"seconds": time.perf_counter() - began, "rows": rows}

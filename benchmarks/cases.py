@@ -205,6 +205,26 @@ def rival(settings: Settings) -> Iterator[Row]:
                   f"{other:,.0f} rows/s ({NAME})", f"{rate / other:.1f}", peak, rate >= other)  # fmt: skip
 
 
+def commands(settings: Settings) -> Iterator[Row]:
+    """What a person asks of a large ledger: one record, and the first lines of all."""
+    rows, source = settings.scaled(10_000_000), settings.folder / "commands.duckdb"
+    bare("make_duckdb", source, rows)
+    project = str(
+        make_project(settings.folder / "commands", duckdb_file(source), http("http://127.0.0.1:9", 100))
+    )
+    timed(BACKHAUL, "baseline", "customers", "--project", project, "--quiet")
+    first_lines = f"{BACKHAUL} records customers --json --project {project} | head -n 10"
+    asked = {
+        "`why SYNC KEY`": (BACKHAUL, "why", "customers", str(rows // 2), "--project", project),
+        "`records SYNC --json \\| head`": ("sh", "-c", first_lines),
+    }
+    for name, command in asked.items():
+        seconds, peak = middle([timed(*command) for _ in range(settings.repeat)])
+        yield Row(
+            f"{name} of {rows:,} records", f"{seconds:.2f} s", "1.00 s", f"{seconds:.2f}", peak, seconds < 1
+        )
+
+
 def budget(settings: Settings) -> Iterator[Row]:
     """Two processes with one credential, on an embedded state and on PostgreSQL: how much of the rate they use together, and
     whether a window was ever exceeded at the sink."""
@@ -267,5 +287,5 @@ def _bounded(what: str, took: Took) -> Row:
 
 CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "help": show_help, "warm": warm, "first": first, "journal": journal, "into-postgres": into_postgres, "from-postgres": from_postgres, "memory": memory, "rival": rival,
-    "budget": budget,
+    "budget": budget, "commands": commands,
 }  # fmt: skip
