@@ -240,7 +240,7 @@ class Workspace:
     @contextmanager
     def warehouse(self, sync: SyncConfig) -> Iterator[Warehouse]:
         name = str(sync.model.warehouse)
-        warehouse = plugin("backhaul.warehouses", self.project.warehouse_type(name))(
+        warehouse = plugin("warehouses", self.project.warehouse_type(name))(
             self.project.warehouses[name], self.project.root
         )
         try:
@@ -255,7 +255,7 @@ class Workspace:
         return config.model_copy(update=paths)
 
     def destination_class(self, name: str) -> type[Destination[Any]]:
-        found: type[Destination[Any]] = plugin("backhaul.destinations", self.project.destination_type(name))
+        found: type[Destination[Any]] = plugin("destinations", self.project.destination_type(name))
         return found
 
     def undelivering(self, name: str) -> Destination[Any]:
@@ -283,11 +283,11 @@ def plugin(group: str, name: str) -> Any:
     Raises:
         UsageError: there is none, or its driver is not installed.
     """
-    from importlib.metadata import entry_points
+    from backhaul.installed import declared
 
-    for entry in entry_points(group=group, name=name):
+    if entry := declared(group).get(name):
         try:
             return entry.load()
         except ImportError as error:
             raise UsageError(f"{name} needs {error.name}", hint=f"pip install 'backhaul[{name}]'") from None
-    raise UsageError(f"there is no {name} among the installed {group.split('.')[-1]}")
+    raise UsageError(f"there is no {name} among the installed {group}")

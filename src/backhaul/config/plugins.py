@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
+
+from backhaul.installed import declared
 
 Kind = Literal["warehouses", "destinations"]
 
@@ -40,14 +42,11 @@ class Plugins(Protocol):
 class EntryPoints:
     """The types that installed packages declare under `backhaul.warehouses` and `backhaul.destinations`."""
 
-    def __init__(self) -> None:
-        self._points: dict[Kind, dict[str, EntryPoint]] = {}
-
     def names(self, kind: Kind) -> Sequence[str]:
-        return sorted(self._declared(kind))
+        return sorted(declared(kind))
 
     def find(self, kind: Kind, name: str) -> Connector:
-        point = self._declared(kind)[name]
+        point = declared(kind)[name]
         try:
             cls = point.load()
         except ModuleNotFoundError as error:
@@ -57,11 +56,6 @@ class EntryPoints:
         except (ImportError, AttributeError) as error:
             raise Missing(f"the type {name} cannot be imported: {error}", _install(point, name)) from None
         return Connector(_config(cls), _dialect(cls))
-
-    def _declared(self, kind: Kind) -> dict[str, EntryPoint]:
-        if kind not in self._points:
-            self._points[kind] = {point.name: point for point in entry_points(group=f"backhaul.{kind}")}
-        return self._points[kind]
 
 
 def _install(point: EntryPoint, name: str) -> str:

@@ -300,9 +300,10 @@ def simulation(name: str) -> type[Sandbox]:
         UsageError: there is none.
     """
     from difflib import get_close_matches
-    from importlib.metadata import entry_points
 
-    known = {entry.name: entry for entry in entry_points(group="backhaul.sandboxes")}
+    from backhaul.installed import declared
+
+    known = declared("sandboxes")
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(known))}"
