@@ -51,6 +51,20 @@ def test_a_mended_model_has_nothing_to_send_after_an_undo(site: Site) -> None:
     assert site.fill(5).run().report.requests == 0
 
 
+def test_an_undo_from_before_a_field_leaves_that_field_acknowledged(site: Site) -> None:
+    site.fill(9).run()
+    _, run = _changed(site, "update t set name = 'bad' where id < 2")
+    site.sync = {"fields": {"score": "v", "name": "name", "double": "v * 2"}}
+    site.write()
+    assert outcome(site.run().report) == {"delivered": 9}
+    plan = _undo(site, run)
+    assert outcome(site.run(plan=plan.id).report) == {"delivered": 2}
+    assert site.sink.records["1"]["name"] == "n1"
+    assert site.sql("update t set name = 'n' || id where id = 0").run().report.delivered == 1
+    assert site.sink.records["1"] == {"id": 1, "name": "bad", "score": 1.5, "double": 3.0}
+    assert site.run().report.requests == 0
+
+
 def test_creates_and_deletes_of_a_mirror_are_undone(site: Site) -> None:
     site.fill(5).run()
     before, run = _changed(site, "delete from t where id = 1", "insert into t values (9, 'new', 1)")

@@ -14,6 +14,7 @@ from backhaul.changes import Stage, code
 from backhaul.engine import number, spill_folder
 from backhaul.failpoints import failpoint
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
+from backhaul.ledger.older_plan import in_ledger_shape
 from backhaul.ledger.plan import FORGET, KEEP, LEAVE, Plan
 from backhaul.ledger.remapping import note_mapping
 from backhaul.ledger.remote_conflicts import Conflict, release_conflicts
@@ -55,6 +56,7 @@ def fold(
     with ledger.writing(engine) as view:
         if view.has_folded(plan.id):
             return []
+        mapping, plan = in_ledger_shape(view, mapping, plan)
         view.adopt(mapping)
         if not ledger.values and view.meta.get("values") != "no":
             _erase_values(view, mapping)

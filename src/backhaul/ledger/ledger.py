@@ -265,7 +265,7 @@ class LedgerView:
         self._same_key(mapping)
         had: dict[str, list[Any]] = self.shape["fields"]
         values = [
-            f"{_converted(field, had[field.name])} AS {ident(field.column)}" if field.name in had
+            f"{_stored(field, had[field.name])} AS {ident(field.column)}" if field.name in had
             else f"CAST(NULL AS {field.storage}) AS {ident(field.column)}"
             for field in mapping.fields
         ]  # fmt: skip
@@ -367,7 +367,7 @@ def _altered(field: MappedField, had: Dict[str, list[Any]]) -> Iterator[str]:
     if _form(storage, FieldType(kind)) != _form(field.storage, field.field.type):
         yield f"{column} IS NOT NULL"
     elif storage != field.storage:
-        before, after = column, _converted(field, had[field.name])
+        before, after = column, _stored(field, had[field.name])
         quoted = _form(storage, FieldType(kind)) == "quoted"
         if quoted or kind == field.field.type:
             # the destination takes it for the same type as before: 42 of an integer column is 42.0 of a text column
@@ -376,12 +376,17 @@ def _altered(field: MappedField, had: Dict[str, list[Any]]) -> Iterator[str]:
         yield f"CAST({before} AS VARCHAR) IS DISTINCT FROM CAST({after} AS VARCHAR)"
 
 
-def _converted(field: MappedField, had: list[Any]) -> str:
-    """A stored value in the storage that a field has now; a text is the one that left."""
-    column, (storage, kind, *_) = ident(field.column), had
-    if field.storage == "VARCHAR" != storage:
-        return value_text(column, storage, FieldType(kind))
-    return f"TRY_CAST({column} AS {field.storage})"
+def _stored(field: MappedField, had: list[Any]) -> str:
+    """A stored value in the storage that a field has now."""
+    storage, kind, *_ = had
+    return converted(ident(field.column), storage, FieldType(kind), field.storage)
+
+
+def converted(value: str, storage: str, kind: FieldType, wanted: str) -> str:
+    """SQL of a stored value in another storage: NULL where it does not fit; a text is the one that left."""
+    if wanted == "VARCHAR" != storage:
+        return value_text(value, storage, kind)
+    return f"TRY_CAST({value} AS {wanted})"
 
 
 def _form(storage: str, kind: FieldType) -> str:
