@@ -112,7 +112,7 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
         for reason in reasons_of(last.get("refused") or []):
             session.say(f"  {session.redact(reason)}")
-        for said in _open_records(health):
+        for said in [*last.get("notices", []), *_open_records(health)]:
             session.say(f"\n{health['sync']}: {said}")
         if health["next"]:
             between = "" if last.get("error") else "\n"

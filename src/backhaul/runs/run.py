@@ -20,6 +20,7 @@ from backhaul.next_steps import offer_of
 from backhaul.planning.prepare import Prepared, Sources, prepare
 from backhaul.planning.schema_changes import note_schema, notices
 from backhaul.runs.approval import drop_held, keep_held, moved, needs_review
+from backhaul.runs.determinism import nondeterminism_notice
 from backhaul.runs.doubt import Doubts
 from backhaul.runs.recovery import settle_earlier, settle_plan
 from backhaul.runs.report import RunOptions, RunReport
@@ -133,6 +134,7 @@ class Run:
             self._describe(prepared)
             if prepared.plan.undo is None:
                 note_schema(self.workspace.state, scope.id, prepared.schema, taken=True)
+                self._note_nondeterminism(prepared.plan)
                 self._guard(prepared)
                 self._supersede(prepared)
             if prepared.plan.total or prepared.plan.refused or prepared.plan.forgotten:
@@ -263,6 +265,11 @@ class Run:
             {"name": guard.name, "ok": guard.ok, "message": guard.message} for guard in prepared.guards
         ]
         report.seconds.update(prepared.seconds)
+
+    def _note_nondeterminism(self, plan: Plan) -> None:
+        sync = self.workspace.scopes.sync_id(self.sync.name)
+        if notice := nondeterminism_notice(self.workspace.state, sync, plan):
+            self.report.notices.append(notice)
 
     def _guard(self, prepared: Prepared) -> None:
         """Raises Held or PlanMoved before anything is sent."""
