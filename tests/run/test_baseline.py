@@ -33,6 +33,17 @@ def test_i8_reading_acknowledges_only_what_is_equal_and_sends_nothing(site: Site
     assert site.sink.records == site.model()
 
 
+@pytest.mark.parametrize(("model", "held"), [("", None), (None, "")])
+def test_i2_an_empty_text_is_not_null_when_a_destination_is_read(site: Site, model: Any, held: Any) -> None:
+    holding(site)
+    site.sql(f"update t set name = {'null' if model is None else repr(model)} where id = 3")
+    site.sink.records["3"]["name"] = held
+    with site.project as project:
+        assert project.baseline("users", read=True).differ == 3
+    site.run()
+    assert site.sink.records["3"]["name"] == model
+
+
 def test_i8_reading_leaves_alone_what_an_insert_would_double(site: Site) -> None:
     site.sync = {"mode": "insert"}
     site.write()

@@ -102,6 +102,19 @@ def test_i46_a_value_that_is_not_taken_is_no_spelling(site: Site, spelling: Serv
         assert (report.status, len(report.verified.mismatches)) == ("partial", 3)
 
 
+@pytest.mark.parametrize(("sent", "held"), [("", None), (None, "")])
+def test_i46_nothing_in_another_form_is_a_spelling(
+    site: Site, spelling: Served, sent: Any, held: Any
+) -> None:
+    api = spelling(lambda name, _: name or held)
+    site.sql(f"update t set name = {'null' if sent is None else repr(sent)}")
+    assert len(site.run().report.verified.mismatches) == 3
+    second = site.run().report
+    assert (second.status, second.delivered, len(second.verified.respelled)) == ("succeeded", 3, 3)
+    assert not site.run().report.changes["update"]
+    assert len(api.written) == 2
+
+
 def test_i46_spellings_outlive_the_state_s_other_changes_and_keep_no_values_where_none_are_kept(
     site: Site, spelling: Served
 ) -> None:

@@ -68,11 +68,6 @@ class Deeds:
 
     def _map(self, fields: tuple[tuple[str, str], ...]) -> None:
         self.story.set_up(replace(self.story.setup, fields=fields))
-        self._remapped()
-
-    def _remapped(self) -> None:
-        for place in self.places.values():
-            place.oracle.remapped()
 
     def _reorder(self) -> None:
         """The same fields in another order: nothing changes."""
@@ -81,7 +76,6 @@ class Deeds:
 
     def _reword(self) -> None:
         self.story.set_up(replace(self.story.setup, reworded=not self.story.setup.reworded))
-        self._remapped()
 
     # the account and the name
 

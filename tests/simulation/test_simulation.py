@@ -18,7 +18,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_seed_breaks_a_promise() -> None:
-    """I1-I7, I9-I11, I13-I16, I18, I23, I28, I29, I31, I40: see oracle.py for what each one means here."""
+    """I1-I7, I9-I11, I13-I16, I18, I23, I28, I29, I31, I40: see witness.py and oracle.py for what each one means here."""
     done = simulate("--seeds", str(SEEDS), "--processes", "2")
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 

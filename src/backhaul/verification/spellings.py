@@ -2,7 +2,8 @@
 
 A difference is sent again once. Where the read-back after that shows the same difference, it is how the destination spells
 the value: it is remembered with the record in the ledger, named once, and not sent again until the value changes. A field
-that holds nothing, or still the value from before, is no spelling: such a record stays a difference.
+that lost its value, or still holds the value from before, is no spelling: such a record stays a difference. Null for an
+empty text, or the other way round, is one.
 """
 
 from __future__ import annotations
@@ -75,8 +76,11 @@ def _judge(record: Expected, mismatch: Mismatch | None, was: Spelled, resent: bo
         digests = {"of": _digest(sent), "as": _digest(held)}
         if digests.items() <= entry.items():
             found[name] = {**entry, "known": entry["known"] or (resent and not entry["before"])}
-        elif sent not in (None, "") and held not in (None, "", [], {}):
-            before = entry.get("as") == digests["as"] or _digest(record.before.get(name)) == digests["as"]
+        elif _is_empty(sent) == _is_empty(held):
+            before = not _is_empty(held) and digests["as"] in (
+                entry.get("as"),
+                _digest(record.before.get(name)),
+            )
             shown = {"sent": _shown(sent), "held": _shown(held)}
             found[name] = {**digests, **shown, "before": before, "known": False}
     return found
@@ -152,6 +156,10 @@ def _store(view: LedgerView, mapping: Mapping, spelled: dict[str, Spelled]) -> N
         f"UPDATE {ALIAS}.acked SET _spelled = s.text FROM spelled_now AS s WHERE s.pk = {key_json(mapping, 'acked.')}"
     )
     view.engine.unregister("spelled_now")
+
+
+def _is_empty(value: Any) -> bool:
+    return value in (None, "", [], {})
 
 
 def _digest(value: Any) -> str:

@@ -25,6 +25,7 @@ from backhaul.errors import BackhaulError, Halt, Unsettled
 from backhaul.types import (
     COMMON_OPS,
     BatchLimits,
+    Field,
     FieldType,
     ObjectSchema,
     Op,
@@ -121,6 +122,10 @@ class HttpApi(Destination[HttpConfig]):
     ) -> dict[str, dict[str, Any]]:
         records = await self._found(object, keys)
         return {key: {name: dig(records[key][-1], name) for name in fields} for key in keys if key in records}
+
+    def same(self, field: Field, sent: Any, held: Any) -> bool:
+        """An API may hold both null and an empty text, so one does not stand for the other."""
+        return (sent is None) == (held is None) and super().same(field, sent, held)
 
     async def lookup(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str]
