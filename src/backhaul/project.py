@@ -19,7 +19,6 @@ from backhaul.delivery.address import remarks
 from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
-from backhaul.planning.estimate import estimate
 from backhaul.planning.explain import refusals, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema, model_schema, note_schema, notices, versions
@@ -32,6 +31,7 @@ from backhaul.records.settle import Chosen, settle
 from backhaul.records.why import Why
 from backhaul.runs.approval import no_plan
 from backhaul.runs.baseline import Taken, take_over
+from backhaul.runs.cost import cost_of
 from backhaul.runs.reading_back import read_back
 from backhaul.runs.recovery import settle_earlier
 from backhaul.runs.report import PlanReport, RunOptions, RunReport, describe_plan
@@ -158,13 +158,7 @@ class Project:
 
     def _describe(self, engine: Any, sync: SyncConfig, prepared: Prepared) -> PlanReport:
         plan, destination = prepared.plan, self.workspace.undelivering(sync.destination)
-        cost = estimate(
-            plan,
-            lambda op, rows: destination.batch_limits(sync.object, op, rows),
-            destination.limits,
-            destination.concurrency,
-            remote=bool(destination.base_url),
-        )
+        cost = cost_of(engine, sync, destination, plan)
         report = describe_plan(prepared, cost, sample(engine, plan), refusals(engine, plan, _SHOWN))
         said, scope = notices(sync, prepared.schema), self.workspace.scope(sync)
         kept = kept_elsewhere(self.workspace, scope)

@@ -185,6 +185,20 @@ class BatchLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """A batch as a plan knows it before anything is encoded: what a connector goes by to say how many requests it costs."""
+
+    op: Op
+    records: int
+    total: int
+    """Records of the operation in the whole plan: where there are many, they may go another way."""
+    without_id: int = 0
+    """Records of which no earlier answer gave the destination's own id."""
+    updates: int = 0
+    """Records that the destination has acknowledged before, with other values."""
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """How a record of the JSON wire is written where it is more than its fields. Paths nest by dots."""
 

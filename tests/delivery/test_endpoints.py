@@ -19,7 +19,7 @@ from backhaul.errors import Exhausted, Throttled
 from backhaul.planning.estimate import estimate
 from backhaul.state.buckets import OwnBuckets
 from backhaul.testing.serving import serving
-from backhaul.types import BatchLimits, ObjectSchema, Op, Outcomes, Rate
+from backhaul.types import BatchLimits, ObjectSchema, Op, Outcomes, PlannedBatch, Rate
 
 _DAY = 86_400.0
 
@@ -99,13 +99,12 @@ def test_an_endpoint_that_is_not_there_is_named_with_those_that_are() -> None:
 
 
 def test_an_estimate_goes_by_the_endpoint_that_writes_count_against(tmp_path: Path) -> None:
-    class Rows:
-        segments = (type("Segment", (), {"op": Op.UPSERT, "low": 0, "high": 100})(),)
-
     rates = (Rate("minute", 1, 60.0), Rate("lists", 50, 60.0, "lists"))
     for endpoint, seconds in (("", 5_940.0), ("lists", 60.0)):
         limits = BatchLimits(1, endpoint=endpoint)
-        found = estimate(Rows(), lambda op, rows, limits=limits: limits, rates, 100)  # type: ignore[arg-type, misc]
+        found = estimate(
+            [PlannedBatch(Op.UPSERT, 100, 100)], lambda op, rows, limits=limits: limits, rates, 100
+        )  # type: ignore[misc]
         assert (found.requests, found.seconds) == (100, seconds)
 
 

@@ -13,7 +13,7 @@ from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.estimate import estimate
 from backhaul.planning.fields import check_fields
 from backhaul.planning.guards import check_guards
-from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, Rate
+from backhaul.types import BatchLimits, Field, FieldType, ObjectSchema, Op, PlannedBatch, Rate
 
 DEFAULTS = {"min_rows", "max_drop", "max_deletes"}
 
@@ -155,14 +155,10 @@ def test_every_problem_is_told_at_once() -> None:
 )
 def test_an_estimate(segments: Any, rates: Any, concurrency: int, requests: int, seconds: float) -> None:
     limits = {Op.UPSERT: BatchLimits(100), Op.DELETE: BatchLimits(10)}
-    found = estimate(plan(segments=segments), limits.get, rates, concurrency)
+    batches = [PlannedBatch(one.op, one.high - one.low, one.high - one.low) for one in segments]
+    found = estimate(batches, limits.get, rates, concurrency)
     assert (found.requests, found.seconds) == (requests, seconds)
 
 
 def test_an_operation_without_limits_counts_each_record() -> None:
-    assert (
-        estimate(
-            plan(segments=(Segment(Op.INSERT, 0, 7),)), lambda op, rows: None, (), 8, remote=False
-        ).requests
-        == 7
-    )
+    assert estimate([PlannedBatch(Op.INSERT, 7, 7)], lambda op, rows: None, (), 8, remote=False).requests == 7

@@ -197,6 +197,9 @@ class CustomerIo(Destination[CustomerIoConfig]):
         found = _outcomes(list(sent), answer)
         return Outcomes((*refused, *found.of(sent))) if refused else found
 
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        return records if self.config.app_key is not None and object == "people" else 0
+
     async def read(
         self, object: str, identifiers: tuple[str, ...], keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, Any]]:

@@ -213,7 +213,9 @@ class Sandbox(ABC):
     async def _log(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if foreign := _foreign(request):
             return foreign
-        if request.path.startswith("/_sandbox") or request.path == "/":
+        if request.path.startswith("/_sandbox") or (
+            request.path == "/" and request.method in ("GET", "HEAD")
+        ):
             inner: web.StreamResponse = await handler(request)
             return inner
         at = time.monotonic() - self.started

@@ -29,7 +29,7 @@ from backhaul.destinations.braze.fields import (
     value_of,
 )
 from backhaul.destinations.braze.happenings import happening, happening_fields
-from backhaul.destinations.braze.profiles import held_by, primary_ids
+from backhaul.destinations.braze.profiles import held_by, lookups, primary_ids
 from backhaul.destinations.kit import (
     Answer,
     Batch,
@@ -57,6 +57,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     Rate,
     RefusalClass,
     Rejected,
@@ -183,6 +184,21 @@ class Braze(Destination[BrazeConfig]):
         if op in (Op.DELETE, Op.MOVE):
             return self.spec.batch[op]
         return BatchLimits(self.config.batch_size, _MOST_BYTES)
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """Users that are updated are asked for first, fifty at a time; those with a new external_id are renamed first."""
+        if object != "users":
+            return {}
+        if planned.op is Op.MOVE:
+            return {"": 1}
+        update = planned.op is Op.UPDATE
+        asked = planned.records if update else planned.updates if self.config.check_existing else 0
+        return {"export": lookups(identifiers, asked)} if planned.op in (Op.UPDATE, Op.UPSERT) else {}
+
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        return lookups(identifiers, records) if object == "users" else 0
 
     def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
         """An external_id can be changed (page: /users/external_ids/rename)."""

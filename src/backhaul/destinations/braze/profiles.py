@@ -27,10 +27,19 @@ async def held_by(
         for name in fields
         if "." not in name or is_custom(name)
     }
-    size = 1 if identifiers == ("braze_id",) else _AT_ONCE
+    size = _size(identifiers)
     parts = [keys[start : start + size] for start in range(0, len(keys), size)]
     found = await asyncio.gather(*(_export(http, identifiers, part, sorted(wanted)) for part in parts))
     return {key: user for part in found for key, user in part.items()}
+
+
+def lookups(identifiers: tuple[str, ...], users: int) -> int:
+    """Requests of `held_by`."""
+    return -(-users // _size(identifiers))
+
+
+def _size(identifiers: tuple[str, ...]) -> int:
+    return 1 if identifiers == ("braze_id",) else _AT_ONCE
 
 
 async def primary_ids(http: Http, external_ids: Sequence[str]) -> set[str]:

@@ -61,6 +61,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     Rate,
 )
 
@@ -151,6 +152,24 @@ class HubSpot(Destination[HubSpotConfig]):
         if between is None:
             return super().batch_limits(object, op, rows)
         return None if op is Op.INSERT else between.batch
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """Records that go by their ids are looked up where no earlier answer gave them."""
+        between = self._between(object)
+        if between is not None:
+            return {"": between.extra_requests(identifiers, planned)}
+        name = identifiers[0]
+        direct = (
+            planned.op is Op.UPDATE and not is_email(object, name) and planned.without_id == planned.records
+        )
+        by_id = planned.op in (Op.UPDATE, Op.DELETE) and name != RECORD_ID and not direct
+        return {"": 1} if by_id and planned.without_id else {}
+
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        between = self._between(object)
+        return 1 if between is None else between.read_requests(identifiers, records)
 
     def _between(self, object: str) -> Associations | Members | None:
         """What is kept between records: `associations/contacts/companies`, `lists/42`; None: records."""

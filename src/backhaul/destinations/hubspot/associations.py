@@ -15,7 +15,7 @@ import orjson
 
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of, context, refused
 from backhaul.destinations.hubspot.fields import RECORD_ID
-from backhaul.destinations.hubspot.finding import Account, ids_of
+from backhaul.destinations.hubspot.finding import Account, ids_of, lookups
 from backhaul.destinations.hubspot.moving import Moves
 from backhaul.destinations.kit import Answer, Batch, inner, listed, no_such_object
 from backhaul.errors import Halt, Refused
@@ -28,6 +28,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     RefusalClass,
     Rejected,
 )
@@ -49,6 +50,17 @@ class Associations:
     moves: Moves[Pair] = field(default_factory=Moves)
     batch: ClassVar[BatchLimits] = BatchLimits(records=2_000)
     """Workato's guide to this endpoint says 2,000."""
+
+    def extra_requests(self, identifiers: Sequence[str], planned: PlannedBatch) -> int:
+        """Both ends are looked up, as often as they could be told apart; an association that moves is taken away first."""
+        moved = planned.op is not Op.DELETE and planned.updates > 0
+        return self._lookups(identifiers, planned.records) + bool(self.label) + moved
+
+    def read_requests(self, identifiers: Sequence[str], records: int) -> int:
+        return self._lookups(identifiers, records) + bool(self.label) + 1
+
+    def _lookups(self, identifiers: Sequence[str], records: int) -> int:
+        return sum(lookups(end.partition(".")[2] or RECORD_ID, records) for end in identifiers)
 
     def _path(self, *more: str) -> str:
         return self.account.path("associations", self.one, self.other, *more)

@@ -103,6 +103,11 @@ async def ids_of(account: Account, object: str, name: str, values: Iterable[str]
     return {value: found[spelling] for value, spelling in folded.items() if spelling in found}
 
 
+def lookups(name: str, values: int) -> int:
+    """Requests of `ids_of`, where all values differ."""
+    return 0 if name == RECORD_ID else -(-values // _AT_ONCE)
+
+
 def properties_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a record holds; nothing where the answer is of another form."""
     found = record.get("properties")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from backhaul.destinations.hubspot.answers import NOT_THERE, body_of
 from backhaul.destinations.hubspot.fields import RECORD_ID
-from backhaul.destinations.hubspot.finding import Account, ids_of
+from backhaul.destinations.hubspot.finding import Account, ids_of, lookups
 from backhaul.destinations.hubspot.moving import Moves
 from backhaul.destinations.kit import Batch, inner, listed, paged
 from backhaul.errors import Halt
@@ -25,6 +25,7 @@ from backhaul.types import (
     ObjectSchema,
     Op,
     Outcomes,
+    PlannedBatch,
     RefusalClass,
     Rejected,
 )
@@ -39,6 +40,13 @@ class Members:
     moves: Moves[str] = field(default_factory=Moves)
     batch: ClassVar[BatchLimits] = BatchLimits(records=10_000)
     """A request takes 100,000, from memory; this many are answered in seconds."""
+
+    def extra_requests(self, identifiers: Sequence[str], planned: PlannedBatch) -> int:
+        """The list is asked what it is of, and its members are looked up."""
+        return 1 + lookups(identifiers[0], planned.records)
+
+    def read_requests(self, identifiers: Sequence[str], records: int) -> int:
+        return 1 + lookups(identifiers[0], records) + records
 
     async def _kind(self) -> str:
         """The type id of the records in the list.

@@ -45,6 +45,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     Rate,
 )
 
@@ -129,6 +130,18 @@ class Intercom(Destination[IntercomConfig]):
         if object == "companies" and op is Op.INSERT:
             return None
         return super().batch_limits(object, op, rows)
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """Records that go by Intercom's ids are looked up where no earlier answer gave them."""
+        by_email = object == "contacts" and identifiers == ("email",)
+        looked_up = planned.op in (Op.UPDATE, Op.DELETE) or (planned.op is Op.UPSERT and by_email)
+        return {"": planned.without_id} if looked_up and identifiers != (OWN_ID,) else {}
+
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        """One by one, and by e-mail twice."""
+        return records * (2 if identifiers == ("email",) else 1)
 
     async def describe(self, object: str) -> ObjectSchema:
         if object not in STANDARD:

@@ -43,6 +43,7 @@ from backhaul.types import (
     ObjectSchema,
     Op,
     Outcomes,
+    PlannedBatch,
     Rate,
 )
 
@@ -182,6 +183,15 @@ class Iterable(Destination[IterableConfig]):
             raise no_such_object(f"lists/{name}", [f"lists/{known}" for known in kinds], "Iterable")
         if kinds[name] != "Standard":
             raise Halt(f"list {name} is {kinds[name]}: Iterable fills it itself", hint="name a static list")
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """A user whose address changes is written after that."""
+        return {"": 1} if planned.op is Op.MOVE else {}
+
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        return records if object == "users" else 0
 
     async def write(self, batch: Batch) -> Outcomes:
         kind, _, name = batch.object.partition("/")

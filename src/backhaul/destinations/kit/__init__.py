@@ -34,15 +34,16 @@ from backhaul.types import (
     ObjectSchema,
     Op,
     Outcomes,
+    PlannedBatch,
     Rate,
     RefusalClass,
 )
 from backhaul.values import RateLimit
 
 __all__ = [
-    "HTTP_REFUSALS", "Account", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig", "Secret",
-    "Spec", "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner", "listed", "listing",
-    "moment", "no_such_object", "paged", "plain", "plain_number", "refusal_table", "said_by", "same_moment",
+    "HTTP_REFUSALS", "Account", "Answer", "Batch", "Destination", "DestinationConfig", "Http", "Job", "JobsConfig",
+    "PlannedBatch", "Secret", "Spec", "Token", "Unsupported", "Wire", "class_of", "classify_status", "held_as_sent", "inner",
+    "listed", "listing", "moment", "no_such_object", "paged", "plain", "plain_number", "refusal_table", "said_by", "same_moment",
 ]  # fmt: skip
 _DAY = 86_400.0
 """Seconds. Windows as long as this, or longer, are quotas that a customer's other tools draw on too."""
@@ -332,6 +333,22 @@ class Destination(ABC, Generic[ConfigT]):
         """The largest batch of this operation on this object where there are `rows` of it to send; None where it does not
         exist."""
         return self.spec.batch.get(op)
+
+    def opening_requests(self, object: str) -> int:
+        """Requests of a run before its first batch: an access token, the account, the object's description."""
+        return self.spec.states_account + (not self.spec.describes_offline)
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """Requests that `write` and `collect` make for one batch beside its first, by the endpoint they count against: look-ups,
+        uploads, questions about a job. The estimate of a plan adds them. It assumes that a job is over when it is first asked
+        about, and that updates leave out what did not change."""
+        return {}
+
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        """Requests that `read` makes for so many records; 0 where the destination cannot be read."""
+        return 0 if type(self).read is Destination.read else 1
 
     def wire(self, object: str, op: Op, rows: int) -> Wire:
         """How records are written where there are so many to send: a bulk endpoint may want another form."""

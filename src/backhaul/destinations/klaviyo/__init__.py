@@ -45,6 +45,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     Rate,
     Rejected,
 )
@@ -177,6 +178,13 @@ class Klaviyo(Destination[KlaviyoConfig]):
             if rows > self.config.bulk_above
             else BatchLimits(1, _LARGEST, each=_LARGEST, endpoint="single")
         )
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """A job is asked about."""
+        job = object == "profiles" and planned.op is Op.UPSERT and planned.total > self.config.bulk_above
+        return {"status": 1} if job else {}
 
     def endpoints(self, method: str, path: str) -> tuple[str, ...]:
         """The next page of a listing is a whole address."""

@@ -45,7 +45,19 @@ from backhaul.destinations.marketo.answers import (
 )
 from backhaul.destinations.marketo.fields import custom_fields, fold, lead_fields, outgoing, same
 from backhaul.errors import BackhaulError, Halt, NotApplied, Unsettled
-from backhaul.types import BatchLimits, Field, Gone, Left, ObjectSchema, Op, Outcome, Outcomes, Rate, Rejected
+from backhaul.types import (
+    BatchLimits,
+    Field,
+    Gone,
+    Left,
+    ObjectSchema,
+    Op,
+    Outcome,
+    Outcomes,
+    PlannedBatch,
+    Rate,
+    Rejected,
+)
 
 _BATCH = BatchLimits(records=300, bytes=950_000)
 """300 records and 1 MB a request, less what is put around and into the records."""
@@ -183,6 +195,20 @@ class Marketo(Destination[MarketoConfig]):
 
     def wire(self, object: str, op: Op, rows: int) -> Wire:
         return Wire.CSV if self._as_file(object, op, rows) else Wire.JSON
+
+    def opening_requests(self, object: str) -> int:
+        """The token, what is left of the daily quota, and the description, which takes several requests for leads and lists."""
+        return 2 + {"leads": 2, "lists": 3}.get(object.partition("/")[0], 1)
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """A file is asked about; leads whose ids no earlier answer gave are looked up, members of a list always."""
+        if self._as_file(object, planned.op, planned.total):
+            return {"": 1}
+        added = object.startswith("lists/") and planned.op is not Op.DELETE
+        by_id = not object.startswith("customobjects/") and (added or planned.op is not Op.UPSERT)
+        return {"": 1} if by_id and (added or planned.without_id) and identifiers != (_ID,) else {}
 
     def _as_file(self, object: str, op: Op, rows: int) -> bool:
         above = self.config.bulk_above

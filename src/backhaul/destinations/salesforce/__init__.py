@@ -62,6 +62,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     Rate,
     Rejected,
 )
@@ -69,6 +70,9 @@ from backhaul.types import (
 _ORG = re.compile(r"/id/(00D\w+)/")
 _QUERY = 6_000
 """Characters of the values in one query. Salesforce takes 16,384 bytes of address and headers; a proxy on the way often 8,192."""
+
+_VALUE = 30
+"""Characters of one value in a query, as a guess at what a plan costs."""
 
 
 class Salesforce(Destination[SalesforceConfig]):
@@ -174,6 +178,17 @@ class Salesforce(Destination[SalesforceConfig]):
         if self.config.atomic and op in atomic.OPS:
             return atomic.LIMITS
         return bulk.LIMITS if self._as_job(op, rows) else super().batch_limits(object, op, rows)
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """Jobs; and look-ups of the ids of records that are updated or deleted, in as many queries as their values ask for."""
+        if self._as_job(planned.op, planned.total):
+            return {"": bulk.EXTRA_REQUESTS}
+        asked = (
+            planned.without_id if planned.op in (Op.UPDATE, Op.DELETE) and identifiers[0] != RECORD_ID else 0
+        )
+        return {"": -(-asked * _VALUE // _QUERY)}
 
     def wire(self, object: str, op: Op, rows: int) -> Wire:
         return Wire.CSV if self._as_job(op, rows) else Wire.JSON

@@ -21,6 +21,8 @@ LIMITS = BatchLimits(20_000, 30_000_000)
 """Of one job. Salesforce takes 100 MB; this is two of its parts, and a file of results stays small enough to be read whole."""
 OPS = {Op.UPSERT: "upsert", Op.INSERT: "insert"}
 """What goes as a job. Updates and deletes would need the records' own ids in the file."""
+EXTRA_REQUESTS = 7
+"""Of a job, beside the one that makes it: the file, whether it is open, its start, one question, and three files of results."""
 WORKING = ("UploadComplete", "InProgress")
 RESULTS = ("successfulResults", "failedResults", "unprocessedrecords")
 _CLEARING = f'"{NULL}"'.encode()

@@ -65,6 +65,7 @@ from backhaul.types import (
     Op,
     Outcome,
     Outcomes,
+    PlannedBatch,
     Rate,
     Rejected,
 )
@@ -73,6 +74,8 @@ from backhaul.values import Duration
 _WORKING = ("queued", "working")
 _A_JOB_IS = 3
 """Requests, at least: it is handed over, asked about, and its records are read."""
+_JOB_ASKED = 1
+"""How often a job of a hundred is asked about, where Zendesk is done with it within the interval."""
 _REFUSALS = refusal_table(
     record=("RecordInvalid", "RecordNotFound", "InvalidValue", "BlankValue", "Failed", "comma"),
     configuration=("InvalidEndpoint", "Forbidden"),
@@ -163,6 +166,19 @@ class Zendesk(Destination[ZendeskConfig]):
         single = object == "users" and op is Op.UPSERT and not self._bulk
         alone = single or 0 < rows <= _A_JOB_IS
         return BatchLimits(records=1) if alone else super().batch_limits(object, op, rows)
+
+    def extra_requests(
+        self, object: str, identifiers: tuple[str, ...], planned: PlannedBatch
+    ) -> Mapping[str, int]:
+        """A job is asked about until it is over, then its records are read. What goes by Zendesk's ids is looked up first, and
+        makes a second job of what is not there."""
+        if planned.records == 1 or identifiers[0] != KEY:
+            return {"": planned.records - 1}
+        by_id = planned.op is Op.UPDATE or (planned.op is Op.UPSERT and object != "users")
+        return {"": _JOB_ASKED + 1 + (by_id and planned.without_id > 0)}
+
+    def read_requests(self, object: str, identifiers: tuple[str, ...], records: int) -> int:
+        return 1 if identifiers[0] == KEY else 0
 
     async def _ask(
         self, method: str, path: str, *, json: Any = None, params: Mapping[str, str] | None = None
