@@ -58,6 +58,7 @@ def _rows(
         yield "updates hold", "what changed" if spec.deltas else "all mapped fields"
     yield "clearing a field", spec.nulls
     yield "read back", "yes" if kind.read is not Destination.read else "no"
+    yield "reads show a write", _lag(spec)
     yield "jobs", "yes" if issubclass(spec.config, JobsConfig) else ""
     yield (
         "its own keys",
@@ -72,6 +73,14 @@ def _rows(
             f"{len(done) - len(suite.gaps)} of {len(done)} behaviours"
             + "".join(f"; not: {gap.replace('_', ' ')}" for gap in suite.gaps),
         )
+
+
+def _lag(spec: Spec) -> str:
+    """When a write is shown, and how that is known."""
+    if not spec.lag_source:
+        return ""
+    when = f"within {spell(spec.read_lag)}; `read_lag` sets another time" if spec.read_lag else "at once"
+    return f"{when} ({spec.lag_source})"
 
 
 def _windows(spec: Spec, endpoint: str) -> list[str]:

@@ -304,7 +304,7 @@ class Project:
                     return Verified(0)
                 mapping = await self._mapping(engine, schemas)
                 expected, unsettled = sample_ledger(view, mapping, count, seed), count_open(engine)
-                age = seconds_since_last(engine)
+                age = seconds_since_last(view)
             connection = await schemas.connect()
             verified = await read_back(self.workspace, connection, sync, mapping, expected, age=age)
             if verified.mismatches and not self.workspace.is_leased(sync):

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from backhaul.delivery.batches import PlanBatch
-from backhaul.types import Gone, Op, Outcomes, Retry
+from backhaul.delivery.waiting import LONGEST_WAIT
+from backhaul.types import Gone, Op, Outcome, Outcomes, Retry
 
 
 class Absence:
-    """Believes no absence until everything that was written before this delivery must be shown; `lag` gives seconds by
-    object and identifiers."""
+    """Doubts that a record is not there until the write that made it must be shown. `lag` gives seconds by object and
+    identifiers; `ages` how many seconds ago records were acknowledged, by primary key (JSON), of those that may not be
+    shown yet when the delivery begins."""
 
-    def __init__(self, lag: Callable[[str, tuple[str, ...]], float], clock: Callable[[], float]) -> None:
-        self._lag, self._clock = lag, clock
+    def __init__(
+        self, lag: Callable[[str, tuple[str, ...]], float], clock: Callable[[], float],
+        ages: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:  # fmt: skip
+        self._lag, self._clock, self._read_ages = lag, clock, ages
         self._began = clock()
+
+    @cached_property
+    def _ages(self) -> Mapping[str, float]:
+        return self._read_ages()
 
     def doubted(self, batch: PlanBatch, outcomes: Outcomes) -> Outcomes:
         """An answer in which records that are not there are asked about again, after the lag."""
-        wait = self._began + self._lag(batch.object, batch.identifiers) - self._clock()
-        if wait <= 0 or batch.op is Op.DELETE or not any(isinstance(item, Gone) for item in outcomes.items):
+        lag = self._lag(batch.object, batch.identifiers)
+        if not lag or batch.op is Op.DELETE or not any(isinstance(item, Gone) for item in outcomes.items):
             return outcomes
-        items = (
-            Retry(item.key, item.message, wait) if isinstance(item, Gone) else item for item in outcomes.items
-        )
-        return Outcomes(tuple(items))
+        rows = dict(zip(batch.keys, batch.rows, strict=True))
+        return Outcomes(tuple(self._doubted(batch, rows, item, lag) for item in outcomes.items))
+
+    def _doubted(self, batch: PlanBatch, rows: Mapping[str, int], item: Outcome, lag: float) -> Outcome:
+        if not isinstance(item, Gone) or item.key not in rows:
+            return item
+        wait = self._left(batch, rows[item.key], lag)
+        return Retry(item.key, item.message, wait) if wait > 0 else item
+
+    def _left(self, batch: PlanBatch, row: int, lag: float) -> float:
+        """Seconds until the record must be shown. Of one that was never acknowledged nobody knows when it was made: another
+        sync may have made it just before."""
+        passed = self._clock() - self._began
+        if not batch.is_held(row):
+            return min(lag, LONGEST_WAIT) - passed
+        age = self._ages.get(batch.primary_key(row))
+        return 0.0 if age is None else lag - age - passed

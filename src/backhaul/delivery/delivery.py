@@ -54,8 +54,8 @@ class Delivery:
     def __init__(
         self, destination: Destination[Any], journal: Journal, budget: Budget, *,
         letters: Mapping[str, KnownLetter] | None = None, at_least_once: bool = False, recreates: bool = False,
-        erases: bool = False, progress: Callable[[Totals], None] = lambda totals: None,
-        surroundings: Surroundings = REAL,
+        erases: bool = False, ages: Callable[[], Mapping[str, float]] = dict,
+        progress: Callable[[Totals], None] = lambda totals: None, surroundings: Surroundings = REAL,
     ) -> None:  # fmt: skip
         self.destination = destination
         self.journal = journal
@@ -79,7 +79,7 @@ class Delivery:
         self._progress = progress
         budget.told = self._waits
         self._clock = surroundings.clock
-        self._absence = Absence(destination.read_lag_of, surroundings.clock)
+        self._absence = Absence(destination.read_lag_of, surroundings.clock, ages)
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)

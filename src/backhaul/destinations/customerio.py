@@ -91,7 +91,8 @@ class CustomerIo(Destination[CustomerIoConfig]):
         batch={Op.UPSERT: _BATCH, Op.UPDATE: _BATCH, Op.INSERT: _BATCH, Op.DELETE: _BATCH},
         limits=(Rate("second", 100, 1), Rate("app", 10, 1, "app")),
         concurrency=8,
-        read_lag=30.0,  # what is sent is queued before it is applied; Customer.io names no bound (from memory)
+        read_lag=30.0,
+        lag_source="what is sent is queued before it is applied; Customer.io names no bound (from memory)",
         states_account=True,
         nulls="null clears the attribute.",
         refusals=_REFUSALS,

@@ -172,7 +172,7 @@ def _acknowledge(view: LedgerView, mapping: Mapping, plan: Plan, everything: boo
     for low in range(0, max((segment.high for segment in plan.segments), default=0), _AT_ONCE):
         view.engine.execute(
             f"INSERT INTO {ALIAS}.acked ({_columns(mapping)}) SELECT {', '.join(keys)}, _hash, {_ACKNOWLEDGED}, "
-            f"now()::TIMESTAMP, coalesce(new_id, _remote_id), "
+            f"{view.now_sql}, coalesce(new_id, _remote_id), "
             f"CASE WHEN _again = {code(Stage.RETRY)} THEN {view.now_sql} END, {', '.join(stored)} "
             f"FROM {_source(plan, everything, range(low, low + _AT_ONCE))} WHERE status = {_ACKNOWLEDGED} AND _change <> 2"
         )
@@ -285,7 +285,7 @@ def resettle(
         hashed = "s._hash" if view.fits(mapping) else "NULL"
         acknowledged = number(
             engine,
-            f"UPDATE {ALIAS}.acked SET {', '.join(values)}, _hash = {hashed}, _state = {_ACKNOWLEDGED}, _at = now()::TIMESTAMP, "
+            f"UPDATE {ALIAS}.acked SET {', '.join(values)}, _hash = {hashed}, _state = {_ACKNOWLEDGED}, _at = {view.now_sql}, "
             f"_since = NULL, _remote_id = coalesce(s.new_id, acked._remote_id) FROM {source} "
             f"WHERE {unknown} AND s.status = {_ACKNOWLEDGED}",
         )

@@ -1,9 +1,10 @@
 """What a destination has acknowledged, row by row: one DuckDB file a scope (state/scopes.py).
 
 `acked` holds a row for every key that the destination holds or may hold: `_hash` of the acknowledged record (NULL: send it
-again whatever the model says), `_state` (changes.py: why `_hash` is NULL), `_at` of the last acknowledgement (UTC, NULL:
-never), the destination's own id, `_since`, and the acknowledged values. `_since` (the state's clock): when it became unknown; an
-acknowledged row has one while it is to be looked up again, because it was created after a look-up had found nothing.
+again whatever the model says), `_state` (changes.py: why `_hash` is NULL), `_at` of the last acknowledgement (NULL:
+never), the destination's own id, `_since`, and the acknowledged values. Both times are of the state's clock. `_since`: when it
+became unknown; an acknowledged row has one while it is to be looked up again, because it was created after a look-up had found
+nothing.
 `_spelled` (JSON) is how the destination stores values otherwise than they were sent (verification/spellings.py).
 `folded` names the plans already taken in. Outside a fold the file is only ever opened read-only, so any number of
 processes can read it while a run is going on.
@@ -190,7 +191,7 @@ class LedgerView:
 
     @property
     def now_sql(self) -> str:
-        """SQL of the time by the state's clock, by which `_since` is measured."""
+        """SQL of the time by the state's clock, by which `_at` and `_since` are measured."""
         return f"make_timestamp({int(self._clock() * 1_000_000)})"
 
     def touch(self, keys: str | None) -> None:

@@ -1,9 +1,9 @@
 """Ledger rows of inserts that a look-up has to decide: those whose outcome is unknown, those that were acknowledged before a
-reset, and those created after a look-up found nothing."""
+reset, and those created after a look-up found nothing. And rows that the destination may not show yet."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -12,6 +12,7 @@ import pyarrow as pa
 from backhaul.changes import Stage, code, named
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.ledger import ALIAS, Ledger
+from backhaul.ledger.plan import Plan
 from backhaul.mapping.wire import key_text
 from backhaul.next_steps import Offer, Step, next_step
 from backhaul.sql import literal
@@ -60,6 +61,23 @@ def count_undecided(engine: duckdb.DuckDBPyConnection, ledger: Ledger, mode: Mod
     return sum(
         count for stage, known, count in rows if next_step(named(stage), known, mode, offer) not in settled
     )
+
+
+def recent(
+    engine: duckdb.DuckDBPyConnection, ledger: Ledger, plan: Plan, within: float
+) -> Callable[[], Mapping[str, float]]:
+    """How many seconds ago those records of a plan were acknowledged that were so `within` seconds, by primary key (JSON)."""
+    with ledger.reading(engine) as view:
+        if view is None or view.empty or not within or plan.first:
+            return dict
+        mapping = view.mapping()
+        keys = ", ".join(key.column for key in mapping.keys)
+        age = f"epoch({view.now_sql} - _at)"
+        table: pa.Table = engine.sql(
+            f"SELECT {key_json(mapping)} AS pk, greatest({age}, 0) AS age FROM {ALIAS}.acked "
+            f"WHERE {age} < {within} AND ({keys}) IN (SELECT ({keys}) FROM {plan.rows_sql})"
+        ).to_arrow_table()
+    return lambda: dict(zip(table["pk"].to_pylist(), table["age"].to_pylist(), strict=True))
 
 
 def take_in(

@@ -24,6 +24,7 @@ from backhaul.engine import in_order
 from backhaul.errors import BackhaulError, Forbidden, RunError, UsageError
 from backhaul.failpoints import failpoint
 from backhaul.ledger.fold import Settlement
+from backhaul.ledger.lookups import recent
 from backhaul.ledger.plan import Plan, Segment
 from backhaul.planning.explain import refusals
 from backhaul.planning.prepare import Prepared
@@ -187,10 +188,12 @@ class Sending:
         if plan.follows is None:
             self.report.pending = max(plan.total - left, 0)
         requests = connection.door.requests
+        lag = destination.read_lag_of(sync.object, tuple(sync.identify))
+        ages = recent(engine, self.workspace.ledger(sync), plan, lag)
         async with self.workspace.journal(plan) as journal:
             delivery = self._delivery = Delivery(
-                destination, journal, connection.budget, letters=letters, at_least_once=self._at_least_once(destination),
-                recreates=recreates(sync), erases=self._erases,
+                destination, journal, connection.budget, letters=letters, ages=ages,
+                at_least_once=self._at_least_once(destination), recreates=recreates(sync), erases=self._erases,
                 progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
                 surroundings=self.workspace.surroundings,
             )  # fmt: skip

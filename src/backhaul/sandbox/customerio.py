@@ -2,7 +2,7 @@
 
 From Customer.io's OpenAPI document of the Track API, its page of invalid requests, and recorded answers. From memory: that a
 batch says of a person with too long an attribute what a single call says, and the words about objects. What is taken in is
-applied before somebody asks.
+applied before somebody asks, and with the switch `lag` the App API shows it that much later.
 """
 
 from __future__ import annotations
@@ -206,15 +206,9 @@ class CustomerIoSandbox(Sandbox):
         return web.json_response({})
 
     async def _attributes(self, request: web.Request) -> web.Response:
-        kind = request.query.get("id_type", "id")
-        own = (
-            request.match_info["id"]
-            if kind == "cio_id"
-            else self.named.get(
-                (kind, request.match_info["id"].lower() if kind == "email" else request.match_info["id"]), ""
-            )
-        )
-        person = self.people.get(own)
+        kind, name = request.query.get("id_type", "id"), request.match_info["id"]
+        who = (kind, name.lower() if kind == "email" else name)
+        person = self.lag.shown(who, self._person(*who))
         if person is None:
             return web.json_response({"errors": [{"detail": "not found", "status": "404"}]}, status=404)
         attributes = {
@@ -224,6 +218,21 @@ class CustomerIoSandbox(Sandbox):
         return web.json_response(
             {"customer": {"id": attributes.get("id", ""), "attributes": attributes, "unsubscribed": False}}
         )
+
+    def _person(self, kind: str, name: str) -> Person | None:
+        return self.people.get(name if kind == "cio_id" else self.named.get((kind, name), ""))
+
+    def _remember(self, kind: str, name: str, attributes: Body) -> None:
+        """Keeps what the App API shows of a person who is written now, under each of their names."""
+        if not self.faults.lag:
+            return
+        person = self._person(kind, name)
+        held = person.shown() if person is not None else {}
+        given = (
+            (who, str(one[who])) for one in (held, attributes, {kind: name}) for who in _WHO if one.get(who)
+        )
+        for who, one in {(who, one.lower() if who == "email" else one) for who, one in given}:
+            self.lag.wrote((who, one), self._person(who, one))
 
     def _do(self, item: Any) -> None:
         """Takes an operation in. Raises: Invalid."""
@@ -242,6 +251,7 @@ class CustomerIoSandbox(Sandbox):
             raise Invalid("name", "name cannot be blank", "required")
         if item["action"] == "identify":
             _check(item.get("attributes") or {})
+        self._remember(kind, name, item.get("attributes") or {})
         self._taken.append((kind, name, item))
 
     def _do_object(self, item: Body) -> None:

@@ -20,6 +20,7 @@ import orjson
 from aiohttp import web
 
 from backhaul.errors import UsageError
+from backhaul.sandbox.lag import Lag
 from backhaul.sandbox.page import HEADERS, render
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class Faults:
     """So many requests are served after the switches were set, then the credentials have expired; 0: they never do."""
     latency: float = 0.0
     """Seconds before every answer."""
+    lag: float = 0.0
+    """Seconds until reads show what was written, where the vendor acknowledges a write before it applies it."""
     reads: bool = False
     """Requests that only read are struck too."""
 
@@ -143,6 +146,7 @@ class Sandbox(ABC):
         self.counts: Counter[str] = Counter()
         """`METHOD /path/{parameter} status` -> how many, since the start."""
         self.faults = Faults()
+        self.lag = Lag(lambda: self.faults.lag)
         self.started = time.monotonic()
 
     @property

@@ -1,7 +1,7 @@
 """A simulated Klaviyo account: profiles, bulk import jobs, and their limits.
 
 From Klaviyo's OpenAPI document, revision 2026-07-15. From memory: that an import error repeats the profile that was sent, and
-what is said of identifiers that belong to two profiles.
+what is said of identifiers that belong to two profiles. With the switch `lag` listings show a profile that much later.
 """
 
 from __future__ import annotations
@@ -289,10 +289,13 @@ class KlaviyoSandbox(Sandbox):
             values = values if isinstance(values, list) else [values]
             if len(values) > _PAGE:
                 return self.refusal(400, "invalid")
-            owns = [own for value in values if (own := self.named.get(_fold(found[2], value)))]
+            named = [_fold(found[2], value) for value in values]
+            owns = [own for name in named if (own := self.lag.shown(name, self.named.get(name)))]
         size = int(request.query.get("page[size]", 20))
         links = {"self": str(request.url)}
-        return _json({"data": [self._shown(own) for own in dict.fromkeys(owns)][:size], "links": links})
+        shown = ((own, self.lag.shown(own, self.profiles.get(own))) for own in dict.fromkeys(owns))
+        data = [_profile(own, attributes) for own, attributes in shown if attributes is not None]
+        return _json({"data": data[:size], "links": links})
 
     async def _lists(self, _: web.Request) -> web.Response:
         return _json(
@@ -370,8 +373,7 @@ class KlaviyoSandbox(Sandbox):
         return (own, name, str(event.get("unique_id") or event.get("time"))), event
 
     def _shown(self, own: str) -> Body:
-        links = {"self": f"https://a.klaviyo.com/api/profiles/{own}/"}
-        return {"type": "profile", "id": own, "attributes": self.profiles[own], "links": links}
+        return _profile(own, self.profiles[own])
 
     def store(self, attributes: Body, own: str = "") -> tuple[str, bool]:
         """Make or update a profile, or update the one with this id. Return its id, and whether it is new. Raises: Invalid."""
@@ -385,12 +387,23 @@ class KlaviyoSandbox(Sandbox):
                 "email", "A profile already exists with one of these identifiers.", "duplicate_profile"
             )
         own = next(iter(owners), "") or f"01SANDBOX{next(self._numbers):017}"
+        self._remember(own, named)
         held = self.profiles.setdefault(own, {"properties": {}, "location": {}})
         self._unname(own, {kind for kind, _ in named})
         for name, value in attributes.items():
             held[name] = {**held[name], **(value or {})} if name in ("properties", "location") else value
         self.named |= dict.fromkeys(named, own)
         return own, not owners
+
+    def _remember(self, own: str, named: list[tuple[str, str]]) -> None:
+        """Keeps what listings show of a profile that is written now, by its id and by its names."""
+        if not self.faults.lag:
+            return
+        held = self.profiles.get(own, {})
+        before = [_fold(kind, held[kind]) for kind in _WHO if held.get(kind)]
+        for name in {*named, *before}:
+            self.lag.wrote(name, self.named.get(name))
+        self.lag.wrote(own, self.profiles.get(own))
 
     def _unname(self, own: str, kinds: set[str]) -> None:
         for kind in kinds:
@@ -413,6 +426,11 @@ class KlaviyoSandbox(Sandbox):
     def drop(self, own: str) -> None:
         del self.profiles[own]
         self.named = {name: held for name, held in self.named.items() if held != own}
+
+
+def _profile(own: str, attributes: Body) -> Body:
+    links = {"self": f"https://a.klaviyo.com/api/profiles/{own}/"}
+    return {"type": "profile", "id": own, "attributes": attributes, "links": links}
 
 
 def _list(own: str) -> Body:

@@ -90,9 +90,9 @@ def count_open(engine: duckdb.DuckDBPyConnection) -> int:
     return number(engine, f"SELECT count(*) FROM {ALIAS}.acked WHERE NOT ({_SETTLED})")
 
 
-def seconds_since_last(engine: duckdb.DuckDBPyConnection) -> float:
-    """Since the destination acknowledged the last record of the attached ledger."""
-    rows = engine.execute(f"SELECT epoch(now()::TIMESTAMP - max(_at)) FROM {ALIAS}.acked").fetchall()
+def seconds_since_last(view: LedgerView) -> float:
+    """Since the destination acknowledged the last record of a ledger, by the state's clock."""
+    rows = view.engine.execute(f"SELECT epoch({view.now_sql} - max(_at)) FROM {ALIAS}.acked").fetchall()
     return max(float(rows[0][0] or 0.0), 0.0)
 
 

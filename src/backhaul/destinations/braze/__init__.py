@@ -152,8 +152,8 @@ class Braze(Destination[BrazeConfig]):
         ),
         concurrency=100,
         deltas=True,
-        # recorded: the first read after a write was stale in 66 of 84 values, the second right; Braze names no bound
         read_lag=30.0,
+        lag_source="recorded: the first read after a write was stale in 66 of 84 values, the second right; Braze names no bound",
         refusals=_REFUSALS,
         sources="Braze's pages on API errors and catalogs; it has no codes for users, whose refusals go by their words",
         fixes=_FIXES,

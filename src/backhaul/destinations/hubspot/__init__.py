@@ -105,6 +105,7 @@ class HubSpot(Destination[HubSpotConfig]):
         moves=True,
         states_account=True,
         index_lag=5.0,
+        lag_source="records are read by batch/read, which is up to date, and not by search, which is not (recorded answers)",
         refusals=_REFUSALS,
         sources="HubSpot's error handling page and OpenAPI documents (category); recorded answers",
         fixes=_FIXES,

@@ -100,6 +100,7 @@ class Intercom(Destination[IntercomConfig]):
         concurrency=20,
         moves=True,
         index_lag=5.0,
+        lag_source="contacts by e-mail are searched for, in an index that is minutes behind (OpenAPI document)",
         refusals=_REFUSALS,
         sources="Intercom's HTTP responses page (error codes); recorded answers",
         fixes=_FIXES,

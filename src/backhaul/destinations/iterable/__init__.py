@@ -105,7 +105,8 @@ class Iterable(Destination[IterableConfig]):
             Rate("delete", 3, 1, "delete"),
         ),
         concurrency=4,
-        read_lag=60.0,  # Iterable's own client waits so long in its tests (Iterable/api-client, waitForUserUpdate)
+        read_lag=60.0,
+        lag_source="so long Iterable's own client waits in its tests (Iterable/api-client, waitForUserUpdate)",
         nulls="null clears the field; an empty text is stored as one.",
         refusals=_REFUSALS,
         sources="Iterable's Swagger document and client sources (code); recorded answers",

@@ -94,6 +94,8 @@ class Spec:
     before that is asked about again."""
     index_lag: float | None = None
     """Seconds until a record that was created is found by its identifier; None: it cannot be looked up."""
+    lag_source: str = ""
+    """Where `read_lag` and `index_lag` come from, for the destination's page."""
     nulls: str = ""
     """One sentence: what clearing a field means here."""
     refusals: Mapping[str, RefusalClass] = field(default_factory=dict)

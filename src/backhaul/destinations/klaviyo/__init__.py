@@ -130,7 +130,8 @@ class Klaviyo(Destination[KlaviyoConfig]):
         ),
         concurrency=20,
         repeatable=frozenset(Op),
-        read_lag=30.0,  # profiles are found by a filter some time after they were written; Klaviyo names no bound (from memory)
+        read_lag=30.0,
+        lag_source="profiles are found by a filter some time after they were written; Klaviyo names no bound (from memory)",
         nulls="null clears the field; a property stays, with no value.",
         refusals=_REFUSALS,
         sources="Klaviyo's error page and OpenAPI document; recorded answers",

@@ -104,7 +104,8 @@ class Marketo(Destination[MarketoConfig]):
         concurrency=5,
         deltas=True,
         late=3.0,
-        read_lag=10.0,  # a lead that was just made is not always found at once; Marketo names no bound (from memory)
+        read_lag=10.0,
+        lag_source="a lead that was just made is not always found at once; Marketo names no bound (from memory)",
         refusals=REFUSALS,
         sources="Adobe's Marketo REST guide, Error Codes; recorded answers",
         fixes=FIXES,

@@ -131,6 +131,8 @@ class Zendesk(Destination[ZendeskConfig]):
         concurrency=8,
         moves=True,
         late=1.0,
+        lag_source="a job that is complete is applied, and reads are by show_many and not by search, which is minutes behind "
+        "(developer.zendesk.com, Search)",
         refusals=_REFUSALS,
         sources="Zendesk's developer reference (errors, job statuses); recorded answers",
         fixes=_FIXES,

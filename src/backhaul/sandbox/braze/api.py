@@ -1,13 +1,12 @@
 """A simulated Braze workspace over real HTTP: endpoints, API keys and their permissions, limits by endpoint.
 
 From Braze's pages on these endpoints, on rate limits and errors, and recorded answers. What none of those says for certain is
-an attribute of the class. Braze takes writes in and applies them later; this one applies them before it is next asked about them.
+an attribute of the class. Braze takes writes in and applies them later; this one applies them before it is next asked about them,
+and with the switch `lag` shows them later (recorded: the first read after a write is mostly stale).
 """
 
 from __future__ import annotations
 
-import copy
-import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +22,7 @@ from backhaul.sandbox.kit import RECORDS, Sandbox
 from backhaul.sandbox.limits import WindowLimit
 
 Endpoint = Callable[[web.Request, Body], web.Response]
+_WHO = ("external_id", "braze_id", "user_alias")
 _ARRAYS = ("attributes", "events", "purchases")
 _NEEDED = {
     "events": ("name", "time"),
@@ -54,8 +54,6 @@ class BrazeSandbox(Sandbox):
     most_bytes = 4 * 1024 * 1024
     maintenance = False
     """Whether requests are taken in and answered with `queued`; here they are applied at once all the same."""
-    lag = 0.0
-    """Seconds until an export shows what /users/track took in (recorded: the first read after a write is mostly stale)."""
     needs_fields = True
     """Whether an export has to name its fields, as for workspaces made since August 2024."""
 
@@ -63,8 +61,6 @@ class BrazeSandbox(Sandbox):
         super().__init__(seed)
         self._store = Store()
         self._taken: deque[tuple[str, Body]] = deque()
-        self._shown: dict[str, tuple[float, User | None]] = {}
-        """By external_id: when it was last written, and what an export shows of it until the lag is over."""
         for name, kind in _CUSTOM:
             self._store.attributes[name] = Attribute(name, kind, 25 if kind == "Array" else None)
         self.limits = {
@@ -240,6 +236,7 @@ class BrazeSandbox(Sandbox):
         for one in asked:
             user = self.store.named({name: one})
             if user is not None:
+                self._remember({"external_id": user.external_id})
                 self.store.remove(user)
         return _answer({"deleted": len(self.spoil(list(asked))), "message": "success"}, 201)
 
@@ -259,6 +256,7 @@ class BrazeSandbox(Sandbox):
             elif new in self.store.external:
                 errors.append(f"index {place}: new_external_id is in use")
             else:
+                self._remember({"external_id": new})
                 user.external_id = new
                 self.store.external[new] = user
                 renamed.append(new)
@@ -281,16 +279,18 @@ class BrazeSandbox(Sandbox):
 
     def _visible(self, name: str, one: Any) -> User | None:
         """A user as an export shows it."""
-        user = self.store.named({name: one})
-        own = str(one) if name == "external_id" else str(user.external_id) if user else ""
-        at, before = self._shown.get(own, (0.0, None))
-        return before if at and time.monotonic() - at < self.lag else user
+        return self.lag.shown((name, _alias(one)), self.store.named({name: one}))
 
     def _remember(self, item: Body) -> None:
-        """Keep what an export shows of a user that is written now."""
-        if self.lag and (own := item.get("external_id")) is not None:
-            user = self.store.external.get(str(own))
-            self._shown[str(own)] = (time.monotonic(), copy.deepcopy(user))
+        """Keeps what an export shows of a user that is written now, under each of its names."""
+        if not self.faults.lag:
+            return
+        user = self.store.named(item)
+        written = {(name, _alias(item[name])) for name in _WHO if item.get(name) is not None}
+        held = set() if user is None else {("external_id", user.external_id), ("braze_id", user.braze_id)}
+        held |= {("user_alias", _alias(alias)) for alias in user.aliases} if user is not None else set()
+        for one in written | held:
+            self.lag.wrote(one, user)
 
     def _catalogs(self, _: web.Request, __: Body) -> web.Response:
         return _answer(
@@ -341,6 +341,11 @@ def _names(item: Body) -> list[str]:
     if isinstance(alias, dict) and alias.get("alias_name") is not None:
         names.append(str(alias["alias_name"]))
     return names
+
+
+def _alias(name: Any) -> Any:
+    """A name of a user, an alias as a tuple."""
+    return (str(name["alias_label"]), str(name["alias_name"])) if isinstance(name, dict) else str(name)
 
 
 def _is_alias(item: Body) -> bool:

@@ -1,7 +1,8 @@
 """A simulated Iterable project over real HTTP: endpoints, authorisation, limits.
 
 From Iterable's own client (Iterable/api-client), block/iterable-go, older Swagger documents, and recorded answers. What none
-of those says for certain is an attribute of the class.
+of those says for certain is an attribute of the class. Iterable applies writes after it has answered; with the switch `lag` a
+profile is shown that much later.
 """
 
 from __future__ import annotations
@@ -134,12 +135,14 @@ class IterableSandbox(Sandbox):
             data = {
                 name: value for name, value in (user.get("dataFields") or {}).items() if name not in dropped
             }
+            self._remember(user)
             answer.add(user, partial(self.project.store, user, data))
         return answer.whole(filteredOutFields=sorted(dropped))
 
     def _update(self, request: web.Request, body: dict[str, Any]) -> web.Response:
         self._check_types([body])
         self._new_fields([body], {"createNewFields": True, **body})
+        self._remember(body)
         try:
             self.project.store(body, body.get("dataFields") or {})
         except Failed as failed:
@@ -158,6 +161,8 @@ class IterableSandbox(Sandbox):
             raise Refusal("InvalidEmailAddressError", f"Invalid email: {new}") from None
         if self.project.find(new, None) not in (None, user):
             raise Refusal("EmailAlreadyExists", f"A user with the email {new} exists")
+        self._remember(user.shown())
+        self._remember({"email": new})
         self.project.remove(user)
         user.email = new
         self.project.add(user)
@@ -215,6 +220,7 @@ class IterableSandbox(Sandbox):
 
         def join(person: dict[str, Any]) -> None:
             self.project.person(person)
+            self._remember(person)
             self.project.store({**person, "preferUserId": True}, {})
             act(found[2], str(person.get("userId") or person.get("email")))
 
@@ -223,8 +229,22 @@ class IterableSandbox(Sandbox):
         return answer.whole()
 
     def _user(self, request: web.Request, _: dict[str, Any]) -> web.Response:
-        user = self.project.find(*self._named(request))
+        email, user_id = self._named(request)
+        found = self.project.find(email, user_id)
+        user = self.lag.shown(("email", email.lower()) if email is not None else ("id", user_id), found)
         return _json({"user": user.shown()} if user is not None else {})
+
+    def _remember(self, person: Mapping[str, Any]) -> None:
+        """Keeps what a read shows of a profile that is written now, under each of its names."""
+        if not self.faults.lag:
+            return
+        user = self.project.find(person.get("email"), person.get("userId"))
+        given = (("email", str(person.get("email") or "").lower()), ("id", str(person.get("userId") or "")))
+        for kind, name in {*given, *(user.names() if user is not None else ())}:
+            by_email = kind == "email"
+            self.lag.wrote(
+                (kind, name), self.project.find(name if by_email else None, None if by_email else name)
+            )
 
     def _delete(self, request: web.Request, _: dict[str, Any]) -> web.Response:
         user = self.project.find(*self._named(request))
@@ -232,6 +252,7 @@ class IterableSandbox(Sandbox):
         if user is None:
             by_email = "email" in request.match_info
             raise Refusal("UnknownEmailError" if by_email else "UnknownUserIdError", "User does not exist")
+        self._remember(user.shown())
         self.project.remove(user)
         return said(200, "Success", "")
 

@@ -1,7 +1,7 @@
 """A simulated Marketo instance over real HTTP: endpoints, tokens, limits.
 
 From Adobe's REST guide and Swagger documents, and recorded answers. What none of those says for certain is an attribute of the
-class. Nearly every answer is HTTP 200.
+class. Nearly every answer is HTTP 200. With the switch `lag` searches show a record that much later.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class MarketoSandbox(Sandbox):
     ) -> None:
         super().__init__(seed)
         self.instance = Instance()
+        for room in (self.instance.leads, *(kind.room for kind in self.instance.objects.values())):
+            room.lag = self.lag
         self.window, self.daily = RollingLimit(calls, interval), RollingLimit(daily, 86_400)
         self._token, self._until = "", 0.0
         self._ended: set[str] = set()

@@ -88,7 +88,7 @@ def find_custom(call: Call) -> dict[str, Any]:
     for name in names:
         if name not in kind.room.attributes:
             raise Whole("1006", f"Field '{name}' not found")
-    found = [kind.room.records[own] for values in wanted for own in kind.room.find(kind.dedupe, values)]
+    found = [record for values in wanted for record in kind.room.shown(kind.dedupe, values)]
     shown = ("marketoGUID", *names)
     return {
         "result": [{"seq": n, **{name: item.get(name) for name in shown}} for n, item in enumerate(found)]

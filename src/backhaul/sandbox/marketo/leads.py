@@ -50,15 +50,16 @@ def find_leads(call: Call) -> dict[str, Any]:
         raise Whole("1011", f"Field '{by}' not supported")
     if len(values) > MOST:
         raise Whole("1003", f"Too many values: at most {MOST}")
-    ids = dict.fromkeys(own for value in values for own in leads.find((by,), [value]))
-    if len(ids) > 1000:
+    found = {lead["id"]: lead for value in values for lead in leads.shown((by,), [value])}
+    if len(found) > 1000:
         raise Whole("1003", "Too many results match the filter")
-    return page(call, [leads.records[own] for own in ids], names_of(call, leads))
+    return page(call, list(found.values()), names_of(call, leads))
 
 
 def lead(call: Call) -> dict[str, Any]:
     leads = call.sandbox.instance.leads
-    found = leads.records.get(call.request.match_info["id"])
+    own = call.request.match_info["id"]
+    found = leads.lag.shown(own, leads.records.get(own))
     if found is None:
         raise Whole("1004", "Lead not found")
     return page(call, [found], names_of(call, leads))

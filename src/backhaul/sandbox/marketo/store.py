@@ -10,6 +10,8 @@ from datetime import UTC, date, datetime
 from itertools import count
 from typing import Any
 
+from backhaul.sandbox.lag import Lag
+
 Values = dict[str, Any]
 _EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:?\d\d)")
@@ -84,6 +86,7 @@ class Room:
     """Records of one kind; `keys` are the fields of which an index is kept, alone or several together."""
 
     def __init__(self, attributes: Sequence[Attribute], keys: Sequence[tuple[str, ...]]) -> None:
+        self.lag = Lag(lambda: 0.0)
         self.attributes = {item.name: item for item in attributes}
         self.records: dict[str, Values] = {}
         """By Marketo's own id, as text."""
@@ -92,6 +95,13 @@ class Room:
     def find(self, names: tuple[str, ...], values: Sequence[Any]) -> list[str]:
         """Ids of the records with these values."""
         return list(self._index[names].get(tuple(map(fold, values)), ()))
+
+    def shown(self, names: tuple[str, ...], values: Sequence[Any]) -> list[Values]:
+        """The records with these values, as a read shows them."""
+        key = tuple(map(fold, values))
+        owns = self.lag.shown((names, key), self._index[names].get(key, []))
+        records = (self.lag.shown(own, self.records.get(own)) for own in owns)
+        return [record for record in records if record is not None]
 
     def indexed(self, name: str) -> bool:
         return (name,) in self._index
@@ -103,13 +113,24 @@ class Room:
         held = dict(before) if before is not None else {**self._blank(), "createdAt": stamp()}
         held |= accepted
         held["updatedAt"] = stamp()
-        self.drop(own)
+        self._remember(own, before or {}, held)
+        self._remove(own)
         self.records[own] = held
         for place, key in self._places(held):
             self._index[place].setdefault(key, []).append(own)
 
     def drop(self, own: str) -> bool:
         """Whether it was there."""
+        self._remember(own, self.records.get(own, {}), {})
+        return self._remove(own)
+
+    def _remember(self, own: str, before: Values, after: Values) -> None:
+        """Keeps what reads show of a record that is written now."""
+        self.lag.wrote(own, before or None)
+        for names, key in {*self._places(before), *self._places(after)}:
+            self.lag.wrote((names, key), self._index[names].get(key, []))
+
+    def _remove(self, own: str) -> bool:
         held = self.records.pop(own, None)
         for place, key in self._places(held) if held is not None else ():
             self._index[place][key].remove(own)
