@@ -132,6 +132,19 @@ def test_i46_a_record_that_is_shown_late_is_neither_different_nor_gone(
         assert sum(made.run("s").changes.values()) == 0
 
 
+def test_i46_a_read_that_began_too_early_is_no_evidence_however_long_it_takes(tmp_path: Path) -> None:
+    """Ten records are read one by one, and the first answers are from before the lag is over."""
+    found = iterable()
+    found.sandbox.faults = Faults(lag=0.5, latency=0.1)
+    with site(tmp_path, found, read_lag="600ms") as make:
+        run = make(freshness={"sample": 10}).run("s")
+        assert (run.status, run.report.verified.checked, run.report.verified.mismatches) == (
+            "succeeded",
+            10,
+            (),
+        )
+
+
 @pytest.mark.parametrize("vendor", ALL)
 def test_i46_the_simulation_lags(vendor: Callable[[], Vendor], tmp_path: Path) -> None:
     """A destination that is said to show writes at once is found to differ."""

@@ -26,25 +26,26 @@ class Absence:
     def _ages(self) -> Mapping[str, float]:
         return self._read_ages()
 
-    def doubted(self, batch: PlanBatch, outcomes: Outcomes) -> Outcomes:
-        """An answer in which records that are not there are asked about again, after the lag."""
+    def doubted(self, batch: PlanBatch, outcomes: Outcomes, asked: float) -> Outcomes:
+        """An answer in which records that are not there are asked about again, after the lag; `asked`: when its request left."""
         lag = self._lag(batch.object, batch.identifiers)
         if not lag or batch.op is Op.DELETE or not any(isinstance(item, Gone) for item in outcomes.items):
             return outcomes
         rows = dict(zip(batch.keys, batch.rows, strict=True))
-        return Outcomes(tuple(self._doubted(batch, rows, item, lag) for item in outcomes.items))
+        return Outcomes(tuple(self._doubted(batch, rows, item, lag, asked) for item in outcomes.items))
 
-    def _doubted(self, batch: PlanBatch, rows: Mapping[str, int], item: Outcome, lag: float) -> Outcome:
+    def _doubted(
+        self, batch: PlanBatch, rows: Mapping[str, int], item: Outcome, lag: float, asked: float
+    ) -> Outcome:
         if not isinstance(item, Gone) or item.key not in rows:
             return item
-        wait = self._left(batch, rows[item.key], lag)
-        return Retry(item.key, item.message, wait) if wait > 0 else item
+        shown = self._shown(batch, rows[item.key], lag)
+        return Retry(item.key, item.message, max(shown - self._clock(), 0.0)) if asked < shown else item
 
-    def _left(self, batch: PlanBatch, row: int, lag: float) -> float:
-        """Seconds until the record must be shown. Of one that was never acknowledged nobody knows when it was made: another
-        sync may have made it just before."""
-        passed = self._clock() - self._began
+    def _shown(self, batch: PlanBatch, row: int, lag: float) -> float:
+        """When the record must be shown. Of one that was never acknowledged it is not known when it was made: another sync may
+        have made it just before."""
         if not batch.is_held(row):
-            return min(lag, LONGEST_WAIT) - passed
-        age = self._ages.get(batch.primary_key(row))
-        return 0.0 if age is None else lag - age - passed
+            return self._began + min(lag, LONGEST_WAIT)
+        age = self._ages.get(batch.primary_key(row), lag)
+        return self._began + lag - age

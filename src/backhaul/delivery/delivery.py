@@ -191,7 +191,9 @@ class Delivery:
                 tally.release(mine, self._refusals.reason(error))
                 open_rows.difference_update(mine)
             else:
-                open_rows = open_rows.difference(mine).union(self._take(part, tally, mine, outcomes))
+                open_rows = open_rows.difference(mine).union(
+                    self._take(part, tally, mine, outcomes, asked=self._clock())
+                )
         tally.give_up(sorted(open_rows.difference(tally.stages)))
 
     async def _hand_out(self, group: Sequence[PlanBatch], start: Callable[..., None]) -> None:
@@ -386,7 +388,7 @@ class Delivery:
         self.concurrency.seen(max(took, 0.0), throttled=isinstance(error, Throttled))
         if error is None:
             self._unanswered = 0
-            return None, self._take(batch, tally, open_rows, outcomes)
+            return None, self._take(batch, tally, open_rows, outcomes, asked=began)
         if self._keyed(batch) and error.code == "409" and not tally.doubted.isdisjoint(batch.rows):
             # the key's first request is still worked on (draft-ietf-httpapi-idempotency-key-header, 2.7)
             error = Unsettled(str(error), code=error.code)
@@ -436,11 +438,11 @@ class Delivery:
             self._writing.discard(task)
 
     def _take(
-        self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], outcomes: Outcomes
+        self, batch: PlanBatch, tally: Tally, open_rows: Sequence[int], outcomes: Outcomes, asked: float
     ) -> Sequence[int]:
-        """Takes an answer in; returns the rows still open."""
+        """Takes in the answer to a request that left at `asked`; returns the rows still open."""
         before = len(tally.stages)
-        left, unnamed = tally.take(batch, open_rows, self._absence.doubted(batch, outcomes))
+        left, unnamed = tally.take(batch, open_rows, self._absence.doubted(batch, outcomes, asked))
         taken = len(open_rows) - len(left) - (len(tally.stages) - before)
         self._note_room(taken, tally.no_room)
         return self._keep_doubt(batch, tally, left, unnamed, UNNAMED)

@@ -33,18 +33,21 @@ async def read_back(
     lag = max(destination.read_lag_of(sync.object, tuple(sync.identify)), min(index_lag, _LONGEST_LAG))
     until, pause = around.clock() + lag - age, 1.0
     while True:
+        # what was asked before the lag was over is no evidence, however late the answer comes
+        left = until - around.clock()
         verified = await insist(
             lambda: compare(destination, sync.object, mapping, expected),
             connection.budget,
             around,
         )
-        left = until - around.clock()
         if not verified.mismatches or left <= 0 or stopping():
             return _evident(verified, index_lag - age)
         said = f"{len(verified.mismatches)} records are not shown as they were sent"
         connection.budget.told(f"{said}; they may be for {lag:g} seconds")
         with suppress(TimeoutError):
-            await asyncio.wait_for(connection.budget.stop.wait(), min(pause, left))
+            await asyncio.wait_for(
+                connection.budget.stop.wait(), min(pause, max(until - around.clock(), 0.0))
+            )
         connection.budget.told("")
         pause *= 2
 
