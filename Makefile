@@ -1,5 +1,5 @@
 # Every target does its own set-up. Without make: run the scripts themselves.
-.PHONY: demo test lint types bench torture simulate docs
+.PHONY: demo test lint types bench torture simulation docs
 
 # make demo DESTINATION=salesforce: another destination
 demo:
@@ -27,10 +27,10 @@ bench:
 torture:
 	@scripts/torture --kills $(or $(KILLS),100)
 
-# make simulate SEEDS=100000: the long form
-simulate:
+# make simulation SEEDS=20000 FROM=1000000: the long form, in as many processes as there are cores
+simulation:
 	@scripts/setup
-	@.venv/bin/python -m tests.simulation --seeds $(or $(SEEDS),1000)
+	@.venv/bin/python -m tests.simulation --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0)
 
 docs:
 	@scripts/docs

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from .story import Ending
 
 PATIENCE = 400
-"""Seeds after which a mutant has got away."""
+"""Seeds after which a mutant that is looked at alone has got away."""
+_GLANCE = 40
+"""Seeds after which one of all has: the seed that gave it away before mostly does so again."""
 _CHUNK = 20
 """Seeds that a process takes at once."""
 _MINUTE = 60.0
@@ -52,7 +54,7 @@ def main() -> int:
     if given.mutant:
         mutant = next(mutant for mutant in MUTANTS if mutant.name == given.mutant)
         if given.seed is None:
-            return report(mutant, look(mutant))
+            return report(mutant, look(mutant, PATIENCE))
         install(mutant)
     if given.seed is not None:
         return one(given.seed)
@@ -150,7 +152,7 @@ class Score:
         )
 
 
-def look(mutant: Mutant) -> tuple[str, int, int]:
+def look(mutant: Mutant, patience: int) -> tuple[str, int, int]:
     """Lets a mutant loose in this process: (promise that gave it away, seeds needed, seed); no promise where it got away."""
     install(mutant)
     from .scenario import scenario_of
@@ -159,20 +161,20 @@ def look(mutant: Mutant) -> tuple[str, int, int]:
     gc.disable()
     played = 0
     with stage() as (engine, folder):
-        for seed in [*SEEDS.get(mutant.name, ()), *range(PATIENCE * 20)]:
+        for seed in [*SEEDS.get(mutant.name, ()), *range(patience * 20)]:
             if not mutant.needs(scenario_of(seed)):
                 continue
             played += 1
             ending = play(seed, engine, folder)
             if ending.violations:
                 return ending.violations[0].rule, played, seed
-            if played >= PATIENCE:
+            if played >= patience:
                 break
     return "", played, -1
 
 
 def look_at(number: int) -> tuple[str, int, int]:
-    return look(MUTANTS[number])
+    return look(MUTANTS[number], _GLANCE)
 
 
 def report(mutant: Mutant, found: tuple[str, int, int]) -> int:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "300"))
+"""Of many more in `make simulation`: these keep the gate short."""
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
