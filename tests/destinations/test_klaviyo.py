@@ -282,3 +282,23 @@ def test_a_job_with_many_errors_is_read_in_one_go(tmp_path: Path) -> None:
         report = made.run("s").report
     assert (report.delivered, report.rejected) == (7500, 1500)
     assert not [one for one in sandbox.requests if one.status == 429]
+
+
+def test_of_a_job_that_is_forgotten_the_profiles_tell(tmp_path: Path) -> None:
+    """A run ends before the job does, and the next one asks when Klaviyo does not know the job any more."""
+    sandbox = KlaviyoSandbox()
+    sandbox.job_seconds = 3600.0
+    table = "SELECT i AS id, if(i = 5, '+1234567', NULL) AS phone, 'pro' AS plan FROM range(20) t(i)"
+    fields = {"phone_number": "phone", "properties.plan": "plan"}
+    waits = {"poll_interval": "50ms", "job_timeout": "200ms", "read_lag": "1ms"}
+    with serving(sandbox.app()) as url, project(tmp_path, url, fields, table, **waits) as made:
+        assert made.run("s").delivered == 0
+        sandbox.job_life = sandbox.job_seconds = 0.0
+        for job in sandbox.jobs.values():
+            job.due = 0.0
+        sandbox.job_life = -1.0
+        late = made.run("s").report
+        assert (late.delivered, len(sandbox.jobs)) == (19, 1)
+        sandbox.job_life = 3600.0
+        made.run("s")
+        assert {str(one["key"]): one["status"] for one in made.records("s")}["5"] == "rejected"

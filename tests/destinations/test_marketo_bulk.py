@@ -154,8 +154,25 @@ async def test_a_state_that_is_not_known_is_asked_for_again(body: dict[str, Any]
             await marketo.collect(batch({"email": "a@example.com"}), "7")
 
 
-async def test_an_import_that_is_not_there_names_nobody(marketo: Marketo) -> None:
-    assert await marketo.collect(batch({"email": "a@example.com"}), "7") == Outcomes(())
+async def test_of_an_import_that_is_forgotten_the_leads_tell(
+    marketo: Marketo, sandbox: MarketoSandbox
+) -> None:
+    """Marketo knows imports for seven days; of one that it does not know, those that are as they were sent are delivered."""
+    rows = [
+        {"email": f"{name}@example.com", "firstName": name, "seats": 3, "trial": True, "plan": None}
+        for name in "abc"
+    ]
+    types = {"seats": FieldType.INTEGER, "trial": FieldType.BOOLEAN}
+    await done(marketo, batch(*rows[:2], **types))
+    sandbox.instance.leads.put(*renamed(sandbox, "b@example.com"))
+    sandbox.import_life = -1.0
+    assert await marketo.collect(batch(*rows, **types), "1000") == Outcomes((Delivered("a@example.com"),))
+
+
+def renamed(sandbox: MarketoSandbox, email: str) -> tuple[str, dict[str, Any]]:
+    """The lead's id, and another first name."""
+    (own,) = sandbox.instance.leads.find(("email",), [email])
+    return own, {"firstName": "somebody"}
 
 
 def with_token(handler: Any) -> Any:

@@ -25,6 +25,7 @@ from backhaul.destinations.kit import (
     Spec,
     Unsupported,
     classify_status,
+    held_as_sent,
     inner,
     listing,
     no_such_object,
@@ -280,12 +281,15 @@ class Klaviyo(Destination[KlaviyoConfig]):
         return Outcomes((Delivered(key, own, created=answer.status == 201),))
 
     async def collect(self, batch: Batch, job: str) -> Outcomes | Job:
-        """Of a job that was cancelled, or that is not known any more, nothing. One that holds fewer profiles than its batch, of
-        which some were refused before it was made, does not say which: only those that its errors repeat are settled."""
+        """Of a job that was cancelled, nothing; of one that is not known any more, what the profiles show. One that holds fewer
+        profiles than its batch, of which some were refused before it was made, does not say which: only those that its errors
+        repeat are settled."""
         answer = await self.http.request("GET", f"{_JOBS}/{job}", allow=(404,))
         about = inner(answer.json(), "data", "attributes")
         if answer.status == 404 and errors_of(answer):
-            return Outcomes(())
+            names = [field.name for field in batch.fields]
+            found = await self.read(batch.object, batch.identifiers, batch.keys, names)
+            return Outcomes(tuple(held_as_sent(batch, found, self.same, into="attributes")))
         if not isinstance(about, dict) or about.get("status") not in (
             "queued",
             "processing",

@@ -43,6 +43,8 @@ class MarketoSandbox(Sandbox):
     page_size = 300
     import_seconds = 0.0
     """How long a file of a bulk import is worked on."""
+    import_life = 604_800.0
+    """Seconds for which an import is known (guide: Bulk Import)."""
     imports_fail = False
     empty_clears = True
     """Whether an empty cell of such a file clears its field."""

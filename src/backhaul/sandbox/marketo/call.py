@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from backhaul.sandbox.kit import RECORDS
-from backhaul.sandbox.marketo.store import Attribute, Room, Skipped, Values, Whole
+from backhaul.sandbox.marketo.store import Attribute, Room, Skipped, Values, Whole, fold
 
 if TYPE_CHECKING:
     from backhaul.sandbox.marketo.api import MarketoSandbox
@@ -63,13 +63,18 @@ Endpoint = Callable[[Call], dict[str, Any]]
 
 
 def each(
-    call: Call, items: Iterable[Values], act: Callable[[Values], Mapping[str, Any]], *, numbered: bool = False
-) -> dict[str, Any]:
-    """The results of many records, each by itself."""
-    found = []
+    call: Call, items: Iterable[Values], act: Callable[[Values], Mapping[str, Any]], *, numbered: bool = False,
+    unique: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """The results of many records, each by itself; of those with the same values of the fields `unique` the first is taken."""
+    found, known = [], set[tuple[str, ...]]()
     for place, item in enumerate(items):
         seq = {"seq": place} if numbered else {}
         try:
+            key = tuple(fold(item.get(name)) for name in unique)
+            if key and key in known:
+                raise Skipped("1036", "Duplicate object found in input")
+            known.add(key)
             found.append({**seq, **act(item)})
         except Skipped as skipped:
             named = {"id": item["id"]} if call.request.path.startswith("/rest/v1/lists/") else {}
@@ -94,10 +99,13 @@ def names_of(call: Call, room: Room) -> Sequence[str]:
 
 
 def page(call: Call, found: Sequence[Values], names: Sequence[str]) -> dict[str, Any]:
-    """Leads with the fields that were asked for, and their id."""
+    """Leads with the fields that were asked for, and their id; a null is left out (guide: Leads)."""
     size, start = call.sandbox.page_size, int(call.one("nextPageToken", "0"))
     part = found[start : start + size]
-    shown = [{"id": lead["id"], **{name: lead.get(name) for name in names}} for lead in part]
+    shown = [
+        {"id": lead["id"], **{name: lead[name] for name in names if lead.get(name) is not None}}
+        for lead in part
+    ]
     more = start + size < len(found)
     return {"result": shown, "moreResult": more, **({"nextPageToken": str(start + size)} if more else {})}
 

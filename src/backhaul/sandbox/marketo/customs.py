@@ -56,7 +56,7 @@ def sync_custom(call: Call) -> dict[str, Any]:
         guid, status = call.sandbox.instance.sync_custom(kind, action, item)
         return {"status": status, "marketoGUID": guid}
 
-    return each(call, items, act, numbered=True)
+    return each(call, items, act, numbered=True, unique=kind.dedupe)
 
 
 def delete_custom(call: Call) -> dict[str, Any]:

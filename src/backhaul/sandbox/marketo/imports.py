@@ -88,7 +88,7 @@ def _import(sandbox: MarketoSandbox, request: web.Request) -> Import:
     """Raises: Whole. Which code an import has that is not there is from memory."""
     _work_on(sandbox)
     found = sandbox.imports.get(request.match_info["batch"])
-    if found is None:
+    if found is None or time.monotonic() - found.began > sandbox.import_life:
         raise Whole("1013", "Object not found")
     return found
 

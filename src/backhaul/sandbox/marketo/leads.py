@@ -25,7 +25,7 @@ def sync_leads(call: Call) -> dict[str, Any]:
         own, status = instance.sync_lead(action, lookup, item)
         return {"id": int(own), "status": status}
 
-    return each(call, items, act)
+    return each(call, items, act, unique=(lookup,))
 
 
 def delete_leads(call: Call) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import Any
 from backhaul.sandbox.lag import Lag
 
 Values = dict[str, Any]
+_AREA = 30_000
+"""Bytes of a text area (guide: Field Types)."""
 _EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:?\d\d)")
 
@@ -47,7 +49,8 @@ class Attribute:
         """The value as it is held. Raises: Skipped."""
         if value is None or value == "":
             return False if self.kind == "boolean" else None
-        if not _fits(self.kind, value) or (self.length and len(str(value)) > self.length):
+        large = self.kind == "text" and len(str(value).encode()) > _AREA
+        if large or not _fits(self.kind, value) or (self.length and len(str(value)) > self.length):
             said = f"Invalid value for field '{self.name}' and value '{value}'"
             raise Skipped("1003", said)
         if self.kind in ("integer", "percent", "score"):

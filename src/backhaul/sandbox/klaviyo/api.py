@@ -18,23 +18,13 @@ import orjson
 from aiohttp import web
 
 from backhaul.sandbox.kit import RECORDS, Sample, Sandbox, template
+from backhaul.sandbox.klaviyo.documents import body_of, inner, list_document, profile_document, respond, stamp
+from backhaul.sandbox.klaviyo.profiles import WHO, Body, Invalid, check, fold, keys_of
 from backhaul.sandbox.limits import RollingLimit
 
-Body = dict[str, Any]
-_WHO = ("external_id", "email", "phone_number")
-_KNOWN = {
-    *_WHO,
-    "first_name",
-    "last_name",
-    "organization",
-    "locale",
-    "title",
-    "image",
-    "location",
-    "properties",
-}
-_EMAIL, _PHONE = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+"), re.compile(r"\+[1-9]\d{7,14}")
 _FILTER = re.compile(r"(any|equals)\((\w+),(.+)\)", re.DOTALL)
+_REVISION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
+_MEDIA = ("application/vnd.api+json", "application/json")
 _JOBS = "/api/profile-bulk-import-jobs"
 _LIMITS = {
     f"POST {_JOBS}": (10, 150), f"GET {_JOBS}/{{id}}": (10, 150), f"GET {_JOBS}/{{id}}/import-errors": (10, 150),
@@ -49,19 +39,7 @@ _AT_ONCE = 200
 """Profiles of a job that are applied before anything else is looked at."""
 _MEMBERS = 1_000
 """Profiles of one change of a list, and events of one request."""
-_MOST, _WHOLE, _EACH, _PAGE = 10_000, 5_000_000, 100_000, 100
-
-
-class Invalid(Exception):
-    """One profile is not taken."""
-
-    def __init__(self, name: str, detail: str, code: str = "invalid") -> None:
-        super().__init__(detail)
-        self.name, self.code = name, code
-
-    def json(self, pointer: str) -> Body:
-        return {"id": "0", "code": self.code, "title": "Invalid input.", "detail": str(self),
-                "source": {"pointer": f"{pointer}/attributes/{self.name}"}}  # fmt: skip
+_MOST, WHOLE, _EACH, _PAGE = 10_000, 5_000_000, 100_000, 100
 
 
 @dataclass
@@ -74,7 +52,7 @@ class ImportJob:
     errors: list[Body] = field(default_factory=list)
     applied: int = 0
     """So many of its profiles."""
-    created: str = field(default_factory=lambda: _stamp())
+    created: str = field(default_factory=lambda: stamp())
 
     @property
     def done(self) -> bool:
@@ -98,6 +76,8 @@ class KlaviyoSandbox(Sandbox):
     api_key: str | None = None
     """None takes any."""
     job_seconds = 0.5
+    job_life = 604_800.0
+    """Seconds after which a job is not known any more; the document has `expires_at`, and no number."""
 
     account = "VdX9Qa"
     """The account's id: another one is another account."""
@@ -157,8 +137,12 @@ class KlaviyoSandbox(Sandbox):
         given = request.headers.get("Authorization", "").removeprefix("Klaviyo-API-Key ")
         if not given or self.api_key not in (None, given):
             return self.refusal(401, "not_authenticated")
-        if not request.headers.get("revision"):
+        if not _REVISION.fullmatch(request.headers.get("revision", "")):
             return self.refusal(400, "revision_required")
+        if request.can_read_body and request.content_type not in _MEDIA:
+            return self.refusal(415, "unsupported_media_type")
+        if not 1 <= int(request.query.get("page[size]", 20)) <= _PAGE:
+            return self.refusal(400, "invalid")
         windows = self.limits.get(f"{request.method} {template(request).rstrip('/')}", ())
         return None if all(limit.take() for limit in windows) else self.refusal(429, retry_after=1)
 
@@ -166,49 +150,57 @@ class KlaviyoSandbox(Sandbox):
         words = {401: "not_authenticated", 404: "not_found", 429: "throttled", 500: "error"}
         error = {"id": "0", "status": status, "code": code or words.get(status, "invalid"), "title": "Refused.",
                  "detail": "The request is refused.", "source": {"pointer": "/data/"}}  # fmt: skip
-        answer = _json({"errors": [error]}, status)
+        answer = respond({"errors": [error]}, status)
         if status == 429 and retry_after is not None:
             answer.headers["Retry-After"] = f"{retry_after:g}"
         return answer
 
     async def _import(self, request: web.Request) -> web.Response:
-        data = _body(await request.read()).get("data") or {}
+        body = await request.read()
+        data = body_of(body).get("data") or {}
         request[RECORDS] = 1
         attributes = data.get("attributes") or {}
-        if self.faults.poison_key and self.faults.poison_key in _keys(attributes):
+        if len(body) > _EACH:
+            return self.refusal(413, "payload_too_large")
+        if data.get("type") != "profile":
+            return self.refusal(400, "invalid")
+        if self.faults.poison_key and self.faults.poison_key in keys_of(attributes):
             return self.refusal(400, "unwelcome")
         try:
             own, created = self.store(attributes)
         except Invalid as invalid:
-            return _json(
+            return respond(
                 {"errors": [invalid.json("/data")]}, 409 if invalid.code == "duplicate_profile" else 400
             )
-        return _json({"data": self._shown(own)}, 201 if created else 200)
+        return respond({"data": self._shown(own)}, 201 if created else 200)
 
     async def _change(self, request: web.Request) -> web.Response:
-        own, data = request.match_info["id"], _body(await request.read()).get("data") or {}
+        own, data = request.match_info["id"], body_of(await request.read()).get("data") or {}
         request[RECORDS] = 1
-        if own not in self.profiles or data.get("id") != own:
+        if own not in self.profiles or (data.get("id"), data.get("type")) != (own, "profile"):
             return self.refusal(404 if own not in self.profiles else 400)
         try:
             self.store(data.get("attributes") or {}, own)
         except Invalid as invalid:
-            return _json(
+            return respond(
                 {"errors": [invalid.json("/data")]}, 409 if invalid.code == "duplicate_profile" else 400
             )
-        return _json({"data": self._shown(own)})
+        return respond({"data": self._shown(own)})
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.read()
-        attributes = (_body(body).get("data") or {}).get("attributes") or {}
-        profiles = (attributes.get("profiles") or {}).get("data") or []
+        data = body_of(body).get("data") or {}
+        profiles = inner(data, "attributes", "profiles", "data") or []
         request[RECORDS] = len(profiles)
-        if len(body) > _WHOLE:
+        if len(body) > WHOLE:
             return self.refusal(413, "payload_too_large")
-        if not 0 < len(profiles) <= _MOST:
+        typed = data.get("type") == "profile-bulk-import-job" and all(
+            item.get("type") == "profile" for item in profiles
+        )
+        if not typed or not 0 < len(profiles) <= _MOST:
             return self.refusal(400, "invalid")
         if self.faults.poison_key and any(
-            self.faults.poison_key in _keys(item["attributes"]) for item in profiles
+            self.faults.poison_key in keys_of(item["attributes"]) for item in profiles
         ):
             return self.refusal(400, "unwelcome")
         large = [place for place, item in enumerate(profiles) if len(orjson.dumps(item)) > _EACH]
@@ -219,10 +211,10 @@ class KlaviyoSandbox(Sandbox):
                 )
                 for place in large
             ]
-            return _json({"errors": errors}, 400)
+            return respond({"errors": errors}, 400)
         job = ImportJob(f"job{next(self._numbers):024}", profiles, time.monotonic() + self.job_seconds)
         self.jobs[job.id] = job
-        return _json({"data": self._about(job)}, 202)
+        return respond({"data": self._about(job)}, 202)
 
     async def _work(self, job: ImportJob) -> None:
         """Applies a job whose time has come, and lets others in meanwhile."""
@@ -237,7 +229,7 @@ class KlaviyoSandbox(Sandbox):
             "failed_count": len(job.errors),
         }
         about = {"status": "complete" if job.done else "processing", "created_at": job.created, **counts,
-                 "completed_at": _stamp() if job.done else None, "expires_at": None, "started_at": job.created}  # fmt: skip
+                 "completed_at": stamp() if job.done else None, "expires_at": None, "started_at": job.created}  # fmt: skip
         links = {"self": f"https://a.klaviyo.com{_JOBS}/{job.id}/"}
         return {"type": "profile-bulk-import-job", "id": job.id, "attributes": about, "links": links}
 
@@ -259,15 +251,22 @@ class KlaviyoSandbox(Sandbox):
                     }
                 )
 
-    async def _job(self, request: web.Request) -> web.Response:
+    async def _known(self, request: web.Request) -> ImportJob | None:
+        """The job that is asked about, as it is now; None: there is none, or none any more."""
         job = self.jobs.get(request.match_info["id"])
         if job is None:
-            return self.refusal(404)
+            return None
         await self._work(job)
-        return _json({"data": self._about(job)})
+        return job if time.monotonic() < job.due + self.job_life else None
+
+    async def _job(self, request: web.Request) -> web.Response:
+        job = await self._known(request)
+        if job is None:
+            return self.refusal(404)
+        return respond({"data": self._about(job)})
 
     async def _errors(self, request: web.Request) -> web.Response:
-        job = self.jobs.get(request.match_info["id"])
+        job = await self._known(request)
         if job is None:
             return self.refusal(404)
         size, low = int(request.query.get("page[size]", 20)), int(request.query.get("page[cursor]", 0))
@@ -277,49 +276,49 @@ class KlaviyoSandbox(Sandbox):
             links["next"] = (
                 f"{request.scheme}://{request.host}{request.path}?page[size]={size}&page[cursor]={low + size}"
             )
-        return _json({"data": self.spoil(job.errors[low : low + size]), "links": links})
+        return respond({"data": self.spoil(job.errors[low : low + size]), "links": links})
 
     async def _profiles(self, request: web.Request) -> web.Response:
         owns = list(self.profiles)
         if given := request.query.get("filter"):
             found = _FILTER.fullmatch(given)
-            if found is None or found[2] not in (*_WHO, "id"):
+            if found is None or found[2] not in (*WHO, "id"):
                 return self.refusal(400, "invalid")
             values = orjson.loads(found[3])
             values = values if isinstance(values, list) else [values]
             if len(values) > _PAGE:
                 return self.refusal(400, "invalid")
-            named = [_fold(found[2], value) for value in values]
+            named = [fold(found[2], value) for value in values]
             owns = [own for name in named if (own := self.lag.shown(name, self.named.get(name)))]
         size = int(request.query.get("page[size]", 20))
         links = {"self": str(request.url)}
         shown = ((own, self.lag.shown(own, self.profiles.get(own))) for own in dict.fromkeys(owns))
-        data = [_profile(own, attributes) for own, attributes in shown if attributes is not None]
-        return _json({"data": data[:size], "links": links})
+        data = [profile_document(own, attributes) for own, attributes in shown if attributes is not None]
+        return respond({"data": data[:size], "links": links})
 
     async def _lists(self, _: web.Request) -> web.Response:
-        return _json(
+        return respond(
             {
-                "data": [_list(own) for own in self.lists],
+                "data": [list_document(own) for own in self.lists],
                 "links": {"self": "https://a.klaviyo.com/api/lists/"},
             }
         )
 
     async def _list(self, request: web.Request) -> web.Response:
         own = request.match_info["id"]
-        return _json({"data": _list(own)}) if own in self.lists else self.refusal(404)
+        return respond({"data": list_document(own)}) if own in self.lists else self.refusal(404)
 
     async def _lists_of(self, request: web.Request) -> web.Response:
         """The lists of a profile."""
         own = request.match_info["id"]
         if own not in self.profiles:
             return self.refusal(404)
-        held = [_list(name) for name, members in self.lists.items() if own in members]
-        return _json({"data": held, "links": {"self": str(request.url)}})
+        held = [list_document(name) for name, members in self.lists.items() if own in members]
+        return respond({"data": held, "links": {"self": str(request.url)}})
 
     async def _members(self, request: web.Request) -> web.Response:
         """From memory: a profile that is not there is a 404 for the request as a whole."""
-        data = _body(await request.read()).get("data")
+        data = body_of(await request.read()).get("data")
         members = self.lists.get(request.match_info["id"])
         if members is None:
             return self.refusal(404)
@@ -337,12 +336,12 @@ class KlaviyoSandbox(Sandbox):
     async def _events(self, request: web.Request) -> web.Response:
         """Of events with one unique_id, of one profile and metric, the first stays. From memory: an error names its place."""
         body = await request.read()
-        data = (_body(body).get("data") or {}).get("attributes") or {}
-        sent = (data.get("events-bulk-create") or {}).get("data") or []
+        data = body_of(body).get("data") or {}
+        sent = inner(data, "attributes", "events-bulk-create", "data") or []
         request[RECORDS] = len(sent)
-        if len(body) > _WHOLE:
+        if len(body) > WHOLE:
             return self.refusal(413, "payload_too_large")
-        if not 0 < len(sent) <= _MEMBERS:
+        if data.get("type") != "event-bulk-create-job" or not 0 < len(sent) <= _MEMBERS:
             return self.refusal(400, "invalid")
         taken, errors = [], []
         for place, item in enumerate(sent):
@@ -351,7 +350,7 @@ class KlaviyoSandbox(Sandbox):
             except Invalid as invalid:
                 errors.append(invalid.json(f"/data/attributes/events-bulk-create/data/{place}"))
         if errors:
-            return _json({"errors": errors}, 400)
+            return respond({"errors": errors}, 400)
         for name, event in taken:
             self.events.setdefault(name, event)
         return web.Response(status=202)
@@ -373,13 +372,13 @@ class KlaviyoSandbox(Sandbox):
         return (own, name, str(event.get("unique_id") or event.get("time"))), event
 
     def _shown(self, own: str) -> Body:
-        return _profile(own, self.profiles[own])
+        return profile_document(own, self.profiles[own])
 
     def store(self, attributes: Body, own: str = "") -> tuple[str, bool]:
         """Make or update a profile, or update the one with this id. Return its id, and whether it is new. Raises: Invalid."""
-        self._check(attributes)
-        named = [_fold(kind, attributes[kind]) for kind in _WHO if attributes.get(kind)]
-        if self.refuses(*_keys(attributes)):
+        check(attributes)
+        named = [fold(kind, attributes[kind]) for kind in WHO if attributes.get(kind)]
+        if self.refuses(*keys_of(attributes)):
             raise Invalid("properties", "refused by a switch of the sandbox")
         owners = {self.named[name] for name in named if name in self.named} | ({own} if own else set())
         if len(owners) > 1:
@@ -400,7 +399,7 @@ class KlaviyoSandbox(Sandbox):
         if not self.faults.lag:
             return
         held = self.profiles.get(own, {})
-        before = [_fold(kind, held[kind]) for kind in _WHO if held.get(kind)]
+        before = [fold(kind, held[kind]) for kind in WHO if held.get(kind)]
         for name in {*named, *before}:
             self.lag.wrote(name, self.named.get(name))
         self.lag.wrote(own, self.profiles.get(own))
@@ -408,61 +407,9 @@ class KlaviyoSandbox(Sandbox):
     def _unname(self, own: str, kinds: set[str]) -> None:
         for kind in kinds:
             held = self.profiles[own].get(kind)
-            if held and self.named.get(_fold(kind, held)) == own:
-                del self.named[_fold(kind, held)]
-
-    def _check(self, attributes: Body) -> None:
-        if strange := attributes.keys() - _KNOWN:
-            raise Invalid(min(strange), f"{min(strange)!r} is not a valid field for the resource 'profile'.")
-        if not any(attributes.get(kind) for kind in _WHO):
-            raise Invalid("email", "One of email, phone_number, external_id is required.")
-        if attributes.get("email") and not _EMAIL.fullmatch(attributes["email"]):
-            raise Invalid("email", "Invalid email address")
-        if attributes.get("phone_number") and not _PHONE.fullmatch(attributes["phone_number"]):
-            raise Invalid(
-                "phone_number", "Invalid phone number format (Example of a valid format: +12345678901)"
-            )
+            if held and self.named.get(fold(kind, held)) == own:
+                del self.named[fold(kind, held)]
 
     def drop(self, own: str) -> None:
         del self.profiles[own]
         self.named = {name: held for name, held in self.named.items() if held != own}
-
-
-def _profile(own: str, attributes: Body) -> Body:
-    links = {"self": f"https://a.klaviyo.com/api/profiles/{own}/"}
-    return {"type": "profile", "id": own, "attributes": attributes, "links": links}
-
-
-def _list(own: str) -> Body:
-    links = {"self": f"https://a.klaviyo.com/api/lists/{own}/"}
-    about = {
-        "name": f"List {own}",
-        "created": _stamp(),
-        "updated": _stamp(),
-        "opt_in_process": "single_opt_in",
-    }
-    return {"type": "list", "id": own, "attributes": about, "links": links}
-
-
-def _fold(kind: str, value: Any) -> tuple[str, str]:
-    return kind, str(value).lower() if kind == "email" else str(value)
-
-
-def _keys(attributes: Body) -> tuple[str, ...]:
-    return tuple(str(attributes[kind]) for kind in _WHO if attributes.get(kind))
-
-
-def _body(body: bytes) -> Body:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _json(body: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/vnd.api+json")
-
-
-def _stamp() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
