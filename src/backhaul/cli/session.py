@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
 FILE = "backhaul.yml"
 _MESSAGES = ("error", "message", "hint", "code", "fix", "summary")
 """Keys whose texts may quote what a driver or a destination said."""
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Lets nothing be looked for that could be freed: importing makes some 100,000 objects, and all of them stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass
@@ -44,9 +57,10 @@ class Session:
 
     def project(self) -> Project:
         """The project, read once and closed when the command ends. Raises: UsageError."""
-        from backhaul.project import load
+        with _uncollected():
+            from backhaul.project import load
 
-        project = load(self.project_folder or Path(), env_file=self.env_file)
+            project = load(self.project_folder or Path(), env_file=self.env_file)
         self.secrets = project.config.secrets
         click.get_current_context().call_on_close(project.workspace.close)
         return project
