@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -311,24 +310,3 @@ async def test_who_is_not_there_is_out_of_the_list() -> None:
         found = await written(iterable, batch(*rows, op=Op.DELETE, object="lists/101"))
     assert found["a@example.com"] == Delivered("a@example.com")
     assert isinstance(found["b@example.com"], Gone)
-
-
-class Late(IterableSandbox):
-    """Profiles are shown as they were until two seconds after they were written."""
-
-    written = 0.0
-
-    def _bulk_update(self, request: web.Request, body: dict[str, Any]) -> web.Response:
-        self.written = time.monotonic()
-        return super()._bulk_update(request, body)
-
-    def _user(self, request: web.Request, body: dict[str, Any]) -> web.Response:
-        late = time.monotonic() - self.written < 2
-        return web.json_response({}) if late else super()._user(request, body)
-
-
-def test_a_profile_that_is_shown_later_is_no_mismatch(tmp_path: Path) -> None:
-    sync = {"object": "users", "identify": {"email": "id || '@example.com'"}, "fields": {"plan": "'pro'"}}
-    with serving(Late(bulk=1000).app()) as url, project(tmp_path, url, sync, "SELECT 'a' AS id") as made:
-        report = made.run("s").report
-    assert (report.status, report.verified.checked, report.verified.mismatches) == ("succeeded", 1, ())

@@ -337,17 +337,25 @@ class CustomerIoSandbox(Sandbox):
         person = self._people.get(own or "")
         if person is None and (only or kind == "cio_id"):
             return  # taken, and dropped
-        email = attributes.get("email")
-        if email and self._named.get(("email", email.lower()), own) != own:
+        names = {who: _fold(who, attributes[who]) for who in ("id", "email") if attributes.get(who)}
+        if any(self._named.get((who, one), own) != own for who, one in names.items()):
             return  # taken, and a failure in the activity log
+        known = person.attributes.get("id") if person is not None else None
+        if "id" in names and kind != "cio_id" and known not in (None, names["id"]):
+            return  # an id that is set is changed by cio_id alone: a failure in the activity log too
         person = person or self._make(kind, name)
+        for who, one in names.items():
+            self._named.pop((who, _fold(who, person.attributes.get(who))), None)
+            self._named[who, one] = person.cio_id
         for key, value in attributes.items():
             if value is None or value == "":
                 person.attributes.pop(key, None)
             else:
-                person.attributes[key] = value
-        if email:
-            self._named["email", email.lower()] = person.cio_id
+                person.attributes[key] = str(value) if key == "id" else value
+
+
+def _fold(who: str, name: Any) -> str:
+    return str(name).lower() if who == "email" else str(name)
 
 
 def _check(attributes: Body) -> None:

@@ -23,6 +23,7 @@ from backhaul.sandbox.limits import RollingLimit
 Endpoint = Callable[[web.Request, dict[str, Any]], web.Response]
 _REASONS = ("invalid", "notFound", "forgotten", "conflict", "invalidData")
 _MOST, _LARGEST = 1000, 4_000_000
+_EVENT_ID = 512
 _ITEM = re.compile(r"[A-Za-z0-9-]{1,255}")
 
 
@@ -42,6 +43,8 @@ class IterableSandbox(Sandbox):
     credential = "api_key"
     api_key: str | None = None
     """The key; None takes any."""
+    most_fields = 1_000
+    """Unique fields of a project, a soft limit (older Swagger documents)."""
 
     def __init__(
         self, seed: int = 1, *, by_email: bool = True, bulk: int = 10, deletes: int = 3, lists: int = 5, reads: int = 500
@@ -151,6 +154,8 @@ class IterableSandbox(Sandbox):
 
     def _update_email(self, _: web.Request, body: dict[str, Any]) -> web.Response:
         """Projects by e-mail only (Iterable/api-client); the profile keeps everything but its address."""
+        if not self.project.by_email:
+            raise Refusal("BadParams", "The e-mail of a user can be changed in projects by e-mail only")
         current, user_id, new = (body.get(name) for name in ("currentEmail", "currentUserId", "newEmail"))
         user = self.project.find(current, user_id)
         if user is None:
@@ -181,13 +186,15 @@ class IterableSandbox(Sandbox):
                     "RequestFieldsTypesMismatched",
                     "The request does not have the same data types as the data previously submitted. "
                     f"Field '{name}' already exists for type 'user' and has a data type of '{known}'.",
-                    params={"validationErrors": {name: error}},
+                    params={"validationErrors": {f"my_project_etl:::{name}": error}},
                 )
 
     def _new_fields(self, users: list[dict[str, Any]], body: Mapping[str, Any]) -> set[str]:
         """The fields that are left out, because the project does not have them and is not to make them."""
         new = {name for user in users for name in self.project.unknown(user.get("dataFields") or {})}
         if new and body.get("createNewFields"):
+            if len(self.project.fields) + len(new) > self.most_fields:
+                raise Refusal("UniqueFieldsLimitExceeded", "The project has its most unique fields")
             for user in users:
                 self.project.learn(user.get("dataFields") or {})
             return set()
@@ -201,32 +208,44 @@ class IterableSandbox(Sandbox):
 
     def _event(self, event: dict[str, Any]) -> None:
         self.project.person(event)
-        if not event.get("eventName") or not isinstance(event.get("createdAt", 0), int):
+        long = len(str(event.get("id") or "")) > _EVENT_ID
+        if long or not event.get("eventName") or not isinstance(event.get("createdAt", 0), int):
             raise Failed("invalidDataEmails" if event.get("email") else "invalidDataUserIds")
         self.project.events[str(event.get("id") or len(self.project.events))] = event
 
     def _subscribe(self, request: web.Request, body: dict[str, Any]) -> web.Response:
-        return self._members(request, body, set.add)
+        def join(members: set[str], person: dict[str, Any]) -> None:
+            self._remember(person)
+            self.project.store({**person, "preferUserId": True}, {})
+            members.add(str(person.get("userId") or person.get("email")))
+
+        return self._members(request, body, join)
 
     def _unsubscribe(self, request: web.Request, body: dict[str, Any]) -> web.Response:
-        return self._members(request, body, set.discard)
+        """Who is not there is named (block/iterable-go, batch/list_unsubscribe.go)."""
+
+        def leave(members: set[str], person: dict[str, Any]) -> None:
+            if self.project.find(person.get("email"), person.get("userId")) is None:
+                raise Failed("notFoundEmails" if person.get("email") else "notFoundUserIds")
+            members.discard(str(person.get("userId") or person.get("email")))
+
+        return self._members(request, body, leave)
 
     def _members(
-        self, request: web.Request, body: dict[str, Any], act: Callable[[set[str], str], None]
+        self, request: web.Request, body: dict[str, Any], act: Callable[[set[str], dict[str, Any]], None]
     ) -> web.Response:
         found, answer = self.project.lists.get(body.get("listId", 0)), Answer(self)
         if found is None or found[1] != "Standard":
             raise Refusal("BadParams", f"List {body.get('listId')} does not exist or is not static")
-
-        def join(person: dict[str, Any]) -> None:
-            self.project.person(person)
-            self._remember(person)
-            self.project.store({**person, "preferUserId": True}, {})
-            act(found[2], str(person.get("userId") or person.get("email")))
-
         for person in self._many(request, body, "subscribers"):
-            answer.add(person, partial(join, person))
+            answer.add(person, partial(self._member, act, found[2], person))
         return answer.whole()
+
+    def _member(
+        self, act: Callable[[set[str], dict[str, Any]], None], members: set[str], person: dict[str, Any]
+    ) -> None:
+        self.project.person(person)
+        act(members, person)
 
     def _user(self, request: web.Request, _: dict[str, Any]) -> web.Response:
         email, user_id = self._named(request)
@@ -252,8 +271,9 @@ class IterableSandbox(Sandbox):
         if user is None:
             by_email = "email" in request.match_info
             raise Refusal("UnknownEmailError" if by_email else "UnknownUserIdError", "User does not exist")
-        self._remember(user.shown())
-        self.project.remove(user)
+        for one in self.project.sharing(user) if "userId" in request.match_info else [user]:
+            self._remember(one.shown())
+            self.project.remove(one)
         return said(200, "Success", "")
 
     def _named(self, request: web.Request) -> tuple[str | None, str | None]:

@@ -83,6 +83,10 @@ class Project:
             found += self._named.get(("id", user_id), ())
         return min(found, key=lambda user: user.number, default=None)
 
+    def sharing(self, user: User) -> list[User]:
+        """All profiles with the user id of one."""
+        return list(self._named.get(("id", user.user_id or ""), ()))
+
     def add(self, user: User) -> None:
         user.number = user.number or next(self._numbers)
         self._users[user.number] = user
@@ -151,7 +155,8 @@ class Project:
 
     def learn(self, data: Mapping[str, Any]) -> None:
         for name, value in _flat(data):
-            self.fields.setdefault(name, kind_of(value))
+            place = name.endswith("_geo_location") and fits("geo_location", value)
+            self.fields.setdefault(name, "geo_location" if place else kind_of(value))
 
 
 def _flat(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
