@@ -76,6 +76,7 @@ async def test_a_bad_object_does_not_hold_up_the_others(sandbox: BrazeSandbox, c
         ({"address": {"city": "x"}}, {"address": {"city": "y", "zip": None}}, {"city": "x"}),
         ({"address": {"city": "x"}}, {"address": {"city": "y" * 110_000}}, {"city": "x"}),
         ({"address": {"city": "x"}}, {"address": {"since": {"$time": "soon"}}}, {"city": "x"}),
+        ({"address": {"city": "x"}}, {"address": {"city": "y", "z" * 256: 1}}, {"city": "x"}),
         ({"address": {"city": "x"}}, {"address": {"zip": 1}, "_merge_objects": True}, {"city": "x", "zip": 1}),
         ({"plan_tier": "x" * 300}, {}, "x" * 255),
         ({"logins": 1}, {"logins": {"inc": 2}}, 3),
@@ -155,3 +156,38 @@ async def test_a_large_body_is_refused(client: Client, sandbox: BrazeSandbox) ->
 async def test_maintenance_queues(client: Client, sandbox: BrazeSandbox) -> None:
     sandbox.maintenance = True
     assert (await client.track(user()))[:2] == (202, {"message": "queued"})
+
+
+@pytest.mark.parametrize(
+    ("array", "missing"),
+    [
+        ("events", {"name": ""}),
+        ("events", {"time": "soon"}),
+        ("purchases", {"product_id": None}),
+        ("purchases", {"currency": "euro"}),
+        ("purchases", {"price": "3.50"}),
+        ("purchases", {"time": None}),
+    ],
+)  # fmt: skip
+async def test_what_events_and_purchases_need(
+    sandbox: BrazeSandbox, client: Client, array: str, missing: dict[str, Any]
+) -> None:
+    good = user(name="x", product_id="p", currency="EUR", price=3.5, time="2026-01-02T03:04:05Z")
+    status, said, _ = await client.ask("/users/track", {array: [good, {**good, **missing}]})
+    assert (status, said[f"{array}_processed"], said["errors"][0]["index"]) == (201, 1, 1)
+    assert len(sandbox.store.external["a"].happened) == 1
+
+
+async def test_a_renamed_user_keeps_the_previous_id_deprecated(sandbox: BrazeSandbox, client: Client) -> None:
+    await client.track(user("a"), user("b"))
+
+    async def rename(old: str, new: str) -> Any:
+        asked = {"external_id_renames": [{"current_external_id": old, "new_external_id": new}]}
+        return (await client.ask("/users/external_ids/rename", asked))[1]
+
+    assert (await rename("a", "c"))["external_ids"] == ["c"]
+    assert (await rename("a", "d"))["external_ids"] == []
+    assert (await rename("b", "c"))["external_ids"] == []
+    asked = {"external_ids": ["a", "c"], "fields_to_export": ["external_id"]}
+    assert (await client.ask("/users/export/ids", asked))[1]["users"] == [{"external_id": "c"}] * 2
+    assert len(sandbox.store.users) == 2

@@ -7,6 +7,7 @@ and with the switch `lag` shows them later (recorded: the first read after a wri
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -202,6 +203,8 @@ class BrazeSandbox(Sandbox):
                 raise Refusal(f"'{needed}' is required")
         if array != "attributes" and not is_moment(item["time"]):
             raise Refusal("'time' is invalid")
+        if array == "purchases":
+            _check_price(item)
         self._remember(item)
         self._taken.append((array, item))
         if not str(item.get("external_id") or "").strip():  # whom it names has to be looked for
@@ -332,6 +335,14 @@ _CUSTOM = (
 
 def _is_items(path: str) -> bool:
     return path.startswith("/catalogs/") and path.endswith("/items")
+
+
+def _check_price(item: Body) -> None:
+    """Raises: Refusal."""
+    if not re.fullmatch("[A-Z]{3}", str(item["currency"])):
+        raise Refusal("'currency' is not an ISO 4217 code")
+    if isinstance(item["price"], bool) or not isinstance(item["price"], int | float):
+        raise Refusal("'price' must be a number")
 
 
 def _names(item: Body) -> list[str]:

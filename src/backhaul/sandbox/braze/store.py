@@ -29,6 +29,8 @@ _CHOICES = {
 }
 _ALL_STANDARD = frozenset((*STANDARD, *UNREAD))
 _NOT_ATTRIBUTES = frozenset({"external_id", "braze_id", "user_alias", "push_token_import"})
+_LONGEST_NAME = 255
+"""Characters of a name within an object (page: nested custom attributes)."""
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _IDS = count(0x619D6CEEF2602529)
 
@@ -234,7 +236,8 @@ def poisoned(value: Any) -> bool:
     if isinstance(value, dict):
         if value.keys() == {"$time"}:
             return not is_moment(value["$time"])
-        return any(one is None or set(" .$") & set(name) or poisoned(one) for name, one in value.items())
+        names = any(set(" .$") & set(name) or len(name) > _LONGEST_NAME for name in value)
+        return names or any(one is None or poisoned(one) for one in value.values())
     return isinstance(value, list) and any(isinstance(one, dict) and poisoned(one) for one in value)
 
 
