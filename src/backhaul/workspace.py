@@ -21,7 +21,7 @@ from backhaul.ledger.shared import SharedLedger
 from backhaul.locks import owned
 from backhaul.redaction import redact
 from backhaul.state.clock import Machine
-from backhaul.state.files import ledger_file, plan_file
+from backhaul.state.files import ledger_file, plan_file, preparing
 from backhaul.state.journal import Journal
 from backhaul.state.keeping import Keeping
 from backhaul.state.opening import open_state
@@ -156,12 +156,17 @@ class Workspace:
 
     @contextmanager
     def engine(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A fresh engine; what it spills goes when it does, or with the next `tidy` where the process was killed."""
+        """A fresh engine; what it spills goes when it does, or with the next `tidy` where the process was killed.
+
+        Raises:
+            StateError: the state folder cannot be written to.
+        """
         from backhaul.engine import open_engine
 
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ExitStack() as stack:
-            spill = self._spill(stack)
+            with preparing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                spill = self._spill(stack)
             engine = open_engine(self.project.memory_limit, spill)
             try:
                 yield engine

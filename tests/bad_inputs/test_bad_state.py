@@ -236,15 +236,42 @@ def test_a_state_folder_that_is_a_file(bad: BadProject) -> None:
     assert bad.state.read_text() == "a file"
 
 
-def test_a_read_only_state(used: BadProject) -> None:
-    with mounted(used.state, "--bind", str(used.state)):
-        done = subprocess.run(
-            ["mount", "-o", "remount,ro,bind", str(used.state)], capture_output=True, text=True, check=False
-        )
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    with mounted(folder, "--bind", str(folder)):
+        line = ["mount", "-o", "remount,ro,bind", str(folder)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"no read-only mounts here: {done.stderr.strip()}")
-        used.refuses(1, ".backhaul/state.db cannot be used: Read-only")
+        yield
+
+
+def test_a_read_only_state(used: BadProject) -> None:
+    with read_only(used.state):
+        used.refuses(1, "the state folder .backhaul cannot be used: Read-only")
     used.runs()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_every_command_in_a_read_only_project(bad: BadProject, begun: bool) -> None:
+    if begun:
+        bad.runs()
+    reading = (
+        "check",
+        "plan",
+        "status",
+        "runs",
+        "records users",
+        "verify users",
+        "why users 1",
+        "dead-letters list",
+    )
+    with read_only(bad.root):
+        for command in (*reading, "run", "forget users 1 --yes", "reset users --yes"):
+            said = bad.call(*command.split())
+            assert (said.code, said.out) == (1, ""), command
+            assert "the state folder .backhaul cannot be used: Read-only file system" in said.err, command
+            assert "a state folder that it may write to" in said.err, command
 
 
 def test_a_full_disk(bad: BadProject) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backhaul.errors import StateError
@@ -21,6 +22,23 @@ def plan_file(folder: Path, plan: str) -> Path:
 def ledger_file(folder: Path, scope: str) -> Path:
     """The file of a ledger. Raises: StateError: its id is not one."""
     return _no_link(folder / "ledgers" / f"{_checked(_LEDGER, scope, 'ledger')}.duckdb")
+
+
+@contextmanager
+def preparing(folder: Path) -> Iterator[None]:
+    """Names the state folder where it cannot be made ready for use.
+
+    Raises:
+        StateError: it cannot be made, read or written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"the state folder {folder.name} cannot be used: {error.strerror or error}",
+            hint="every command, also one that only reads, needs a state folder that it may write to; "
+            "`state` in backhaul.yml names another",
+        ) from None
 
 
 def keep_private(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from backhaul.errors import StateError
 from backhaul.locks import alone
 from backhaul.state.clock import Machine, StateClock, this_machine
-from backhaul.state.files import keep_private
+from backhaul.state.files import keep_private, preparing
 from backhaul.state.lease import hold, is_held
 from backhaul.state.protocol import Buckets, Lease, State, before_scopes
 from backhaul.state.sqlite_buckets import SqliteBuckets
@@ -74,7 +74,7 @@ class SqliteState(State):
         super().__init__(mask, now)
         self.folder = folder
         self.path = folder / "state.db"
-        with storing(self.path):
+        with storing(self.path), preparing(folder):
             if folder.is_symlink():
                 raise StateError(f"the state folder {folder.name} is a symbolic link, which is not followed")
             if not self.path.exists():
