@@ -83,12 +83,19 @@ def but(batch: Batch, refused: Mapping[int, tuple[str, str]]) -> Outcomes:
     )
 
 
-def position(fields: Sequence[Field]) -> str:
+def position(fields: Sequence[Field], name: str = "position") -> str:
     """A column name for a row's position in the batch, unlike every field whatever its case."""
-    name, taken = "position", {field.name.lower() for field in fields}
+    taken = {field.name.lower() for field in fields}
     while name in taken:
         name += "_"
     return name
+
+
+def passed_on(batch: Batch) -> list[int]:
+    """In a MOVE, the positions of records whose previous identifier another record of the batch gets: both have to let go of
+    theirs before either takes one."""
+    taken = set(batch.keys)
+    return [number for number, key in enumerate(batch.previous_keys) if key in taken]
 
 
 def same_value(field: Field, sent: Any, held: Any) -> bool:

@@ -64,7 +64,7 @@ class Mysql(Destination[MysqlConfig]):
         name="mysql",
         config=MysqlConfig,
         docs="Tables of a MySQL or MariaDB database, written in bulk; unchanged rows are not rewritten.",
-        batch=dict.fromkeys(COMMON_OPS, _BATCH),
+        batch=dict.fromkeys((*COMMON_OPS, Op.MOVE), _BATCH),
         concurrency=2,
         wire=Wire.CSV,
         repeatable=frozenset(Op),
@@ -106,16 +106,27 @@ class Mysql(Destination[MysqlConfig]):
     async def describe(self, object: str) -> ObjectSchema:
         return (await self._described(object)).schema
 
+    def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
+        return Op.MOVE
+
     async def write(self, batch: Batch) -> Outcomes:
         from backhaul.destinations.mysql import literals
+        from backhaul.destinations.mysql.moving import Moving
         from backhaul.destinations.mysql.statements import Writing
 
         table = self._tables.get(batch.object) or await self._described(batch.object)
         table.require_unique(batch.identifiers)
         fields = table.fields(batch.fields)
+        rows = literals.rows(batch.text(), fields)
+        if batch.op is Op.MOVE:
+            moving = Moving(table, batch.identifiers, fields)
+            async with self._sessions.transaction() as session:
+                await moving.stage(session, batch, rows)
+                refused = await moving.move(session, batch)
+            return but(batch, refused)
         writing = Writing(table, batch.identifiers, fields)
         async with self._sessions.transaction() as session:
-            await writing.staged(session, literals.rows(batch.text(), fields))
+            await writing.staged(session, rows)
             if batch.set_aside:
                 await writing.give_up_unique_values(session, batch.op)
             refused = await writing.run(session, batch.op)

@@ -16,7 +16,7 @@ Refusals = dict[int, tuple[str, str]]
 """Code and message by a record's position in the batch."""
 
 _EXISTS = ("exists", "a row with this key exists, with other values")
-_NOT_FOUND = ("not_found", "no row has this key")
+NOT_FOUND = ("not_found", "no row has this key")
 _TAKEN = ("1062", "another row of the table has a unique value of this record")
 _SPELLING = ("spelling", "the table has this key spelt otherwise, which its collation takes for the same")
 
@@ -39,13 +39,13 @@ class Writing:
         self.joined = f"{table.stage} AS sent STRAIGHT_JOIN {table.sql} AS held ON {self.on_key}"
         self.outer = f"{table.stage} AS sent LEFT JOIN {table.sql} AS held ON {self.on_key}"
 
-    async def staged(self, session: Session, rows: Iterable[str]) -> None:
-        """Columns of the table's own types. CREATE and DROP TEMPORARY do not end the transaction."""
+    async def staged(self, session: Session, rows: Iterable[str], more: Sequence[str] = ()) -> None:
+        """Columns of the table's own types, and `more` behind the position. CREATE and DROP TEMPORARY do not end the
+        transaction."""
         columns = [f"{ident(field.name)} {self.table.columns[field.name]}" for field in self.fields]
+        columns += [f"{self.number} int NOT NULL", *more]
         await session.run(f"DROP TEMPORARY TABLE IF EXISTS {self.table.stage}")
-        await session.run(
-            f"CREATE TEMPORARY TABLE {self.table.stage} ({', '.join(columns)}, {self.number} int NOT NULL)"
-        )
+        await session.run(f"CREATE TEMPORARY TABLE {self.table.stage} ({', '.join(columns)})")
         for statement in literals.statements(f"INSERT INTO {self.table.stage}", rows, session.packet):
             await session.run(statement)
         await self._refuse_nulls(session)
@@ -81,16 +81,16 @@ class Writing:
             await session.run(self.insert())
         if self.values:
             await session.run(self.update())
-        return await self._missed(session, _TAKEN if op is Op.UPSERT else _NOT_FOUND)
+        return await self.missed(session, _TAKEN if op is Op.UPSERT else NOT_FOUND)
 
     async def _insert_only(self, session: Session) -> Refusals:
         differs = self._differs() if self.values else "FALSE"
         taken = f"SELECT sent.{self.number} FROM {self.joined} WHERE {self.same_key} AND ({differs})"
         refused = {row[0]: _EXISTS for row in await session.rows(taken)}
         await session.run(self.insert())
-        return refused | await self._missed(session, _TAKEN)
+        return refused | await self.missed(session, _TAKEN)
 
-    async def _missed(self, session: Session, code: tuple[str, str]) -> Refusals:
+    async def missed(self, session: Session, code: tuple[str, str]) -> Refusals:
         """The staged rows whose key the table does not hold, now that all is written."""
         near = f"held.{self.keys[0]} IS NOT NULL"
         rows = await session.rows(
@@ -100,7 +100,7 @@ class Writing:
 
     def insert(self) -> str:
         """ON DUPLICATE KEY fires on any unique key of the table, so it changes nothing: what it passes over is refused by
-        `_missed`, or was made by somebody else just now and is updated."""
+        `missed`, or was made by somebody else just now and is updated."""
         columns = [ident(field.name) for field in self.fields]
         key = f"{self.table.sql}.{self.keys[0]}"
         return (

@@ -57,7 +57,7 @@ class Postgres(Destination[PostgresConfig]):
         name="postgres",
         config=PostgresConfig,
         docs="Tables of a PostgreSQL database, written in bulk; unchanged rows are not rewritten.",
-        batch=dict.fromkeys(COMMON_OPS, _BATCH),
+        batch=dict.fromkeys((*COMMON_OPS, Op.MOVE), _BATCH),
         concurrency=2,
         wire=Wire.CSV,
         states_account=True,
@@ -115,15 +115,22 @@ class Postgres(Destination[PostgresConfig]):
             await catalog.require_writing(cursor, table)
         return table.schema
 
+    def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
+        return Op.MOVE
+
     async def write(self, batch: Batch) -> Outcomes:
+        from backhaul.destinations.postgres.moving import Moving, move
         from backhaul.destinations.postgres.statements import statements
 
         table = self._tables.get(batch.object) or await self._described(batch.object)
         table.require_unique(batch.identifiers)
         fields = table.fields(batch.fields)
-        plan = statements(batch.op, table, batch.identifiers, fields, set_aside=batch.set_aside)
         async with self._sessions.transaction() as cursor:
-            missed = await run(cursor, plan, batch)
+            if batch.op is Op.MOVE:
+                missed = await move(cursor, Moving(table, batch.identifiers, fields), batch)
+            else:
+                plan = statements(batch.op, table, batch.identifiers, fields, set_aside=batch.set_aside)
+                missed = await run(cursor, plan, batch)
         return but(batch, missed)
 
     async def read(

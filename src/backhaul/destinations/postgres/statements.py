@@ -76,10 +76,12 @@ def plain_statements(
     return Statements(stage, copy, write.update(), write.absent(), twice=twice)
 
 
-def staging(table: Table, fields: Sequence[Field], *, numbered: bool) -> tuple[str, str]:
+def staging(
+    table: Table, fields: Sequence[Field], *, numbered: bool, more: Sequence[str] = ()
+) -> tuple[str, str]:
     """A temporary table of the columns' own types, gone at commit: nothing outlives the transaction, so a
-    connection pooler does no harm."""
-    columns = ", ".join(staged(field) for field in fields)
+    connection pooler does no harm. `more`: columns that the batch does not fill."""
+    columns = ", ".join([*(staged(field) for field in fields), *more])
     stage = (
         f"CREATE TEMP TABLE backhaul_batch ON COMMIT DROP AS SELECT {columns} FROM {table.sql} WITH NO DATA"
     )
@@ -234,8 +236,11 @@ def differs(field: Field, source: str) -> str:
 
 def unused(field: Field) -> str:
     """An expression for a value that no row has, where `{number}` is the row's position; '' where the type has none."""
-    if field.nullable and not field.required:
-        return "NULL"
+    return "NULL" if field.nullable and not field.required else unlike_all(field)
+
+
+def unlike_all(field: Field) -> str:
+    """As `unused`, and never NULL."""
     if field.type is FieldType.STRING and field.choices is None:
         longest = field.max_length
         text = "md5(random()::text || {number})"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Http, Spec, class_of
 from backhaul.destinations.sql import Table, but, key_columns, same_value
 from backhaul.destinations.sqlite import catalog, rows
+from backhaul.destinations.sqlite.moving import Moving
 from backhaul.destinations.sqlite.statements import Writing, lookup
 from backhaul.errors import BackhaulError, Forbidden, Halt, NotApplied, Refused, Unsettled
 from backhaul.types import COMMON_OPS, BatchLimits, Field, FieldType, ObjectSchema, Op, Outcomes, RefusalClass
@@ -72,7 +73,7 @@ class Sqlite(Destination[SqliteConfig]):
         name="sqlite",
         config=SqliteConfig,
         docs="Tables of an SQLite file, written in bulk; unchanged rows are not rewritten.",
-        batch=dict.fromkeys(COMMON_OPS, BatchLimits(records=20_000, bytes=8_000_000)),
+        batch=dict.fromkeys((*COMMON_OPS, Op.MOVE), BatchLimits(records=20_000, bytes=8_000_000)),
         concurrency=1,
         repeatable=frozenset(Op),
         refusals=_REFUSALS,
@@ -104,6 +105,9 @@ class Sqlite(Destination[SqliteConfig]):
     async def describe(self, object: str) -> ObjectSchema:
         self._tables[object] = await self._in_thread(lambda connection: catalog.table(connection, object))
         return self._tables[object].schema
+
+    def moves(self, object: str, identifiers: tuple[str, ...]) -> Op | None:
+        return Op.MOVE
 
     async def write(self, batch: Batch) -> Outcomes:
         if batch.object not in self._tables:
@@ -193,11 +197,15 @@ def write(connection: sqlite3.Connection, table: Table, batch: Batch) -> list[tu
     try:
         for names, group in groups.items() if batch.set_aside and batch.op in (Op.UPSERT, Op.UPDATE) else ():
             Writing(table, batch.identifiers, names).give_up_unique_values(connection, group)
-        missed = [
-            skipped
-            for names, group in groups.items()
-            for skipped in Writing(table, batch.identifiers, names).run(connection, batch.op, group)
-        ]
+        missed = list(
+            Moving(connection, table, batch).run(groups)
+            if batch.op is Op.MOVE
+            else (
+                skipped
+                for names, group in groups.items()
+                for skipped in Writing(table, batch.identifiers, names).run(connection, batch.op, group)
+            )
+        )
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

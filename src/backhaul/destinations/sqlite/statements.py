@@ -83,7 +83,7 @@ class Writing:
                 f"{ident(name)} IS NOT {self.slots[name]} COLLATE BINARY" for name, _ in aside
             )
             statement = (
-                f"UPDATE {self.table} SET {changes} WHERE {self.on_key} AND ({differs}){self._every_slot()}"
+                f"UPDATE {self.table} SET {changes} WHERE {self.on_key} AND ({differs}){self.every_slot()}"
             )
             connection.executemany(statement, [values for _, values in rows])
 
@@ -102,26 +102,26 @@ class Writing:
         if not self.values:
             return ""
         changes = ", ".join(f"{ident(name)} = {self.slots[name]}" for name in self.values)
-        return f"UPDATE {self.table} SET {changes} WHERE {self.on_key} AND ({self._differs()})"
+        return f"UPDATE {self.table} SET {changes} WHERE {self.on_key} AND ({self.differs()})"
 
     def delete(self) -> str:
         return f"DELETE FROM {self.table} WHERE {self.on_key}"
 
     def found(self) -> str:
-        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{self._every_slot()}"
+        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{self.every_slot()}"
 
     def same(self) -> str:
-        differs = f" AND NOT ({self._differs()})" if self.values else ""
-        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{differs}{self._every_slot()}"
+        differs = f" AND NOT ({self.differs()})" if self.values else ""
+        return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{differs}{self.every_slot()}"
 
     def _insert(self) -> str:
         return f"INSERT INTO {self.table} ({self.columns}) VALUES ({', '.join(self.slots.values())})"
 
-    def _differs(self) -> str:
+    def differs(self) -> str:
         """BINARY: a NOCASE column would hide a change of case."""
         return " OR ".join(f"{ident(name)} IS NOT {self.slots[name]} COLLATE BINARY" for name in self.values)
 
-    def _every_slot(self) -> str:
+    def every_slot(self) -> str:
         """A statement takes as many values as its highest slot: name the last one, always true."""
         last = f"?{len(self.slots)}"
         return f" AND {last} IS {last}"
@@ -137,11 +137,11 @@ def unused(field: Field) -> str:
 
 
 def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> str:
-    on = " AND ".join(_named(table, name, number) for number, name in enumerate(identifiers, 1))
+    on = " AND ".join(named(table, name, number) for number, name in enumerate(identifiers, 1))
     return f"SELECT {', '.join(map(ident, fields))} FROM {table.sql} WHERE {on}"
 
 
-def _named(table: Table, name: str, number: int) -> str:
+def named(table: Table, name: str, number: int) -> str:
     """A column without an affinity holds numbers as numbers, which no text equals (sqlite.org/datatype3.html, 4.2)."""
     if table.schema.fields[name].type is not FieldType.ANY:
         return f"{ident(name)} = ?{number}"
