@@ -178,7 +178,7 @@ def test_a_damaged_plan_on_its_way(used: BadProject) -> None:
     """A run was killed while it delivered; its plan is no longer readable."""
     used.sink.faults.latency = 2.0
     with used.start("run") as running:
-        for _ in range(200):
+        for _ in range(1200):
             if len(used.sink.seen) > 1:
                 break
             try:
