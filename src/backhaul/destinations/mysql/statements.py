@@ -118,6 +118,10 @@ class Writing:
         columns = "".join(f", {shown(self.table.schema.fields[name])}" for name in names)
         return f"SELECT sent.{self.number}{columns} FROM {self.joined} WHERE {self.same_key}"
 
+    def stored(self) -> str:
+        """Position and value of the staged rows of one field, as `lookup` shows it."""
+        return f"SELECT held.{self.number}, {shown(self.fields[0])} FROM {self.table.stage} AS held"
+
     def _differs(self) -> str:
         """Unchanged rows are not touched: no trigger, no lock, no log."""
         return " OR ".join(self._differ(field) for field in self.values)
