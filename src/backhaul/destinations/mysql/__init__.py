@@ -42,10 +42,11 @@ _FIXES = {
     "4025": _CHECK,
     "exists": "the table has this row from elsewhere: use mode upsert to take it over, or leave the row out",
     "not_found": "the table has no such row: use mode upsert to have it made, or leave the row out",
+    "skipped": "change the trigger that leaves the row as it was, or exclude the row from the model",
     "spelling": "write the key as the table has it, or give its column a binary collation",
 }
 """By error number (MySQL Server Error Message Reference; MariaDB Error Codes)."""
-_REFUSALS = {**REFUSALS, **dict.fromkeys(("exists", "not_found", "spelling"), RefusalClass.RECORD)}
+_REFUSALS = {**REFUSALS, **dict.fromkeys(("exists", "not_found", "skipped", "spelling"), RefusalClass.RECORD)}
 _BATCH = BatchLimits(records=20_000, bytes=8_000_000)
 
 
