@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class Story:
         self.moves = random.Random(f"moves {seed}")
         self.races = random.Random(f"races {seed}")
         self.beside: Line | None = None
+        self._ledgers: dict[tuple[Any, ...], dict[str, tuple[str | None, int]]] = {}
+        """The ledger as it was read last, by file and version."""
         self.around = surroundings(self.time, random.Random(f"engine {seed}"))
         self.ending = Ending(seed, self.oracle.violations, self.oracle.trace)
         if self.setup.mode == "update":
@@ -241,33 +243,43 @@ class Story:
 
     def ledger(self, sync: str = "") -> dict[str, tuple[str | None, int]]:
         """By identifier: the acknowledged value (None: in doubt) and the state of every row."""
-        found: dict[str, tuple[str | None, int]] = {}
+        if not self.setup.shared:
+            file = self._ledger_file(sync or self.sync)
+            if file is None:
+                return {}
+            status = file.stat()
+            version = (file, status.st_ino, status.st_size, status.st_mtime_ns)
+            if version not in self._ledgers:
+                self._ledgers = {version: self._read(Ledger(file))}
+            return self._ledgers[version]
+        with self.workspace(sync) as workspace:
+            scope = self.scope(workspace, sync or self.sync)
+            return {} if scope is None else self._read(workspace.ledger_of(scope))
+
+    def _ledger_file(self, sync: str) -> Path | None:
+        state = self.house.folder / "state.db"
+        if not state.exists():
+            return None
+        with closing(sqlite3.connect(state)) as database:
+            query = "SELECT s.id FROM scopes s JOIN syncs n ON n.id = s.sync WHERE n.name = ? AND s.label = ?"
+            rows = database.execute(query, (sync, self.setup.account)).fetchall()
+        file = self.house.folder / "ledgers" / f"{rows[0][0] if rows else ''}.duckdb"
+        return file if file.exists() else None
+
+    def _read(self, ledger: Any) -> dict[str, tuple[str | None, int]]:
         engine: Any = self.house.engine.engine
-        with self.workspace(sync) as workspace, self._kept(workspace, sync or self.sync) as view:
+        with ledger.reading(engine) as view:
             if view is None or view.empty:
-                return found
+                return {}
             names = list(view.shape["fields"])
             columns = ", ".join(f'"f.{name}"' for name in names)
             rows = engine.execute(
                 f"SELECT {columns}, _hash IS NULL, _state FROM _backhaul_ledger.acked"
             ).fetchall()
-        for *values, doubtful, state in rows:
-            record = dict(zip(names, values, strict=True))
-            found[record["id"]] = (None if doubtful else value_of(record), state)
-        return found
-
-    @contextmanager
-    def _kept(self, workspace: SimWorkspace, sync: str) -> Iterator[Any]:
-        """The ledger of a sync at the account of today."""
-        scope = self.scope(workspace, sync)
-        if scope is None:
-            yield None
-            return
-        own = Ledger(self.house.folder / "ledgers" / f"{scope.id}.duckdb")
-        with (workspace.ledger_of(scope) if self.setup.shared else own).reading(
-            self.house.engine.engine
-        ) as view:
-            yield view
+        records = [
+            (dict(zip(names, values, strict=True)), doubtful, state) for *values, doubtful, state in rows
+        ]
+        return {one["id"]: (None if doubtful else value_of(one), state) for one, doubtful, state in records}
 
     def scope(self, workspace: SimWorkspace, sync: str) -> Scope | None:
         """What the state calls a sync at the account of today; None where no run came so far."""
