@@ -29,6 +29,8 @@ _DEED_SHARE = 0.3
 """Of seeds in which a person does anything."""
 MAX_LATE = 20.0
 """Seconds after a client gave up until when the destination may still apply its request."""
+INDEX_LAG = 45.0
+"""Longer than a create may take to be applied (the client's timeout and `MAX_LATE`) and to be shown."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,12 @@ class Setup:
     """Whose account the destination says it is."""
     fields: tuple[tuple[str, str], ...] = (("a", "a"), ("b", "b"))
     """Names of the mapped fields and the columns that they are made of, in the order of the file."""
+    stale: float = 0.0
+    """A read shows each record as it was up to so many seconds ago."""
+    index_lag: float | None = None
+    """Declared: creates of unknown end are looked up, this many seconds after they were sent."""
+    key_life: float = 86_400.0
+    """Seconds for which the destination knows an idempotency key."""
     reworded: bool = False
     """The expression of a field is written otherwise and gives the same values."""
 
@@ -133,6 +141,7 @@ def scenario_of(seed: int) -> Scenario:
     )
     shared = random.Random(f"shared {seed}").random() < 0.25
     setup = replace(setup, composite=setup.composite and not setup.by_email, shared=shared)
+    setup = _lateness(seed, setup)
     deeds = _deeds(seed, setup)
     if _REMAPPED.intersection(deeds):
         setup = replace(setup, fields=(*setup.fields, ("c", "email")))
@@ -140,6 +149,16 @@ def scenario_of(seed: int) -> Scenario:
         seed, setup, _faults(rng, setup), rows=rng.choice((5, 8, 12, 20, 40, 60)), runs=rng.choice((1, 2, 2, 3)),
         crash=rng.choice((0.0, 0.3, 0.7)), races=_races(seed, setup), deeds=deeds, rng=rng,
     )  # fmt: skip
+
+
+def _lateness(seed: int, setup: Setup) -> Setup:
+    """What a destination shows late, and forgets early."""
+    rng = random.Random(f"late {seed}")
+    if setup.mode == "insert" and rng.random() < 0.3:
+        setup = replace(setup, index_lag=INDEX_LAG, stale=rng.choice((0.0, 10.0)))
+    elif rng.random() < 0.12:
+        setup = replace(setup, stale=rng.choice((1.0, 5.0)))
+    return replace(setup, key_life=600.0) if setup.idempotent and rng.random() < 0.3 else setup
 
 
 def _deeds(seed: int, setup: Setup) -> tuple[str, ...]:

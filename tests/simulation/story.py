@@ -313,6 +313,8 @@ class Story:
                 and not rested
                 and not report.unknown
                 and not (report.verified and report.verified.mismatches)
+                # what was created after a look-up is looked up once more
+                and (self.setup.index_lag is None or not self.oracle.run_requests)
             )
             if report is not None and report.status == "deferred":
                 self.time.elapsed += 90_000

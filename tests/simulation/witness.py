@@ -381,17 +381,28 @@ class Witness:
             self.sent[key] = (record, self.sent.get(key, (record, 0))[1] + 1)
 
     def _shows(self, request: Request, answer: Answer) -> None:
-        """Records are read back."""
+        """Records are read back, or looked up."""
         try:
             held = {record["id"]: record for record in orjson.loads(answer.body)["results"]}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return
         for key in request.keys:
+            if self.setup.index_lag is not None:
+                self._looked_up(key, held.get(key))
             sent, times = self.sent.get(key, ({}, 0))
             for name in sent.keys() & held.get(key, {}).keys():
                 if held[key][name] != sent[name]:
                     difference = difference_of(name, sent[name], held[key][name])
                     self.shown.setdefault(key, {}).setdefault(difference, times)
+
+    def _looked_up(self, key: str, held: Row | None) -> None:
+        """A record that is there is taken for the create in doubt; one that is not, after the declared lag, was not created."""
+        waited = self.house.time.elapsed - (self.setup.index_lag or 0.0)
+        doubted = self.creates.get(key, [])
+        if held is not None:
+            self.confirmed.setdefault(key, set()).update(value_of(one.records[key]) for one in doubted)
+        else:
+            self.creates[key] = [one for one in doubted if one.left > waited + _HAIR]
 
     def _respelled(self, key: str, fields: dict[str, list[Any]]) -> None:
         """A run takes what the destination holds for its own spelling: it has shown the same, it was sent again, and it shows
