@@ -150,6 +150,8 @@ class Deeds:
     def _baseline(self) -> None:
         """What the destination holds as the model has it is taken as delivered."""
         story = self.story
+        if self.rng.random() < 0.5:
+            story.source.change(0.3)
         with self._known() as workspace:
             taken = self._command(take_over(workspace, workspace.project.syncs[story.sync], read=True))
         story.oracle.note("baseline", taken)
