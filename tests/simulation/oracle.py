@@ -100,6 +100,7 @@ class Oracle(Witness):
             "I3",
             f"the run says {report.delivered} delivered, the destination took {delivered}",
         )
+        self.past[report.id] = (self.before, dict(self.run.taken))
         for key, value in self.run.taken.items():
             held, state = ledger.get(key, (None, None))
             doubted = report.verified is not None and report.verified.mismatches

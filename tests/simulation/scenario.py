@@ -24,9 +24,12 @@ DEEDS = (
 )
 """What people do between runs: two fields exchange their columns; a field is called otherwise; the fields stand in another
 order; an expression is written otherwise; the destination is another account; the sync is called otherwise; and commands."""
+LATER_DEEDS = ("undo", "undo", "undo")
+"""More of them, drawn apart, so that a seed of before goes on as it did up to where one is put between."""
 _REMAPPED = {"exchange", "rename field", "reorder", "reword"}
 _DEED_SHARE = 0.3
 """Of seeds in which a person does anything."""
+_LATER_SHARE = 0.25
 MAX_LATE = 20.0
 """Seconds after a client gave up until when the destination may still apply its request."""
 INDEX_LAG = 45.0
@@ -142,7 +145,7 @@ def scenario_of(seed: int) -> Scenario:
     shared = random.Random(f"shared {seed}").random() < 0.25
     setup = replace(setup, composite=setup.composite and not setup.by_email, shared=shared)
     setup = _lateness(seed, setup)
-    deeds = _deeds(seed, setup)
+    deeds = _with_later_deeds(seed, setup, _deeds(seed, setup))
     if _REMAPPED.intersection(deeds):
         setup = replace(setup, fields=(*setup.fields, ("c", "email")))
     return Scenario(
@@ -167,6 +170,19 @@ def _deeds(seed: int, setup: Setup) -> tuple[str, ...]:
         return ()
     able = [name for name in DEEDS if name != "forget" or not (setup.by_email or setup.composite)]
     return tuple(rng.choice(able) for _ in range(rng.choice((1, 2, 3))))
+
+
+def _with_later_deeds(seed: int, setup: Setup, deeds: tuple[str, ...]) -> tuple[str, ...]:
+    rng = random.Random(f"later deeds {seed}")
+    if rng.random() >= _LATER_SHARE:
+        return deeds
+    found = list(deeds)
+    for _ in range(rng.choice((1, 2))):
+        deed = rng.choice(LATER_DEEDS)
+        # an undone create is created again, which the oracle takes for a second record
+        if deed != "undo" or not (setup.by_email or setup.mode == "insert"):
+            found.insert(rng.randint(0, len(found)), deed)
+    return tuple(found)
 
 
 def _races(seed: int, setup: Setup) -> str:

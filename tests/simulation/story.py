@@ -74,6 +74,7 @@ class Story:
         self.deeds = Deeds(self, random.Random(f"people {seed}"))
         self.moves = random.Random(f"moves {seed}")
         self.races = random.Random(f"races {seed}")
+        self.late = random.Random(f"late jumps {seed}")
         self.beside: Line | None = None
         self._ledgers: dict[tuple[Any, ...], dict[str, tuple[str | None, int]]] = {}
         """The ledger as it was read last, by file and version."""
@@ -111,16 +112,22 @@ class Story:
         self.source.change(self.rng.choice((0.1, 0.4, 0.9)))
         if self.rng.random() < 0.1:
             self._jump()
-        doomed = None
-        if self.rng.random() < self.scenario.crash:
-            kind = self.rng.choice(list(_STEPS))
-            doomed = (kind, int(self.rng.random() ** 1.5 * _STEPS[kind] * 1.6))
+        if (self.setup.index_lag is not None or self.setup.key_life < 86_400) and self.late.random() < 0.3:
+            self._jump(self.late)
+        doomed = self.doom(self.rng)
         limit = self.rng.choice((None, None, None, 1, 4))
         if race and self.scenario.races and self.races.random() < 0.7:
             self._race()
         else:
-            self._run(RunOptions(limit=limit), doomed, self._meanwhile)
+            self.run(RunOptions(limit=limit), doomed, self._meanwhile)
         self._replay()
+
+    def doom(self, rng: random.Random) -> tuple[str, int] | None:
+        """The step at which the next run is killed, if it is."""
+        if rng.random() >= self.scenario.crash:
+            return None
+        kind = rng.choice(list(_STEPS))
+        return kind, int(rng.random() ** 1.5 * _STEPS[kind] * 1.6)
 
     def _race(self) -> None:
         self.was_full = self.house.full
@@ -128,8 +135,8 @@ class Story:
         self.house.full = False
         self.pass_time()
 
-    def _jump(self) -> None:
-        days = self.rng.choice((1, -1, 400))
+    def _jump(self, rng: random.Random | None = None) -> None:
+        days = (rng or self.rng).choice((1, -1, 400))
         self.oracle.note("the wall clock jumps by", days, "days")
         self.time.skew += days * 86_400
 
@@ -184,7 +191,7 @@ class Story:
     def _road(self, timeout: float) -> Network:
         return Network(self.server, self.oracle, timeout)
 
-    def _run(self, options: RunOptions, doomed: tuple[str, int] | None = None, meanwhile: Any = None) -> Any:
+    def run(self, options: RunOptions, doomed: tuple[str, int] | None = None, meanwhile: Any = None) -> Any:
         """One run. Returns its report; None where it was killed, or could not even be recorded."""
         self.oracle.begin()
         self.house.doomed = doomed
@@ -298,7 +305,7 @@ class Story:
         rested = False
         for _ in range(_DRAIN):
             self.server.away = rested
-            report = self._run(RunOptions())
+            report = self.run(RunOptions())
             well = report is not None and report.status in ("succeeded", "partial")
             if rested:
                 quiet = well and not sum(report.changes.values()) and not self.oracle.run_requests
