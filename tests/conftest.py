@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# The tests start hundreds of processes, which would each compile every module that they import
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # how long an example takes says how busy the machine is
 settings.register_profile("backhaul", deadline=None)
 settings.load_profile("backhaul")

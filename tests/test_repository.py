@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import HANGS
 
 import backhaul
 from backhaul.config import load
@@ -88,7 +89,7 @@ def test_no_exception_is_swallowed_unseen() -> None:
 def in_a_new_process(code: str) -> Any:
     """What the code prints last, as JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-import duckdb
 from click.testing import CliRunner
+from tests.waiting import HANGS
 
 from backhaul.cli import main
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.sink import Sink
 
 CANARY = "c4n4ry/Kx+w&Vq=7 z"
@@ -99,7 +100,7 @@ class BadProject:
         return self
 
     def sql(self, *statements: str) -> BadProject:
-        with duckdb.connect(str(self.root / "w.duckdb")) as warehouse:
+        with opened(self.root / "w.duckdb") as warehouse:
             for statement in statements:
                 warehouse.execute(statement)
         return self
@@ -123,7 +124,7 @@ class BadProject:
     def process(self, *words: str, **options: Any) -> Said:
         """One command, in a process of its own."""
         with self.start(*words, **options) as running:
-            out, err = running.communicate(timeout=60)
+            out, err = running.communicate(timeout=HANGS)
         return self._clean(Said(running.returncode, out, err))
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:

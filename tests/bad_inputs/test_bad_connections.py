@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 from bad_project import CANARY, BadProject
+from tests.waiting import HANGS
 
 ROWS = "create table t as select i as id, 'n' || i as name, i * 1.5 as v from generate_series(1, 3) x(i)"
 
@@ -174,18 +175,18 @@ def test_a_connection_that_breaks_while_rows_are_read(
         postgres.sync = {"mode": "mirror"}
         postgres.write().runs()
     execute(postgres_db, "insert into t select i, repeat('x', 500), 0 from generate_series(4, 60000) x(i)")
-    slow = "select id, name, v + case when id = 59000 then (select 0 from pg_sleep(20)) else 0 end as v from t where v is not null"
+    slow = "select id, name, v + case when id = 59000 then (select 0 from pg_sleep(600)) else 0 end as v from t where v is not null"
     postgres.model = {"sql": slow, "primary_key": "id"}
     before = postgres.write().held()
     with postgres.start("run") as running:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + HANGS
         ended = 0
         find = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and wait_event = 'PgSleep'"
         with psycopg.connect(postgres_db, autocommit=True) as admin:
             while not ended and time.monotonic() < deadline:
                 (ended,) = admin.execute(find).fetchone() or (0,)
                 time.sleep(0.05)
-        _, err = running.communicate(timeout=30)
+        _, err = running.communicate(timeout=HANGS)
     assert ended
     assert running.returncode == 1, err
     assert (

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from bad_project import BadProject
+from tests.waiting import HANGS
 
 from backhaul.errors import StateError
 from backhaul.state.journal import Journal
@@ -209,7 +210,7 @@ def test_a_locked_state(used: BadProject) -> None:
             with pytest.raises(subprocess.TimeoutExpired):
                 running.wait(1.5)
             other.execute("rollback")
-            out, err = running.communicate(timeout=30)
+            out, err = running.communicate(timeout=HANGS)
     other.close()
     assert running.returncode == 0, err + out
 
@@ -219,7 +220,7 @@ def test_a_ledger_that_another_process_writes(used: BadProject) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(1.5)
         running.kill()
-        running.communicate(timeout=30)
+        running.communicate(timeout=HANGS)
     assert len(used.sink.seen) == 1
 
 
@@ -297,7 +298,7 @@ def test_two_commands_at_once(used: BadProject) -> None:
             except subprocess.TimeoutExpired:
                 continue
         said = used.call("run")
-        first.communicate(timeout=30)
+        first.communicate(timeout=HANGS)
     assert (first.returncode, said.code) == (0, 1)
     assert f"users is being run by another process (pid {first.pid})" in said.err
     assert len(used.sink.seen) == 2
@@ -381,4 +382,4 @@ async def test_a_state_that_goes_away_before_the_first_request_ends_the_run(tmp_
         state.path.mkdir()
         with pytest.raises(StateError, match=r"state\.db cannot be opened"):
             async with Journal(state, "users", "p-1") as journal:
-                await asyncio.wait_for(journal.intend(0, 1, "upsert", "k", "{}"), 5)
+                await asyncio.wait_for(journal.intend(0, 1, "upsert", "k", "{}"), HANGS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cli_program import START, TERMINAL, Call, Said, environment
 from click.testing import CliRunner
+from tests.waiting import HANGS
 
 from backhaul.cli import main
 
@@ -23,7 +24,7 @@ def process(tmp_path: Path) -> Call:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANGS,
             check=False,
             env=environment(**variables),
         )

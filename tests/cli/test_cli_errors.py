@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import START, Call, environment
+from tests.waiting import HANGS
 
 MAIN = """\
 project: shop
@@ -131,7 +132,7 @@ def test_a_closed_pipe_is_quiet() -> None:
         [*START, "schema"], stdout=writing, stderr=subprocess.PIPE, text=True, env=environment()
     ) as running:
         os.close(writing)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=HANGS)
     assert err == ""
 
 

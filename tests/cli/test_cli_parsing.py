@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 from cli_program import Call
+from tests.waiting import HANGS
 
 from backhaul.cli import Backhaul, main
 from backhaul.cli.session import Session, pass_session
@@ -50,7 +51,7 @@ def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANGS
     )
     loaded = json.loads(done.stdout.splitlines()[-1])
     heavy = {"duckdb", "pyarrow", "pydantic", "aiohttp", "rich", "sqlglot", "orjson", "asyncio", "yaml"}

@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from cli_program import START, environment
+from tests.waiting import HANGS
+
+from backhaul.testing.duckdb_file import opened
 
 MAIN = """\
 project: slow
@@ -61,7 +63,7 @@ class Answer(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         gate = self.server.gate
         self.server.asked.set()
-        gate.wait(90)
+        gate.wait(HANGS)
         time.sleep(self.server.wait)
         self.server.ids += [record["id"] for record in body["records"]]
         self.send_response(200)
@@ -81,7 +83,7 @@ def slow(tmp_path: Path) -> Iterator[Slow]:
         (tmp_path / "backhaul.yml").write_text(MAIN.replace("BASE", f"http://127.0.0.1:{server.server_port}"))
         for name in ("first", "second"):
             (tmp_path / "syncs" / f"{name}.yml").write_text(SYNC.replace("NAME", name))
-        with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
+        with opened(tmp_path / "warehouse.duckdb") as warehouse:
             warehouse.execute("CREATE TABLE users AS SELECT i AS id FROM range(200) t(i)")
         yield server
         server.shutdown()
@@ -101,9 +103,9 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_what_is_in_flight(slow: Slow, tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path, "--json") as running:
-        assert slow.asked.wait(30)
+        assert slow.asked.wait(HANGS)
         running.send_signal(number)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=HANGS)
     assert running.returncode == 3
     assert err.splitlines() == ["finishing what is in flight; again to stop at once", "not started: second"]
     (run,) = json.loads(out)["runs"]
@@ -112,23 +114,21 @@ def test_a_signal_finishes_what_is_in_flight(slow: Slow, tmp_path: Path, number:
     assert run["deferred"] == 200 - run["delivered"]
     slow.wait = 0
     again = start(tmp_path, "first", "--json")
-    out, _ = again.communicate(timeout=60)
+    out, _ = again.communicate(timeout=HANGS)
     assert again.returncode == 0
     assert json.loads(out)["runs"][0]["delivered"] == run["deferred"]
     assert sorted(slow.ids) == list(range(200))
 
 
 def test_a_second_signal_ends_at_once(slow: Slow, tmp_path: Path) -> None:
-    slow.wait = 20
+    slow.wait = 2 * HANGS
     with start(tmp_path) as running:
-        assert slow.asked.wait(30)
+        assert slow.asked.wait(HANGS)
         running.send_signal(signal.SIGINT)
         assert running.stderr is not None
         assert running.stderr.readline().startswith("finishing what is in flight")
-        began = time.monotonic()
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=10) == 130
-    assert time.monotonic() - began < 5
+        assert running.wait(HANGS) == 130
     with sqlite3.connect(tmp_path / ".backhaul" / "state.db") as state:
         assert state.execute("SELECT count(*) FROM intents").fetchone()[0] > 0
 
@@ -138,12 +138,12 @@ def test_a_sync_that_another_process_runs_fails(slow: Slow, tmp_path: Path) -> N
     held, opened = threading.Event(), slow.gate
     slow.gate = held  # the first run is in the midst of its first request until the other has ended
     with start(tmp_path, "first") as running:
-        assert slow.asked.wait(30)
+        assert slow.asked.wait(HANGS)
         slow.gate = opened
         other = start(tmp_path, "--json")
-        out, err = other.communicate(timeout=60)
+        out, err = other.communicate(timeout=HANGS)
         held.set()
-        running.communicate(timeout=30)
+        running.communicate(timeout=HANGS)
     assert (other.returncode, err) == (1, "")
     first, second = json.loads(out)["runs"]
     assert (first["status"], second["status"]) == ("failed", "succeeded")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import duckdb
 import pytest
 from aiohttp import web
 from cli_program import Call
 
 from backhaul.demo.files import write_project
 from backhaul.sandbox.kit import Sandbox, simulation
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 NAMES = (
@@ -124,7 +124,7 @@ def test_what_a_destination_echoes_is_masked(name: str, tmp_path: Path, call: Ca
             )
         (tmp_path / "syncs" / "scores.yml").unlink()
         (tmp_path / "models" / "contacts.sql").write_text(MODEL)
-        with duckdb.connect(str(tmp_path / "warehouse.duckdb")):
+        with opened(tmp_path / "warehouse.duckdb"):
             pass
         shown = ""
         for echo.everything, echo.status, words in (

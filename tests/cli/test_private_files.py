@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import duckdb
 import pytest
 from cli_program import Call
+
+from backhaul.testing.duckdb_file import opened
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def project(tmp_path: Path) -> Path:
         "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "d", "object": "t", "mode": "upsert",
         "identify": {"id": "id"}, "fields": {"name": "name"},
     }))  # fmt: skip
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+    with opened(tmp_path / "w.duckdb") as db:
         db.execute("create table t as select 1 as id, 'Ada' as name")
     import sqlite3
 

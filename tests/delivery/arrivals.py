@@ -1,21 +1,14 @@
-"""An HTTP server in a process of its own that notes when each request arrived: `python arrivals.py`.
+"""An HTTP server in a process of its own that counts requests: `python arrivals.py`; prints its address.
 
-GET /times gives them as JSON: when the server was last known to be awake before it, and when it was seen, in seconds of
-the system's monotonic clock. The two are milliseconds apart, and more where the machine paused: the request came in between.
-Any other request is answered 200, or 429 with a Retry-After where its path is /refuse.
+GET /count gives how many came, as JSON. Any other request is answered 200, or 429 with a Retry-After where its path is
+/refuse; those to /warm-up are not counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import time
 
-TIMES: list[tuple[float, float]] = []
-TICK = 0.002
-awake = 0.0
+counted = 0
 
 
 class Arrivals(asyncio.Protocol):
@@ -26,32 +19,26 @@ class Arrivals(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        now = time.monotonic()
         for line in data.split(b"\r\n"):
-            if line.startswith(b"GET /times"):
-                body = json.dumps(TIMES).encode()
-                self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-            elif line.startswith((b"POST ", b"GET ")):
-                TIMES.append((min(awake, now), now))
-                refused = b"/refuse " in line
-                head = b"429 Slow\r\nRetry-After: 1.5" if refused else b"200 OK"
-                self.transport.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % head)
+            if line.startswith(b"GET /count"):
+                self._answer(b"200 OK", b"%d" % counted)
+            elif line.startswith(b"POST "):
+                self._count(line)
 
+    def _count(self, line: bytes) -> None:
+        global counted
+        counted += b"/warm-up " not in line
+        self._answer(b"429 Slow\r\nRetry-After: 1.5" if b"/refuse " in line else b"200 OK", b"")
 
-async def stay_awake() -> None:
-    global awake
-    while True:
-        awake = time.monotonic()
-        await asyncio.sleep(TICK)
+    def _answer(self, head: bytes, body: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
 
 async def main() -> None:
     server = await asyncio.get_running_loop().create_server(Arrivals, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
-    await asyncio.gather(server.serve_forever(), stay_awake())
+    await server.serve_forever()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(PermissionError):
-        os.nice(-10)  # a busy machine must not make it see what is on time as late
     asyncio.run(main())

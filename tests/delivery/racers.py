@@ -1,7 +1,9 @@
 """Processes that send as fast as one budget lets them: `python racers.py` with a JSON list of racers on stdin.
 
-A racer is `{state, url, rates, seconds, priority, requests, path, delay, pause}`. When all are done it prints a JSON list of
-`[[when, …], error]`, a list a racer: when it was given leave, and what ended it.
+A racer is `{state, url, rates, requests, departures, path, after}`: so many requests, the first when the file `departures` has
+`after` lines. To that file each writes a line when a request leaves: two moments between which it was let go, in seconds of the
+system's monotonic clock, and its path. When all are done the program prints a JSON list of `[moment, error]`: when each had ended, and what
+ended it.
 """
 
 from __future__ import annotations
@@ -9,15 +11,22 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from backhaul.delivery.connect import connected
-from backhaul.destinations.kit import Batch, Destination, DestinationConfig, Spec
-from backhaul.errors import BackhaulError, Exhausted, SendError, Throttled
+from backhaul.delivery.connect import Connection, connected
+from backhaul.delivery.transport import Internet
+from backhaul.destinations.kit import Answer, Batch, Destination, DestinationConfig, Spec
+from backhaul.errors import BackhaulError, Throttled
 from backhaul.state.opening import open_state
 from backhaul.types import ObjectSchema, Outcomes
+
+WARM_UP = 5
+"""Requests before the race, in which a racer learns how its clock differs from that of the state."""
 
 
 class Config(DestinationConfig):
@@ -42,46 +51,67 @@ class Racer(Destination[Config]):
         return Outcomes()
 
 
-async def race(given: dict[str, Any]) -> tuple[list[float], str]:
-    """Eight requests in flight, until time or requests are used up."""
-    await asyncio.sleep(given.get("delay", 0))
-    sent: list[float] = []
-    until = time.monotonic() + given["seconds"]
+class Noting(Internet):
+    """Notes when each request is let go, before its first byte: what was killed may have left, what left is noted."""
+
+    file: int | None = None
+    path = ""
+
+    async def exchange(
+        self, method: str, url: str, body: bytes | None, params: Mapping[str, str] | None, headers: Mapping[str, str],
+        departed: Callable[[], None],
+    ) -> Answer:  # fmt: skip
+        def noted() -> None:
+            before = time.monotonic()
+            departed()
+            if self.file is not None:
+                os.write(self.file, f"{before} {time.monotonic()} {self.path}\n".encode())
+
+        return await super().exchange(method, url, body, params, headers, noted)
+
+
+async def race(given: dict[str, Any], start: Any) -> None:
+    """Eight requests in flight, until all are answered."""
+    transport = Noting(60.0)
     config = Config(base_url=given["url"], rate_limits=given["rates"], share="100%")
     buckets = open_state(given["state"]).buckets()
-    async with connected("api", Racer, config, buckets, priority=given.get("priority", 0)) as connection:
-        left = given.get("requests", 1_000_000)
-        connection.budget.expect(left)
-
-        async def lane() -> None:
-            nonlocal left
-            while left > 0 and time.monotonic() < until:
-                left -= 1
-                try:
-                    await connection.door.request("POST", given.get("path", "/"))
-                except Throttled as error:
-                    connection.budget.hold(error.after or 1.0)
-                sent.append(time.monotonic())
-                await asyncio.sleep(given.get("pause", 0))
-
-        async def end() -> None:
-            await asyncio.sleep(until - time.monotonic())
-            connection.budget.stop.set()
-
-        ends = asyncio.create_task(end())
-        try:
-            await asyncio.gather(*(lane() for _ in range(8)))
-        except Exhausted as error:
-            return sent, str(error)
-        except (SendError, BackhaulError) as error:
-            return sent, repr(error)
-        finally:
-            ends.cancel()
-    return sent, ""
+    async with connected("api", Racer, config, buckets, transport=lambda timeout: transport) as connection:
+        for _ in range(WARM_UP):
+            await connection.door.request("POST", "/warm-up")
+        await asyncio.to_thread(start.wait)
+        file = Path(given["departures"])
+        while len(_lines(file)) < given.get("after", 0):
+            await asyncio.sleep(0.005)
+        transport.path = given.get("path", "/")
+        transport.file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        await _send(connection, given["requests"], transport.path)
 
 
-def main(number: int, given: dict[str, Any], answers: Any) -> None:
-    answers.put((number, asyncio.run(race(given))))
+async def _send(connection: Connection, requests: int, path: str) -> None:
+    left = iter(range(requests))
+
+    async def lane() -> None:
+        for _ in left:
+            try:
+                await connection.door.request("POST", path)
+            except Throttled as error:
+                connection.budget.hold(error.after or 1.0)
+
+    await asyncio.gather(*(lane() for _ in range(8)))
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def main(number: int, given: dict[str, Any], start: Any, answers: Any) -> None:
+    error = ""
+    try:
+        asyncio.run(race(given, start))
+    except BackhaulError as raised:
+        error = repr(raised)
+        start.abort()
+    answers.put((number, (time.monotonic(), error)))
 
 
 if __name__ == "__main__":
@@ -90,8 +120,9 @@ if __name__ == "__main__":
     racers = json.load(sys.stdin)
     context = multiprocessing.get_context("fork")
     answers: Any = context.Queue()
+    start = context.Barrier(len(racers))
     processes = [
-        context.Process(target=main, args=(number, one, answers)) for number, one in enumerate(racers)
+        context.Process(target=main, args=(number, one, start, answers)) for number, one in enumerate(racers)
     ]
     for process in processes:
         process.start()

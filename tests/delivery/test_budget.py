@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.delivery.budget import PATIENCE, RETRIES, RETRIES_FREE, Budget, Stale
 from backhaul.delivery.delivery import ATTEMPTS
@@ -48,7 +49,7 @@ async def taken(budget: Budget, count: int) -> int:
     found = 0
     for _ in range(count):
         try:
-            await asyncio.wait_for(budget.acquire(), 1)
+            await asyncio.wait_for(budget.acquire(), HANGS)
         except Exhausted:
             break
         found += 1
@@ -129,10 +130,14 @@ async def test_i29_who_keeps_no_window_hears_of_a_hold_too(host: Host) -> None:
     one.hold(7200, "HTTP 429")
     await one.close()
     host.turn(2)
-    await other.acquire()
-    await asyncio.sleep(0.2)
+
+    async def until_told() -> None:
+        while True:
+            await other.acquire()
+            await asyncio.sleep(0.01)
+
     with pytest.raises(Exhausted, match="HTTP 429"):
-        await other.acquire()
+        await asyncio.wait_for(until_told(), HANGS)
 
 
 class Stuck:
@@ -161,7 +166,7 @@ async def test_i29_a_look_at_the_state_shortens_no_hold_that_is_not_stored_yet(h
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(other.acquire(), 0.1)
     host.turn(5)
-    await asyncio.wait_for(other.acquire(), 1)
+    await asyncio.wait_for(other.acquire(), HANGS)
 
 
 async def test_i30_less_is_left_when_the_destination_says_so(host: Host) -> None:
@@ -195,6 +200,24 @@ async def test_all_who_wait_are_reserved_in_one_exchange(tmp_path: Path) -> None
     assert document["windows"]["60"]["slots"][0][1] == 200
 
 
+async def test_a_sync_of_low_priority_leaves_room_for_one_of_high_priority(host: Host) -> None:
+    rate = Rate("r", 10, 7200.0)
+    low, high = host.budget(rate, priority=-10), host.budget(rate, priority=10)
+    assert await taken(low, 2) == 2
+    high.expect(6)
+    assert await taken(high, 1) == 1  # it sends, and five are to come
+    waiting = [asyncio.create_task(low.acquire()) for _ in range(5)]
+    assert await taken(high, 5) == 5
+    await high.close()
+    host.turn(1)
+    ended, _ = await asyncio.wait(waiting, timeout=HANGS, return_when=asyncio.FIRST_EXCEPTION)
+    left = [task for task in ended if task.exception() is None]
+    assert len(left) == 2, "what the other one leaves, and no more"
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_a_destination_without_limits_costs_no_exchange(tmp_path: Path) -> None:
     buckets = Counting(SqliteState(tmp_path / "state").buckets())
     budget = Budget("crm", (), buckets=buckets)
@@ -211,7 +234,7 @@ async def test_a_stop_ends_the_wait(host: Host) -> None:
     await asyncio.sleep(0.1)
     budget.stop.set()
     with pytest.raises(Exhausted, match="stopped"):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, HANGS)
 
 
 async def test_i13_a_stop_that_comes_with_a_place_lets_nothing_leave(host: Host) -> None:
@@ -220,8 +243,8 @@ async def test_i13_a_stop_that_comes_with_a_place_lets_nothing_leave(host: Host)
     await asyncio.sleep(0)
     budget.stop.set()
     with pytest.raises(Exhausted, match="stopped"):
-        await asyncio.wait_for(waiting, 1)
-    await asyncio.wait_for(budget.acquire(), 1)  # what is asked for after a stop is asked for knowingly
+        await asyncio.wait_for(waiting, HANGS)
+    await asyncio.wait_for(budget.acquire(), HANGS)  # what is asked for after a stop is asked for knowingly
 
 
 async def test_who_is_cancelled_takes_nobodys_place(host: Host) -> None:
@@ -231,7 +254,7 @@ async def test_who_is_cancelled_takes_nobodys_place(host: Host) -> None:
     await asyncio.sleep(0.05)
     gone.cancel()
     host.turn(0.3)
-    await asyncio.wait_for(budget.acquire(), 2)
+    await asyncio.wait_for(budget.acquire(), HANGS)
 
 
 async def test_i34_what_cannot_be_reserved_does_not_leave(host: Host) -> None:
@@ -240,7 +263,7 @@ async def test_i34_what_cannot_be_reserved_does_not_leave(host: Host) -> None:
         database.execute("DROP TABLE buckets")
     database.close()
     with pytest.raises(StateError):
-        await asyncio.wait_for(budget.acquire(), 2)
+        await asyncio.wait_for(budget.acquire(), HANGS)
 
 
 async def test_i31_retries_are_a_tenth_of_the_traffic_and_a_few(host: Host) -> None:

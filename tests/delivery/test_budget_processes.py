@@ -1,8 +1,11 @@
-"""Real processes on one budget, and the exact times at which their requests arrive at a real HTTP server."""
+"""Real processes on one budget that send to a real HTTP server: when each request left, and that as many arrived.
+
+Moments are those at which the sender let a request go. When it arrives after that is no matter of the budget, and on a busy
+machine nobody's: how late is allowed for is tested with the arithmetic (test_windows.py).
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -17,6 +20,8 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+HANGS = 300
+"""Seconds after which a process is taken to hang, however busy the machine is."""
 
 
 @pytest.fixture
@@ -29,32 +34,48 @@ def server() -> Iterator[str]:
     process.stdout.close()
 
 
+@pytest.fixture
+def departures(tmp_path: Path) -> Path:
+    return tmp_path / "departures"
+
+
 Times = list[tuple[float, float]]
-"""Of each request: between which two moments it came."""
+"""Of each request: between which two moments it left, by the first of them."""
 
 
-def arrived(url: str) -> Times:
-    with urllib.request.urlopen(f"{url}/times") as answer:  # noqa: S310 - 127.0.0.1
-        return [(earliest, latest) for earliest, latest in json.load(answer)]
+def left(departures: Path, path: str = "/") -> Times:
+    lines = departures.read_text().splitlines() if departures.exists() else []
+    found = (line.split() for line in lines)
+    return sorted((float(before), float(after)) for before, after, to in found if to == path)
 
 
-def race(*racers: dict[str, Any]) -> list[tuple[list[float], str]]:
-    """Runs racers at once; when each was done with its requests, and what ended it."""
+def arrived(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/count") as answer:  # noqa: S310 - 127.0.0.1
+        return int(answer.read())
+
+
+def race(*racers: dict[str, Any]) -> list[float]:
+    """Runs racers that start at once; when each had ended."""
     done = subprocess.run(
         [sys.executable, HERE / "racers.py"],
         input=json.dumps(racers),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
-    return [(sent, error) for sent, error in json.loads(done.stdout)]
+    ended = json.loads(done.stdout)
+    assert [error for _, error in ended] == [""] * len(racers)
+    return [moment for moment, _ in ended]
 
 
-def excess(times: Times, count: int, per: float) -> list[float]:
-    """How much too early requests came: one is too early that surely came within the window of the `count`-th before it."""
-    gaps = (after[1] - before[0] for before, after in zip(times, times[count:], strict=False))
-    return [per - gap for gap in gaps if gap < per]
+def too_early(times: Times, count: int, per: float) -> list[float]:
+    """By how much requests came too early: of `count` + 1 that surely left within less than the window, the last did."""
+    spans = (
+        max(after for _, after in times[first : first + count + 1]) - times[first][0]
+        for first in range(len(times) - count)
+    )
+    return [per - span for span in spans if span < per]
 
 
 @pytest.fixture(params=["folder", "postgres"])
@@ -65,28 +86,31 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "state")
 
 
-@pytest.mark.parametrize(
-    "rates", [{"100/2s": (100, 2.0)}, {"40/1s": (40, 1.0), "70/2s": (70, 2.0)}], ids=["one", "two"]
-)
+ONE = {"80/1s": (80, 1.0)}
+TWO = {"40/500ms": (40, 0.5), "60/1s": (60, 1.0)}
+
+
+@pytest.mark.parametrize("rates", [ONE, TWO], ids=["one", "two"])
 def test_i28_racing_processes_never_exceed_a_window(
-    server: str, state: str, rates: dict[str, tuple[int, float]]
+    server: str, state: str, departures: Path, rates: dict[str, tuple[int, float]]
 ) -> None:
-    check_race(server, state, rates, 3.8)
+    check_race(server, state, departures, rates)
 
 
-def test_i28_racing_processes_keep_a_budget_in_dynamodb(server: str, dynamodb_state: str) -> None:
+def test_i28_racing_processes_keep_a_budget_in_dynamodb(
+    server: str, dynamodb_state: str, departures: Path
+) -> None:
     """They compare and swap, and have only the server's time in common, which they first have to learn."""
-    check_race(server, dynamodb_state, {"40/1s": (40, 1.0), "70/2s": (70, 2.0)}, 6.5)
+    check_race(server, dynamodb_state, departures, {"40/1s": (40, 1.0), "60/2s": (60, 2.0)})
 
 
-def check_race(server: str, state: str, rates: dict[str, tuple[int, float]], seconds: float) -> None:
-    one = {"state": state, "url": server, "rates": list(rates), "seconds": seconds}
-    ended = race(*[one] * 4)
-    times = arrived(server)
-    assert sum(bool(sent) for sent, _ in ended) > 1, "it was a race"
-    assert all(len(times) > count for count, _ in rates.values()), "more than one window"
+def check_race(server: str, state: str, departures: Path, rates: dict[str, tuple[int, float]]) -> None:
+    one = {"state": state, "url": server, "rates": list(rates), "departures": str(departures), "requests": 45}
+    race(*[one] * 4)
+    times = left(departures)
+    assert len(times) == arrived(server) == 180
     for count, per in rates.values():
-        assert not excess(times, count, per)
+        assert not too_early(times, count, per)
 
 
 def started(racer: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -103,50 +127,54 @@ def started(racer: dict[str, Any]) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_i28_a_process_killed_in_mid_window_has_spent_what_it_spent(server: str, tmp_path: Path) -> None:
-    one = {"state": str(tmp_path / "state"), "url": server, "rates": ["50/2s"], "seconds": 20}
-    first = started(one)
-    while len(arrived(server)) < 30:
+def test_i28_a_process_killed_in_mid_window_has_spent_what_it_spent(
+    server: str, tmp_path: Path, departures: Path
+) -> None:
+    one = {"state": str(tmp_path / "state"), "url": server, "rates": ["50/2s"], "departures": str(departures)}
+    first = started(one | {"requests": 1000})
+    while len(left(departures)) < 30:
+        assert first.poll() is None
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    race(one | {"seconds": 3})
-    times = arrived(server)
-    assert len(times) > 50
-    assert not excess(times, 50, 2.0)
+    race(one | {"requests": 40})
+    times = left(departures)
+    assert len(times) >= 70
+    assert len(times) - 8 <= arrived(server) <= len(times)
+    assert not too_early(times, 50, 2.0)
 
 
 def test_i28_a_process_that_was_stopped_sends_nothing_that_it_reserved_before(
-    server: str, state: str
+    server: str, state: str, departures: Path
 ) -> None:
-    one = {"state": state, "url": server, "rates": ["100/500ms"], "seconds": 4}
-    paused = started(one)
-    for _ in range(4):
-        time.sleep(0.3)
+    one = {"state": state, "url": server, "rates": ["100/500ms"], "departures": str(departures)}
+    paused = started(one | {"requests": 350})
+    for stop in range(3):
+        while len(left(departures)) < 40 + 100 * stop:
+            assert paused.poll() is None
+            time.sleep(0.02)
         os.killpg(paused.pid, signal.SIGSTOP)
         time.sleep(0.6)
         os.killpg(paused.pid, signal.SIGCONT)
-    race(one | {"seconds": 1})
-    assert paused.wait(20) == 0
-    times = arrived(server)
-    assert len(times) > 100
-    assert not excess(times, 100, 0.5)
+    race(one | {"requests": 100})
+    assert paused.wait(HANGS) == 0
+    times = left(departures)
+    assert len(times) == arrived(server) == 450
+    assert not too_early(times, 100, 0.5)
 
 
-def test_i29_retry_after_is_for_every_process(server: str, tmp_path: Path) -> None:
-    one = {"state": str(tmp_path / "state"), "url": server, "rates": ["100/1s"], "seconds": 3.5}
-    race(one, one, one | {"path": "/refuse", "requests": 1, "delay": 0.5})
-    times = arrived(server)
-    gaps = [after[0] - before[1] for before, after in itertools.pairwise(times)]
-    assert max(gaps) > 1.2
-    assert sum(gap > 1.2 for gap in gaps) == 1
-
-
-def test_a_sync_of_low_priority_waits_and_takes_what_is_left(server: str, tmp_path: Path) -> None:
-    one = {"state": str(tmp_path / "state"), "url": server, "rates": ["40/1s"], "seconds": 5.5}
-    (low, _), (high, _) = race(one | {"priority": -10}, one | {"priority": 10, "requests": 100, "delay": 1.2})
-    assert len(high) == 100
-    meanwhile = [at for at in low if high[0] + 0.2 < at < high[75]]  # its last 20 leave room for others
-    assert len(meanwhile) <= 4
-    assert len([at for at in low if at > high[-1]]) > 20
-    assert not excess(arrived(server), 40, 1.0)
+def test_i29_retry_after_is_for_every_process(server: str, tmp_path: Path, departures: Path) -> None:
+    one = {
+        "state": str(tmp_path / "state"),
+        "url": server,
+        "rates": ["100/1s"],
+        "departures": str(departures),
+    }
+    many = one | {"requests": 130}
+    *_, told = race(many, many, one | {"path": "/refuse", "requests": 1, "after": 60})
+    ((refused, _),) = left(departures, "/refuse")
+    others = left(departures)
+    assert len(others) + 1 == arrived(server) == 261
+    assert not [before for before, _ in others if told + 0.5 < before < refused + 1.5], (
+        "half a window is stale"
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
+from tests.waiting import HANGS
 
 from backhaul.delivery.connect import connected
 from backhaul.destinations.braze import BrazeConfig
@@ -65,7 +66,7 @@ async def _served(answer: Iterable[int], *paths: str, **config: object) -> dict[
             for path in paths:
                 for _ in range(30):
                     try:
-                        await asyncio.wait_for(connection.door.request("GET", path), 5)
+                        await asyncio.wait_for(connection.door.request("GET", path), HANGS)
                     except Exhausted:
                         break
                     except Throttled as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.delivery.connect import connected
 from backhaul.delivery.refresh_tokens import RefreshTokens
@@ -102,12 +103,19 @@ async def test_the_turn_of_a_process_that_died_ends(tmp_path: Path) -> None:
     opened = SqliteBuckets(tmp_path / "state.db", clock)
     vendor = Vendor()
     dead = RefreshTokens(opened, ("v",), FIRST, 1.0)
-    hung = asyncio.create_task(dead.spend(lambda token: asyncio.Event().wait()))  # type: ignore[arg-type,return-value]
-    await asyncio.sleep(0.3)
+    asked = asyncio.Event()
+
+    async def hang(token: str) -> dict[str, Any]:
+        asked.set()
+        await asyncio.Event().wait()
+        return {}
+
+    hung = asyncio.create_task(dead.spend(hang))
+    await asyncio.wait_for(asked.wait(), HANGS)
     hung.cancel()
     waiting = asyncio.create_task(RefreshTokens(opened, ("v",), FIRST, 1.0).spend(vendor.ask))
     await asyncio.sleep(0.3)
     assert not waiting.done()
     moment[0] += 60.0
-    await waiting
+    await asyncio.wait_for(waiting, HANGS)
     await opened.close()

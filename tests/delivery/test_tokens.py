@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from backhaul.destinations.kit import (
 )
 from backhaul.errors import BackhaulError, Expired, Halt, NotApplied
 from backhaul.state.buckets import OwnBuckets
+from backhaul.surroundings import Surroundings
 from backhaul.testing.serving import serving
 from backhaul.types import ObjectSchema, Outcomes, Rate
 
@@ -100,10 +101,16 @@ class Server:
 
 
 @asynccontextmanager
-async def opened(server: Server, *, secret: str = _SECRET) -> AsyncIterator[Connection]:
+async def opened(
+    server: Server, *, secret: str = _SECRET, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Connection]:
     with serving(server.app()) as url:
         async with connected(
-            "d", Tokened, Config(base_url=url, secret=secret), OwnBuckets(time.monotonic)
+            "d",
+            Tokened,
+            Config(base_url=url, secret=secret),
+            OwnBuckets(clock),
+            surroundings=Surroundings(clock),
         ) as connection:
             yield connection
 
@@ -132,10 +139,10 @@ async def test_a_token_that_is_refused_is_renewed_once_and_nothing_is_lost() -> 
 
 async def test_a_token_is_renewed_before_its_end() -> None:
     server = Server()
-    server.life = 0.5
-    async with opened(server) as connection:
+    server.life, moment = 3600.0, [0.0]
+    async with opened(server, clock=lambda: moment[0]) as connection:
         await ask(connection, 2)
-        await asyncio.sleep(0.5)
+        moment[0] = 3600.0 - 60.0
         await ask(connection, 2)
         assert server.seen == ["t1", "t1", "t2", "t2"]
 

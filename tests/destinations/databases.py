@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg
 from mysql_rows import execute
 from places import project
 
 from backhaul.runs.report import RunReport
+from backhaul.testing.duckdb_file import opened
 
 
 class Database:
@@ -51,7 +51,7 @@ class Database:
             }
             self.project = project(self.folder, self.settings, sync | more, select)
         else:
-            with duckdb.connect(str(self.folder / "w.duckdb")) as warehouse:
+            with opened(self.folder / "w.duckdb") as warehouse:
                 warehouse.execute(f"CREATE OR REPLACE TABLE t AS {select}")
         report: RunReport = self.project.run("s").report
         return report

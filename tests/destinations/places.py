@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from backhaul.project import load
+from backhaul.testing.duckdb_file import opened
 
 
 def project(folder: Path, destination: dict[str, Any], sync: dict[str, Any], table: str) -> Any:
@@ -21,6 +20,6 @@ def project(folder: Path, destination: dict[str, Any], sync: dict[str, Any], tab
     (folder / "syncs" / "s.yml").write_text(
         json.dumps({"name": "s", "model": model, "destination": "d", **sync})
     )
-    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
+    with opened(folder / "w.duckdb") as warehouse:
         warehouse.execute(f"CREATE TABLE t AS {table}")
     return load(folder)

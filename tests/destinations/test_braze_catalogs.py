@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from places import project
@@ -19,6 +18,7 @@ from backhaul.destinations.kit import Http, Unsupported, Wire
 from backhaul.errors import Halt, Refused, Unsettled
 from backhaul.sandbox.braze import BrazeSandbox
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, FieldType, Op, Rejected
 
@@ -126,7 +126,7 @@ def test_a_mirror_of_a_catalog(sandbox: BrazeSandbox, tmp_path: Path) -> None:
     (tmp_path / "syncs" / "menu.yml").write_text(json.dumps(sync))
 
     def rows(select: str) -> None:
-        with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        with opened(tmp_path / "w.duckdb") as db:
             db.execute(f"CREATE OR REPLACE TABLE t AS {select}")
 
     rows("SELECT 'r' || i AS id, 'name ' || i AS name, i::DOUBLE AS rating FROM range(120) AS t(i)")

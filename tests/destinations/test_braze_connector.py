@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
@@ -21,6 +20,7 @@ from backhaul.project import load
 from backhaul.sandbox.braze import BrazeSandbox
 from backhaul.sandbox.kit import Faults, serve
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, FieldType, Gone, Left, Op, Outcome, Rejected
 
@@ -402,7 +402,7 @@ class Site:
         )
 
     def run(self, select: str) -> Any:
-        with duckdb.connect(str(self.folder / "warehouse.duckdb")) as db:
+        with opened(self.folder / "warehouse.duckdb") as db:
             db.execute(f"CREATE OR REPLACE TABLE people AS {select}")
         return load(self.folder).run("it")
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from places import project
 
@@ -17,6 +16,7 @@ from backhaul.sandbox.iterable import IterableSandbox
 from backhaul.sandbox.kit import Sandbox
 from backhaul.sandbox.klaviyo import KlaviyoSandbox
 from backhaul.sandbox.marketo import MarketoSandbox
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 TWO = "SELECT * FROM (VALUES (1, 'ada@example.com'), (2, 'bob@example.com')) AS t(id, who)"
@@ -36,7 +36,7 @@ def site(folder: Path, sandbox: Sandbox, settings: dict[str, Any], sync: dict[st
 
 
 def rename(folder: Path, to: str = "ada.new@example.com") -> None:
-    with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
+    with opened(folder / "w.duckdb") as warehouse:
         warehouse.execute("UPDATE t SET who = ? WHERE id = 1", [to])
 
 
@@ -141,10 +141,10 @@ def test_an_identifier_that_another_record_has_is_not_taken_from_it(
     sandbox, settings, sync, held, _ = vendor()
     with site(tmp_path, sandbox, settings, sync) as made:
         made.run("s")
-        with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+        with opened(tmp_path / "w.duckdb") as warehouse:
             warehouse.execute("INSERT INTO t VALUES (3, 'stranger@example.com')")
         made.run("s")
-        with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+        with opened(tmp_path / "w.duckdb") as warehouse:
             warehouse.execute("DELETE FROM t WHERE id = 3")
         rename(tmp_path, "stranger@example.com")
         run = made.run("s")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import customerio
-import duckdb
 import places
 import pytest
 from aiohttp import web
@@ -21,6 +20,7 @@ from backhaul.project import load
 from backhaul.sandbox.customerio import CustomerIoSandbox
 from backhaul.sandbox.kit import Faults
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, FieldType, Op, Rejected
 
@@ -178,7 +178,7 @@ class Place:
         }))  # fmt: skip
 
     def rows(self, values: str) -> None:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+        with opened(self.folder / "w.duckdb") as db:
             db.execute("CREATE OR REPLACE TABLE t (id BIGINT, plan VARCHAR)")
             db.execute(f"INSERT INTO t {values}")
 

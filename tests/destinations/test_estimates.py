@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from places import project
 
@@ -16,6 +15,7 @@ from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Sandbox, simulation
 from backhaul.sandbox.salesforce import SalesforceSandbox
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 RECORDS = 450
@@ -41,7 +41,7 @@ def test_a_first_run_and_one_of_updates(name: str, rows: int, percent: int, tmp_
     assert sandbox.sample is not None
     sandbox.add_sample_fields()
     build(tmp_path / "warehouse.duckdb", rows)
-    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
+    with opened(tmp_path / "warehouse.duckdb") as warehouse:
         valid = "email = concat(contact_id, '@example.com'), job_title = 'Manager'"
         warehouse.execute(f"UPDATE marts.contacts SET {valid}")
     with serving(sandbox.app()) as url:

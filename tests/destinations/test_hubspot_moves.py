@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import hubspot_calls
 import pytest
 from aiohttp import web
@@ -23,6 +22,7 @@ from backhaul.sandbox.hubspot.lists import StaticList
 from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Faults, serve
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, Op, Rejected
 
@@ -108,7 +108,7 @@ async def test_a_move_does_not_take_away_what_another_row_has_just_been_given() 
 def shuffled(place: Place, count: int) -> None:
     """Everybody's association or membership goes to another person, all of whom had one."""
     for by in (1, 7919):  # a prime: whatever is no multiple of it is shuffled by it
-        with duckdb.connect(str(place.folder / "w.duckdb")) as db:
+        with opened(place.folder / "w.duckdb") as db:
             people = f"SELECT i AS id, 'p' || (i * {by} % {count}) || '@example.com' AS email, 'c0' AS company FROM range({count}) t(i)"
             db.execute(f"CREATE OR REPLACE TABLE t AS {people}")
         report = place.run()
@@ -199,7 +199,7 @@ def test_a_number_is_written_in_digits(tmp_path: Path, value: float, text: str) 
             "name": "s", "model": {"table": "t", "primary_key": "email"}, "destination": "crm", "object": "contacts",
             "identify": {"email": "email"}, "fields": {"score": "score"},
         }))  # fmt: skip
-        with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        with opened(tmp_path / "w.duckdb") as db:
             db.execute("CREATE TABLE t (email VARCHAR, score DOUBLE)")
             db.execute("INSERT INTO t VALUES ('a@example.com', ?)", [value])
         report = place.run()

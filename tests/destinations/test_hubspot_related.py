@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from hubspot_calls import answering, connected
@@ -22,6 +21,7 @@ from backhaul.sandbox.hubspot.lists import StaticList
 from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Faults, serve
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, Op, Rejected
 
@@ -62,7 +62,7 @@ class Place:
         }))  # fmt: skip
 
     def rows(self, *values: tuple[int, str, str]) -> None:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+        with opened(self.folder / "w.duckdb") as db:
             db.execute("CREATE OR REPLACE TABLE t (id BIGINT, email VARCHAR, company VARCHAR)")
             db.executemany("INSERT INTO t VALUES (?, ?, ?)", values)
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.property import Property
 from backhaul.sandbox.kit import Faults
 from backhaul.testing.conformance import Case, Site
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.remote import SandboxRemote
 from backhaul.testing.serving import serving
 
@@ -48,7 +47,7 @@ def test_all_but_the_refused_records_arrive_and_those_are_dead_letters(tmp_path:
             Remote(sandbox, type="hubspot", base_url=url, access_token="sandbox", rate_limits=["10000/10s"]),
         )
         site.model({keys[0]: ("Oslo", 0)})
-        with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
+        with opened(tmp_path / "warehouse.duckdb") as warehouse:
             warehouse.execute(
                 "INSERT INTO model SELECT format('n{}@example.com', i), 'Oslo', i FROM range(1, 3000) t(i)"
             )

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from vendor_recordings import answering, at
@@ -21,6 +20,7 @@ from backhaul.project import load
 from backhaul.sandbox.intercom import IntercomSandbox
 from backhaul.sandbox.kit import serve
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Rejected
 
@@ -260,7 +260,7 @@ async def test_a_look_up_that_names_no_contact_does_not_say_that_it_is_gone(by: 
 
 def project(folder: Path, url: str, count: int) -> None:
     (folder / "syncs").mkdir()
-    with duckdb.connect(str(folder / "w.duckdb")) as db:
+    with opened(folder / "w.duckdb") as db:
         db.execute(
             "CREATE TABLE people AS SELECT i::VARCHAR AS id, concat('u', i, '@example.com') AS email, "
             f"DATE '2026-01-01' + i::INTEGER AS renews FROM range({count}) t(i)"

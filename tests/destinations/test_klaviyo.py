@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import places
 import pytest
 from aiohttp import web
@@ -19,6 +18,7 @@ from backhaul.errors import Forbidden, Halt, Refused, Throttled, Unsettled
 from backhaul.project import load
 from backhaul.sandbox.klaviyo import KlaviyoSandbox
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, Op, Outcomes, Rejected, Retry
 
@@ -158,7 +158,7 @@ class Place:
         }))  # fmt: skip
 
     def run(self, rows: str) -> Any:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+        with opened(self.folder / "w.duckdb") as db:
             db.execute("CREATE OR REPLACE TABLE t (id BIGINT, phone VARCHAR, plan VARCHAR)")
             db.execute(f"INSERT INTO t {rows}")
         return load(self.folder).run("s")

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from backhaul.project import load
 from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.klaviyo import KlaviyoSandbox
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 LIST = "lists/Y6nRLr"
@@ -34,7 +34,7 @@ class Place:
         }))  # fmt: skip
 
     def run(self, object: str, rows: str, identify: dict[str, str], **keys: Any) -> Any:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+        with opened(self.folder / "w.duckdb") as db:
             db.execute(f"CREATE OR REPLACE TABLE t AS {rows}")
         (self.folder / "syncs" / "s.yml").write_text(json.dumps({
             "name": "s", "model": {"table": "t", "primary_key": "id"}, "destination": "there", "object": object,

@@ -9,7 +9,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import duckdb
 import pytest
 from places import project
 
@@ -21,6 +20,7 @@ from backhaul.sandbox.klaviyo import KlaviyoSandbox
 from backhaul.sandbox.marketo import MarketoSandbox
 from backhaul.state.clock import Machine, this_machine
 from backhaul.surroundings import Surroundings
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 TEN = "SELECT i AS id, 'u' || i || '@example.com' AS who, 'pro' AS plan FROM range(10) AS t(i)"
@@ -107,7 +107,7 @@ def site(folder: Path, vendor: Vendor, **settings: Any) -> Iterator[Callable[...
 
 
 def change(folder: Path, plan: str) -> None:
-    with duckdb.connect(str(folder / "p" / "w.duckdb")) as warehouse:
+    with opened(folder / "p" / "w.duckdb") as warehouse:
         warehouse.execute("UPDATE t SET plan = ?", [plan])
 
 

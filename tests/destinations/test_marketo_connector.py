@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from vendor_recordings import answering, at
@@ -21,6 +20,7 @@ from backhaul.errors import Expired, Halt, NotApplied, Refused, Throttled, Unset
 from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.marketo import MarketoSandbox
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import dated, serving
 from backhaul.types import Delivered, Field, FieldType, Gone, Left, Op, Outcome, Rejected, Retry
 
@@ -418,7 +418,7 @@ def test_the_endpoint_may_be_given_as_marketo_shows_it() -> None:
 
 
 def project(folder: Path, url: str, rows: int, **more: Any) -> None:
-    with duckdb.connect(str(folder / "w.duckdb")) as db:
+    with opened(folder / "w.duckdb") as db:
         db.execute("create or replace table t as select i as id, 'p' || i || '@example.com' as email, i % 90 as seats, "
                    f"timestamp '2024-01-01 10:00:00.5' + to_days(i::int) as signup from range({rows}) x(i)")  # fmt: skip
     (folder / "syncs").mkdir()
@@ -499,7 +499,7 @@ def test_a_list_mirrors_the_model(tmp_path: Path) -> None:
         with backhaul.load(tmp_path) as loaded:
             loaded.run("leads")
             first = loaded.run("members").report
-            with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+            with opened(tmp_path / "w.duckdb") as db:
                 db.execute("delete from t where id = 7")
             second = loaded.run("members").report
     assert (first.status, first.delivered, first.verified and first.verified.mismatches) == (

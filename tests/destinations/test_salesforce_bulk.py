@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import test_conformance_salesforce as conformance
 from salesforce_calls import APP, batch, by_key, connected, row
+from tests.waiting import HANGS
 
 from backhaul.destinations.kit import Job, Wire
 from backhaul.destinations.salesforce import bulk
@@ -264,13 +265,13 @@ def test_errors_of_a_file_are_those_of_records(error: str, outcome: Any) -> None
 def test_the_command_line_syncs_to_the_simulated_org(site: Site, org: SalesforceSandbox) -> None:
     site.model(dict.fromkeys(KEYS, ("x", 1)))
     run = [sys.executable, "-m", "backhaul", "run", "--json"]
-    first = subprocess.run(run, cwd=site.folder, capture_output=True, text=True, timeout=60)
+    first = subprocess.run(run, cwd=site.folder, capture_output=True, text=True, timeout=HANGS)
     assert first.returncode == 0, first.stderr
     (report,) = json.loads(first.stdout)["runs"]
     assert (report["delivered"], set(site.remote.records())) == (len(KEYS), set(KEYS))
     org.kinds["Customer__c"].rules.append(lambda values: "not more" if values["Score__c"] == 9 else None)
     site.model({key: ("x", 9 if key == "k1" else 1) for key in KEYS})
-    second = subprocess.run(run, cwd=site.folder, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(run, cwd=site.folder, capture_output=True, text=True, timeout=HANGS)
     assert second.returncode == 3, second.stderr
     assert APP["client_secret"] not in first.stdout + second.stderr
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import places
 import pytest
 import salesforce_calls
 from aiohttp import web
+from tests.waiting import until
 
 from backhaul.destinations.salesforce import fields as sf_fields
 from backhaul.project import load
 from backhaul.sandbox.salesforce import SalesforceSandbox
 from backhaul.sandbox.salesforce.field import FieldDef
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Gone, Op
 
@@ -27,15 +27,21 @@ class SlowSandbox(SalesforceSandbox):
     """The first write takes `late` seconds; it is applied though the client is gone."""
 
     late = 0.0
+    working = 0
+    """How many requests it works on."""
 
     def app(self) -> web.Application:
         @web.middleware
         async def slow(request: web.Request, handler: Any) -> web.StreamResponse:
             await request.read()
-            if self.writes(request) and self.late:
-                late, self.late = self.late, 0.0
-                await asyncio.sleep(late)
-            return await handler(request)
+            self.working += 1
+            try:
+                if self.writes(request) and self.late:
+                    late, self.late = self.late, 0.0
+                    await asyncio.sleep(late)
+                return await handler(request)
+            finally:
+                self.working -= 1
 
         app = super().app()
         app.middlewares.insert(0, slow)
@@ -70,7 +76,7 @@ def test_blank_external_ids_are_rejected_and_padded_ones_find_their_record(
         assert (first.delivered, first.rejected) == (1, 1)
         (letter,) = project.dead_letters("s")
         assert (letter["key"], letter["error"]["code"], letter["field"]) == (2, "null", "External_Id__c")
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+    with opened(tmp_path / "w.duckdb") as warehouse:
         warehouse.execute("UPDATE t SET plan = 'new' WHERE id = 1")
     with load(tmp_path) as project:
         assert project.run("s").report.delivered == 1
@@ -148,7 +154,7 @@ class Shop:
         }))  # fmt: skip
 
     def rows(self, columns: str, *values: tuple[Any, ...]) -> None:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+        with opened(self.folder / "w.duckdb") as db:
             db.execute(f"CREATE OR REPLACE TABLE t ({columns})")
             db.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(values[0]))})", values)
 
@@ -208,7 +214,7 @@ def test_a_create_that_salesforce_still_works_on_when_the_run_has_given_it_up_is
     org.late = 2.5
     shop.run()
     shop.run()
-    time.sleep(3)
+    until(lambda: not org.working)
     shop.run()
     assert [record.values["Loose_Id__c"] for record in org.kinds["Customer__c"].records.values()] == ["a"]
 

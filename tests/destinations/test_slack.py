@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from slack_sdk import WebClient
@@ -22,6 +21,7 @@ from backhaul.project import load
 from backhaul.sandbox.kit import Faults
 from backhaul.sandbox.slack import SlackSandbox
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 from backhaul.types import Delivered, Field, Op
 
@@ -121,7 +121,7 @@ class Place:
         }))  # fmt: skip
 
     def rows(self, values: str) -> None:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as db:
+        with opened(self.folder / "w.duckdb") as db:
             db.execute("CREATE OR REPLACE TABLE t (id BIGINT, words VARCHAR)")
             db.execute(f"INSERT INTO t VALUES {values}")
 

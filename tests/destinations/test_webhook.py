@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from backhaul.project import load
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 OLD, NEW = ("whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -77,7 +77,7 @@ def write(folder: Path, keys: dict[str, Any], **sync: Any) -> None:
 
 
 def rows(folder: Path, values: str) -> None:
-    with duckdb.connect(str(folder / "w.duckdb")) as db:
+    with opened(folder / "w.duckdb") as db:
         db.execute("CREATE OR REPLACE TABLE t (id BIGINT, plan VARCHAR, seats BIGINT)")
         db.execute(f"INSERT INTO t VALUES {values}")
 

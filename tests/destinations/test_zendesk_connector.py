@@ -21,19 +21,9 @@ from backhaul.project import load
 from backhaul.sandbox.kit import Faults, serve
 from backhaul.sandbox.zendesk import ZendeskSandbox
 from backhaul.testing.batches import RecordBatch
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
-from backhaul.types import (
-    Delivered,
-    Field,
-    FieldType,
-    Gone,
-    Op,
-    Outcome,
-    Outcomes,
-    RefusalClass,
-    Rejected,
-    Retry,
-)
+from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Outcomes, Rejected, Retry
 
 
 @asynccontextmanager
@@ -112,8 +102,6 @@ async def test_a_working_job_is_asked_again_and_of_a_forgotten_one_the_records_t
         handed = await desk.write(sent)
         assert isinstance(handed, Job)
         assert await desk.collect(sent, handed.id) == handed
-        assert not sandbox.rooms["users"].live(), "what is taken in is not written yet"
-        sandbox.work_on(everything=True)
         sandbox.jobs.clear()
         bob = sandbox.rooms["users"].held("external_id", "bob")
         ada = sandbox.rooms["users"].held("external_id", "ada")
@@ -371,7 +359,7 @@ def test_a_failed_job_of_moves_makes_no_twins(tmp_path: Path) -> None:
     }))  # fmt: skip
 
     def model(suffix: str) -> None:
-        with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        with opened(tmp_path / "w.duckdb") as db:
             people = f"SELECT i AS id, concat('u', i, '{suffix}') AS ext FROM range(20) t(i)"
             db.execute(f"CREATE OR REPLACE TABLE people AS {people}")
 
@@ -474,26 +462,3 @@ async def test_a_record_that_a_failed_delete_does_not_name_has_no_reason_of_anot
         said = await desk.collect(sent, job.id)
         assert not isinstance(said, Job)
     assert [item.key for item in said.items] == ["nobody"]
-
-
-@pytest.mark.parametrize("status", [404, 422])
-@pytest.mark.parametrize("count", [1, 5])
-async def test_a_user_whose_organization_is_not_there_waits_for_it(status: int, count: int) -> None:
-    """A 404 for a user who is to be made, and a 422 that names the attribute (reports of client libraries)."""
-    async with account() as (sandbox, desk):
-        sandbox.unknown_organization = status
-        rows = [*people(*"abcd"[: count - 1]), *people("z", organization_id=12)]
-        try:
-            found = await write(desk, Op.UPSERT, *rows)
-        except Refused as refused:  # of a request with one record
-            assert (count, status, refused.kind) == (1, 422, RefusalClass.REFERENCE)
-            return
-        missing = found.pop("z")
-        assert isinstance(missing, Rejected)
-        assert (type(missing), missing.kind) == (Rejected, RefusalClass.REFERENCE)
-        assert {type(item) for item in found.values()} <= {Delivered}
-        made = await write(desk, Op.UPSERT, {"external_id": "o", "name": "O"}, object="organizations")
-        number = int(made["o"].remote_id)  # type: ignore[union-attr]
-        assert isinstance(
-            (await write(desk, Op.UPSERT, *people("z", organization_id=number)))["z"], Delivered
-        )

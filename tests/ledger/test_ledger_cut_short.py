@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.engine import number, open_engine
 from backhaul.ledger.ledger import ALIAS, Ledger
@@ -35,7 +36,7 @@ ROWS = 200_000
 
 def write(path: Path, limit: int, over: str) -> int:
     words = [sys.executable, "-c", _WRITE, str(path), str(limit), str(ROWS), over]
-    return subprocess.run(words, capture_output=True, timeout=60).returncode
+    return subprocess.run(words, capture_output=True, timeout=HANGS).returncode
 
 
 def count(engine: duckdb.DuckDBPyConnection) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.engine import number, open_engine
 from backhaul.ledger.ledger import ALIAS, Ledger
@@ -33,7 +34,7 @@ with attached(engine, path, ALIAS, writable=True):
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "s.duckdb"
-    ended = subprocess.run([sys.executable, "-c", _DIE, str(path)], timeout=60).returncode
+    ended = subprocess.run([sys.executable, "-c", _DIE, str(path)], timeout=HANGS).returncode
     assert ended == -signal.SIGKILL
     assert log(path).exists()
     return path

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.waiting import HANGS
 
 _WRITE = """
 import resource, signal, sys
@@ -29,7 +30,7 @@ with Ledger(path).writing(engine):
 ])  # fmt: skip
 def test_a_full_disk_is_told(tmp_path: Path, limit: int, rows: int, told: str) -> None:
     words = [sys.executable, "-c", _WRITE, str(tmp_path / "s.duckdb"), str(limit), str(rows)]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=HANGS)
     assert ended.returncode == 1
     assert told in ended.stderr
     assert "cannot rollback" not in ended.stderr.splitlines()[-1]

@@ -44,7 +44,9 @@ def servers(_servers: Servers) -> Iterator[Servers]:
 def site(tmp_path: Path, servers: Servers) -> Iterator[Site]:
     """A project with no rows yet, whose sink has no faults; no process of it outlives the test."""
     sink = Sink()
-    made = Site(tmp_path, servers, sink, servers.start(sink.app()))
+    made, app = Site(tmp_path, servers, sink, 0), sink.app()
+    app.middlewares.append(made.hold)
+    made.port = servers.start(app)
     made.write()
     yield made
     for process in made.processes:

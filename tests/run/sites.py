@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from aiohttp import web
+from click.testing import CliRunner, Result
 
 import backhaul
+from backhaul.cli import main
 from backhaul.project import FinishedRun, Project
 from backhaul.runs.report import RunReport
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.sink import Sink
 
 RESULTS = {"each": "results", "key": "id", "delivered": "status == 'ok'", "error": "error"}
@@ -85,6 +87,15 @@ class Site:
     lookup: dict[str, Any] = field(default_factory=dict)
     """What the object's `read` declares beside its request."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    held: bool = False
+    """Whether the sink keeps its answers, of what it has applied, to itself."""
+
+    @web.middleware
+    async def hold(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        while self.held:
+            await asyncio.sleep(0.01)
+        return answer
 
     def write(self) -> None:
         """Writes the project's files from `api`, `sync`, `batch_size` and `fields`."""
@@ -131,14 +142,14 @@ class Site:
         return self.sql(f"{made} from range({rows}) x(i)")
 
     def sql(self, *statements: str) -> Site:
-        with duckdb.connect(str(self.root / "warehouse.duckdb")) as warehouse:
+        with opened(self.root / "warehouse.duckdb") as warehouse:
             for statement in statements:
                 warehouse.execute(statement)
         return self
 
     def model(self) -> dict[str, dict[str, Any]]:
         """What the destination should hold, as the sink stores it."""
-        with duckdb.connect(str(self.root / "warehouse.duckdb"), read_only=True) as warehouse:
+        with opened(self.root / "warehouse.duckdb", read_only=True) as warehouse:
             rows = warehouse.execute("select id, name, v from t").fetchall()
         return {str(key): {"id": key, "name": name, "score": value} for key, name, value in rows}
 
@@ -161,6 +172,14 @@ class Site:
         process = subprocess.Popen(line, **(pipes | options))
         self.processes.append(process)
         return process
+
+    def call(self, *arguments: str) -> Result:
+        """The command line in this process: its exit code, and what it says."""
+        line = [*arguments, "--project", str(self.root)]
+        ended = CliRunner().invoke(main, line, prog_name="backhaul")
+        if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+            raise ended.exception
+        return ended
 
     def sent(self, since: int = 0) -> Counter[str]:
         """How often each key was in a write request, from the given request on."""

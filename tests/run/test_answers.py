@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -115,24 +114,20 @@ def test_an_answer_without_end_is_capped(site: Site, answering: Answering) -> No
 
 def test_a_slow_answer_ends_at_the_total_deadline(site: Site, answering: Answering) -> None:
     site.fill(3)
-    began: list[float] = []
+    begun: list[None] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        began.append(time.monotonic())
+        begun.append(None)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        for _ in range(100):
+        while True:
             await response.write(b" ")
             await asyncio.sleep(0.1)
-        return response
 
     answering(answer, timeout="0.5s")
-    since = time.monotonic()
     report = site.run().report
     assert report.unknown == 3
-    assert len(began) == 5
-    longest_waits = 0.5 + 1 + 2 + 4 + 4 * 0.25
-    assert time.monotonic() - since < 5 * 0.5 + longest_waits + 10
+    assert len(begun) == 5
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -193,9 +188,9 @@ def test_a_token_that_expires_midway_loses_nothing(site: Site, answering: Answer
 def test_a_destination_that_is_down_loses_nothing(site: Site) -> None:
     site.fill(1000)
     site.servers.stop()
-    process = site.command("run")
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    called = site.call("run")
+    said = called.stderr
+    assert called.exit_code == 1
     assert "cannot connect" in said
     assert "Traceback" not in said
     assert len(said.strip().splitlines()) <= 3

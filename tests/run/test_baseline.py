@@ -67,7 +67,7 @@ def test_i8_a_destination_that_cannot_be_read_is_refused_and_nothing_is_taken(si
 
 def test_i25_baseline_from_the_destination_on_the_command_line(site: Site) -> None:
     holding(site)
-    said, _ = site.command("baseline", "users", "--from", "destination", "--json").communicate(timeout=60)
+    said = site.call("baseline", "users", "--from", "destination", "--json").stdout
     assert json.loads(said) == {"baselines": [{"sync": "users", "records": 98, "differ": 2, "left": 0}]}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from killing import forks, in_flight, run_users
 from sites import Site
+from tests.waiting import HANGS
 
 from backhaul.failpoints import NAMES, arm
 
@@ -29,7 +30,7 @@ def run_to_death(root: Path, point: str) -> None:
 def killed_at(site: Site, point: str) -> None:
     process = forks().Process(target=run_to_death, args=(site.root, point))
     process.start()
-    process.join(60)
+    process.join(HANGS)
     assert process.exitcode == -signal.SIGKILL, (point, process.exitcode)
 
 

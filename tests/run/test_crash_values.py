@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from sites import Site
+from tests.waiting import HANGS, until
 
 
 def crash(site: Site, faulty: Callable[..., None]) -> None:
     """A run whose write is applied, and that is killed before it hears so."""
     since = len(site.sink.seen)
     before = dict(site.sink.records)
-    faulty(silence=30)
+    faulty(silence=2 * HANGS)
     process = site.command("run")
-    deadline = time.monotonic() + 20
-    while len(site.sink.seen) == since or site.sink.records == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: len(site.sink.seen) > since and site.sink.records != before, process)
     process.kill()
     process.communicate()
     faulty()

@@ -25,10 +25,10 @@ def _add(site: Site, name: str, **more: Any) -> None:
 
 
 def _run(site: Site, *words: str) -> tuple[int, dict[str, tuple[str, str | None]]]:
-    process = site.command("run", "--json", *words)
-    out, err = process.communicate(timeout=60)
+    called = site.call("run", "--json", *words)
+    out, err = called.stdout, called.stderr
     assert "Traceback" not in err
-    return process.returncode, {run["sync"]: (run["status"], run["error"]) for run in json.loads(out)["runs"]}
+    return called.exit_code, {run["sync"]: (run["status"], run["error"]) for run in json.loads(out)["runs"]}
 
 
 def test_a_sync_is_not_run_where_one_that_it_depends_on_failed(site: Site) -> None:
@@ -59,7 +59,7 @@ def test_a_sync_that_is_named_alone_does_not_wait(site: Site) -> None:
 def test_several_syncs_end_with_a_total(site: Site) -> None:
     site.fill(3)
     _add(site, "links", depends_on=["users"])
-    out, _ = site.command("run").communicate(timeout=60)
+    out = site.call("run").stdout
     assert out.splitlines()[-1] == "total  2 syncs: 2 succeeded · 6 delivered"
 
 

@@ -26,8 +26,8 @@ def test_a_model_that_changes_every_row_in_each_run_is_named(site: Site) -> None
     assert notice.startswith("40 of 41 rows changed in each of the last 3 runs; is the model deterministic?")
     with site.project as project:
         assert project.status()[0]["last_run"]["notices"] == [notice]
-    status = site.command("status")
-    said = status.communicate()[0]
+    status = site.call("status")
+    said = status.stdout
     assert ASKED in " ".join(said.split())
 
 

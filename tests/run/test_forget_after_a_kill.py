@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from sites import Site
+from tests.waiting import HANGS
 
 from backhaul.errors import StateError
 
@@ -19,7 +20,7 @@ def left(site: Site) -> Site:
     site.fill(20).sql(f"update t set name = '{NAME}' where id = 3").run()
     site.sql("update t set v = v + 1")
     killed = site.command("run", env=os.environ | {"BACKHAUL_FAILPOINT": "planned"})
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=HANGS)
     assert killed.returncode == -signal.SIGKILL
     assert {path.split("/")[0][:5] for path in holding(site)} >= {"plans", "spill"}
     return site

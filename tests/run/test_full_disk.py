@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sites import Site
+from tests.waiting import HANGS
 
 from backhaul.errors import StateError
 
@@ -59,7 +60,7 @@ def test_nothing_is_sent_that_is_not_written_down(
     since = len(site.sink.seen)
     ballast = fill_up(small, leave)
     process = site.command("run")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS)
     sent = site.sent(since)
     assert leave or not sent
     assert "Traceback" not in said

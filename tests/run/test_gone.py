@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from sites import RESULTS, Site
+from tests.waiting import HANGS
 
 import backhaul
 from backhaul.runs.report import RunReport
 from backhaul.sandbox.hubspot import HubSpotSandbox
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 
@@ -205,7 +206,7 @@ def moved(folder: Path, sandbox: HubSpotSandbox, url: str, **keys: Any) -> RunRe
     }))  # fmt: skip
 
     def run(sql: str) -> RunReport:
-        with duckdb.connect(str(folder / "w.duckdb")) as warehouse:
+        with opened(folder / "w.duckdb") as warehouse:
             warehouse.execute(sql)
         with backhaul.load(folder) as project:
             return project.run("people").report
@@ -252,7 +253,7 @@ def test_i5_killed_while_it_is_made_again_it_is_made_once(
     updating(site, gone="recreate")
     monkeypatch.setenv("BACKHAUL_FAILPOINT", place)
     process = site.command("run")
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(HANGS) == -signal.SIGKILL
     monkeypatch.delenv("BACKHAUL_FAILPOINT")
     site.run()
     site.run()

@@ -94,9 +94,9 @@ def test_i24_a_plan_held_twice_keeps_its_id_and_another_process_delivers_it(site
     site.sql("delete from t where id < 20")
     first, second = site.run().report, site.run().report
     assert first.plan == second.plan
-    process = site.command("run", "users", "--plan", str(first.plan), "--json")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
+    called = site.call("run", "users", "--plan", str(first.plan), "--json")
+    said = called.stdout
+    assert called.exit_code == 0
     assert json.loads(said)["runs"][0]["delivered"] == 20
     assert site.sink.records == site.model()
 
@@ -159,7 +159,7 @@ def test_i25_plan_and_run_say_it_in_words(site: Site) -> None:
     site.run()
     mapped(site, name="upper(name)", score="v")
     for command in ("plan", "run"):
-        said, _ = site.command(command).communicate(timeout=60)
+        said = site.call(command).stdout
         assert "resends 50 because the mapping of name changed" in said
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from sites import Site
 from test_unknown import inserting, statuses
+from tests.waiting import HANGS, until
 
 
 def killed_while_waiting(site: Site, *, silent: bool) -> set[str]:
     """Two hundred creates in forty requests of which the limit lets two leave; gives the keys that left."""
     inserting(site)
-    site.api |= {"timeout": "60s", "concurrency": 4, "rate_limits": ["2/10m"]}
+    site.api |= {"timeout": "10m", "concurrency": 4, "rate_limits": ["2/30m"]}
     site.write()
     site.fill(200)
     if silent:
-        site.sink.faults.silence = 60.0
+        site.sink.faults.silence = 2 * HANGS
     run = site.command("run", "users")
-    until = time.monotonic() + 60
-    while len(site.sink.seen) < 2 and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: len(site.sink.seen) >= 2, run)
     if not silent:  # their outcomes are stored
-        while site.rows("SELECT count(*) FROM outcomes") != [(2,)] and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: site.rows("SELECT count(*) FROM outcomes") == [(2,)], run)
     run.kill()
     run.wait()
     site.sink.faults.silence = 0.0

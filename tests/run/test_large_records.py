@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from backhaul.project import load
 from backhaul.sandbox.klaviyo import KlaviyoSandbox
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 
 @pytest.mark.parametrize("rows", [5, 40], ids=["one by one", "as a job"])
 def test_a_record_that_is_too_large_keeps_nobody_back(tmp_path: Path, rows: int) -> None:
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+    with opened(tmp_path / "w.duckdb") as db:
         large = "repeat('x', CASE WHEN n = 3 THEN 100_000 ELSE 10 END)"
         db.execute(f"CREATE TABLE t AS SELECT 'k' || n AS id, {large} AS note FROM range({rows}) s(n)")
     sandbox = KlaviyoSandbox()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from sites import Site
+from tests.waiting import HANGS
 
 SAID = {
     0: ("TOO_LONG", "name is too long"),
@@ -39,9 +40,9 @@ def refused(site: Site, answering: Callable[..., list[str]]) -> Site:
 
 
 def call(site: Site, *words: str, code: int = 0) -> str:
-    process = site.command("dead-letters", *words)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
+    called = site.call("dead-letters", *words)
+    out, err = called.stdout, called.stderr
+    assert called.exit_code == code, err
     return out or err
 
 
@@ -131,7 +132,7 @@ def test_on_a_terminal_it_says_how_many_and_asks(refused: Site, answer: str, gon
     master, slave = pty.openpty()
     process = refused.command("dead-letters", "discard", "--code", "TAKEN", stdin=slave)
     os.write(master, f"{answer}\n".encode())
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=HANGS)
     os.close(slave)
     os.close(master)
     assert "Discard 3 records? Their values are not sent until they change." in err
@@ -152,10 +153,10 @@ def test_what_was_discarded_is_listed_shown_and_can_be_replayed(refused: Site) -
 
 def test_the_fix_is_shown_wherever_the_refusal_is(refused: Site) -> None:
     refused.sql("update t set name = 'x' || name where id % 4 in (2, 3)")
-    run = refused.command("run")
-    said = run.communicate(timeout=30)[0]
+    run = refused.call("run")
+    said = run.stdout
     fix = "two records claim one value"
-    assert run.returncode == 3
+    assert run.exit_code == 3
     assert "3 × TAKEN name: " in said
     assert fix in said
     (letter, *_) = [one for one in refused.letters() if one["error"]["code"] == "TAKEN"]

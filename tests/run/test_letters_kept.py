@@ -84,7 +84,7 @@ def test_a_payload_whose_plan_is_kept_no_more_is_said_so(site: Site, faulty: Cal
     refuse(site, faulty, 4)
     (letter,) = site.letters()
     assert letter["payload"] is None
-    shown = site.command("dead-letters", "show", str(letter["id"])).communicate()[0]
+    shown = site.call("dead-letters", "show", str(letter["id"])).stdout
     assert "kept no more; what the model says now: backhaul why users 4" in shown
 
 
@@ -150,9 +150,8 @@ def test_a_lost_key_is_got_over_by_sending_the_newest_values(
     site.fill(10).run()
     refuse(site, faulty, 4)
     configure(site, **keys(monkeypatch, OTHER))
-    command = site.command("dead-letters", "replay", "--sync", "users", "--yes")
-    command.communicate()
-    assert command.returncode == 0
+    command = site.call("dead-letters", "replay", "--sync", "users", "--yes")
+    assert command.exit_code == 0
     assert site.run().report.delivered == 1
     assert site.letters() == []
 
@@ -198,7 +197,7 @@ def test_an_old_letter_expires_and_its_record_stays_refused(
     assert anywhere.run().report.rejected == 1
     faulty()
     configure(anywhere, dead_letters={"keep": "1ms"})
-    said = anywhere.command("run").communicate()[0]
+    said = anywhere.call("run").stdout
     assert "1 dead letter is kept no more" in said
     assert anywhere.letters() == []
     (row,) = stored(anywhere)
@@ -267,7 +266,7 @@ def test_a_message_is_masked_cut_and_harmless_to_a_terminal(
     assert message.startswith("\\x1b[31mbad\\x9b2J\\x202e token *** to do curl evil xxx")
     assert len(message) <= 1000
     for words in (["list"], ["list", "--all"], ["show", str(letter["id"])], ["list", "--json"]):
-        out = site.command("dead-letters", *words).communicate()[0]
+        out = site.call("dead-letters", *words).stdout
         assert "bad" in out
         assert not {"\x1b", "\x9b", "\u202e"} & set(out)
         assert "hunter2" not in out

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 from sites import Site, outcome
+from tests.waiting import HANGS, until
 
 from backhaul.errors import RunError, UsageError
 
@@ -186,20 +187,22 @@ def test_each_run_reads_back_a_sample(site: Site, faulty: Callable[..., None]) -
     assert (report.verified.checked, report.verified.mismatches) == (10, ())
 
 
-def test_two_runs_at_once_are_one_too_many(site: Site, faulty: Callable[..., None]) -> None:
+def test_two_runs_at_once_are_one_too_many(site: Site) -> None:
     site.fill(100)
-    faulty(silence=3)
+    site.api = {"timeout": "10m"}
+    site.write()
+    site.held = True
     process = site.command("run")
-    while not site.sink.seen:
-        assert process.poll() is None
+    until(lambda: site.sink.seen, process)
     with pytest.raises(RunError, match=rf"users is being run by another process \(pid {process.pid}\)"):
         site.run()
     other = site.command("run")
-    _, said = other.communicate(timeout=30)
+    _, said = other.communicate(timeout=HANGS)
     assert other.returncode == 1
     assert "is being run by another process" in said
     assert len(said.strip().splitlines()) <= 2
-    assert process.wait(30) == 0
+    site.held = False
+    assert process.wait(HANGS) == 0
     assert site.sent().most_common(1)[0][1] == 1
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from aiohttp import web
 from sites import Site
@@ -23,6 +22,7 @@ from backhaul.destinations.http.config import HttpConfig
 from backhaul.destinations.kit import Answer
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.surroundings import Surroundings
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import dated, serving
 from backhaul.workspace import Workspace
 
@@ -183,7 +183,7 @@ def test_i30_what_the_destination_says_is_left_is_the_limit(tmp_path: Path) -> N
             "name": "it", "model": {"warehouse": "main", "table": "t", "primary_key": "k"}, "destination": "crm",
             "object": "contacts", "mode": "upsert", "identify": {"email": "k"}, "fields": {"city": "'Oslo'"},
         }))  # fmt: skip
-        with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+        with opened(tmp_path / "w.duckdb") as warehouse:
             warehouse.execute(
                 "create table t as select format('n{}@example.com', i) as k from range(3000) x(i)"
             )
@@ -209,7 +209,7 @@ def test_i28_a_destination_without_http_keeps_its_limits_too(tmp_path: Path) -> 
         "name": "it", "model": {"warehouse": "main", "table": "t", "primary_key": "k"}, "destination": "app",
         "object": "t", "mode": "upsert", "identify": {"k": "k"},
     }))  # fmt: skip
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+    with opened(tmp_path / "w.duckdb") as warehouse:
         warehouse.execute("create table t as select i as k from range(5) x(i)")
     with backhaul.load(tmp_path) as project:
         assert project.run("it").report.status == "deferred"

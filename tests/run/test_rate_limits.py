@@ -1,4 +1,8 @@
-"""Limits: never more than allowed in any window, nearly all of it used, and what is used up stays so over restarts."""
+"""Limits: never more than allowed in any window, and what is used up stays so over restarts.
+
+When requests arrive only says when they can have left at the earliest: however late a busy machine brings one, none comes
+before its window let it go. That departures keep the limit exactly, and use nearly all of it, is tested with the budget.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +10,51 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aiohttp import web
 from sites import Site
+from tests.waiting import HANGS
 
 
-def busiest(times: list[float], length: float) -> int:
-    """The most requests in any window of this length, which tests take shorter than the limit's: what left in time may
-    arrive bunched on a busy machine. That departures keep the limit exactly is tested with the budget itself."""
-    return max(sum(begin <= at < begin + length for at in times) for begin in times)
-
-
-def test_a_window_is_kept_and_used(site: Site) -> None:
-    site.api = {"rate_limits": ["20/1s"]}
+def limited(site: Site, *limits: str) -> Site:
+    """In batches of ten."""
+    site.api = {"rate_limits": [*limits]}
     site.sync = {"freshness": {"sample": 0}}
     site.batch_size = 10
     site.write()
-    site.fill(800)
-    report = site.run().report
-    times = [seen.at for seen in site.sink.seen]
-    assert report.delivered == 800
-    assert len(times) == 80
-    assert busiest(times, 0.85) <= 20
-    lasted = times[-1] - times[0]
-    assert 60 / lasted >= 0.9 * 20, lasted
+    return site
+
+
+def kept(site: Site, began: float, count: int, per: float) -> bool:
+    """Whether no request arrived before as many windows were over as those before it fill."""
+    times = sorted(seen.at for seen in site.sink.seen)
+    return all(at - began >= number // count * per for number, at in enumerate(times))
+
+
+def test_a_window_is_kept(site: Site) -> None:
+    limited(site, "20/1s").fill(800)
+    began = time.monotonic()
+    assert site.run().report.delivered == 800
+    assert len(site.sink.seen) == 80
+    assert kept(site, began, 20, 1.0)
 
 
 def test_several_windows_hold_at_once(site: Site) -> None:
-    site.api = {"rate_limits": ["10/1s", "25/3s"]}
-    site.sync = {"freshness": {"sample": 0}}
-    site.batch_size = 10
-    site.write()
-    site.fill(400)
+    limited(site, "10/1s", "25/3s").fill(300)
+    began = time.monotonic()
     site.run()
-    times = [seen.at for seen in site.sink.seen]
-    assert len(times) == 40
-    assert busiest(times, 0.85) <= 10
-    assert busiest(times, 2.7) <= 25
+    assert len(site.sink.seen) == 30
+    assert kept(site, began, 10, 1.0)
+    assert kept(site, began, 25, 3.0)
 
 
 def test_a_window_is_kept_over_runs(site: Site) -> None:
-    site.api = {"rate_limits": ["20/1s"]}
-    site.sync = {"freshness": {"sample": 0}}
-    site.batch_size = 10
-    site.write()
-    site.fill(150)
+    limited(site, "20/2s").fill(150)
+    began = time.monotonic()
     site.run()
     site.sql("update t set v = v + 1")
     site.run()
-    times = [seen.at for seen in site.sink.seen]
-    assert len(times) == 30
-    assert busiest(times, 0.85) <= 20
+    assert len(site.sink.seen) == 30
+    assert kept(site, began, 20, 2.0)
 
 
 def test_a_daily_quota_defers_and_outlives_the_process(site: Site) -> None:
@@ -67,7 +67,7 @@ def test_a_daily_quota_defers_and_outlives_the_process(site: Site) -> None:
     assert len(site.sink.seen) == 50
     assert (first.delivered, first.deferred) == (500, 500)
     process = site.command("run")
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS)
     assert process.returncode == 3
     assert len(site.sink.seen) == 50
     site.api = {"rate_limits": ["2000/1d"]}
@@ -86,30 +86,27 @@ def test_a_quota_that_ends_with_the_last_batch_is_no_failure(site: Site) -> None
 
 
 def test_retry_after_holds_every_request(site: Site, answering: Callable[..., list[str]]) -> None:
-    from aiohttp import web
-
-    site.fill(2000)
+    """What left before the answer was read arrives, of four at a time; the other thirty wait until the time is over."""
+    site.fill(4000)
     site.sync = {"freshness": {"sample": 0}}
     times: list[float] = []
     refused: list[float] = []
 
     async def answer(request: web.Request) -> web.Response:
         times.append(time.monotonic())
-        body = await request.json()
         if len(times) == 6:
             refused.append(times[-1])
             return web.json_response({}, status=429, headers={"Retry-After": "1"})
+        body = await request.json()
         return web.json_response({"results": [{"id": one["id"], "status": "ok"} for one in body["records"]]})
 
-    answering(answer)
+    answering(answer, concurrency=4)
     report = site.run().report
-    assert (report.status, report.delivered, report.retries) == ("succeeded", 2000, 1)
-    assert not [at for at in times if refused[0] + 0.1 < at < refused[0] + 1]
+    assert (report.status, report.delivered, report.retries) == ("succeeded", 4000, 1)
+    assert len([at for at in times if refused[0] < at < refused[0] + 1]) <= 2 * 4
 
 
 def test_a_hold_outlives_the_process(site: Site, answering: Callable[..., list[str]]) -> None:
-    from aiohttp import web
-
     site.fill(100)
     site.sync = {"freshness": {"sample": 0}}
     calm: list[Any] = []
@@ -125,6 +122,6 @@ def test_a_hold_outlives_the_process(site: Site, answering: Callable[..., list[s
     assert len(asked) == 1
     calm.append(True)
     process = site.command("run")
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS)
     assert process.returncode == 3
     assert len(asked) == 1

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 import backhaul
 from backhaul.runs.report import RunReport
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.store import Record
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
 
 PROJECT = """
@@ -49,7 +49,7 @@ class Crm:
         return record
 
     def sql(self, *statements: str) -> None:
-        with duckdb.connect(str(self.folder / "w.duckdb")) as warehouse:
+        with opened(self.folder / "w.duckdb") as warehouse:
             for statement in statements:
                 warehouse.execute(statement)
 

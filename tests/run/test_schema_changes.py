@@ -116,27 +116,27 @@ def test_i27_a_plan_is_refused_as_a_run_would_be(site: Site) -> None:
     site.fill(10)
     site.run()
     site.sql("alter table t drop column name")
-    process = site.command("plan", "users")
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    called = site.call("plan", "users")
+    said = called.stderr
+    assert called.exit_code == 1
     assert "column name is missing" in said
     assert len(said.strip().splitlines()) <= 2
 
 
 def test_the_changelog_on_the_command_line(site: Site) -> None:
     site.fill(10)
-    empty, _ = site.command("schema-changes", "users").communicate(timeout=60)
+    empty = site.call("schema-changes", "users").stdout
     assert "no run has read the model yet" in empty
     site.run()
     site.sql("alter table t add column city varchar", "alter table t alter column v type varchar")
-    refused = site.command("run", "users")
-    assert "column v is VARCHAR" in refused.communicate(timeout=60)[1]
-    shown, _ = site.command("schema-changes", "users").communicate(timeout=60)
+    refused = site.call("run", "users")
+    assert "column v is VARCHAR" in refused.stderr
+    shown = site.call("schema-changes", "users").stdout
     assert "DOUBLE → VARCHAR, mapped" in shown
     assert "refused" in shown
-    accepted, _ = site.command("schema-changes", "users", "--accept").communicate(timeout=60)
+    accepted = site.call("schema-changes", "users", "--accept").stdout
     assert "2 changed columns accepted" in accepted
-    document, _ = site.command("schema-changes", "users", "--json").communicate(timeout=60)
+    document = site.call("schema-changes", "users", "--json").stdout
     found = json.loads(document)["schema_changes"]
     assert [(one["sync"], one["version"], one["taken"]) for one in found] == [
         ("users", 1, True), ("users", 2, False), ("users", 3, True)

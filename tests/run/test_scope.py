@@ -57,9 +57,9 @@ def test_i41_another_address_is_refused_until_a_person_says_whose_it_is(site: Si
     other = elsewhere(site)
     site.sql("delete from t where id = 3")
     for words in (("run",), ("plan",)):
-        process = site.command(*words)
-        said = process.communicate(timeout=120)[1]
-        assert process.returncode == 2
+        called = site.call(*words)
+        said = called.stderr
+        assert called.exit_code == 2
         assert "backhaul bind users --same-account" in said
         assert "--new-ledger" in said
     assert not other.seen
@@ -198,8 +198,8 @@ def test_i41_a_sync_that_is_renamed_keeps_its_state(site: Site) -> None:
 def test_state_without_a_sync_is_shown(site: Site) -> None:
     site.fill(2).run()
     named(site, "people")
-    process = site.command("status")
-    said, _ = process.communicate(timeout=120)
+    called = site.call("status")
+    said = called.stdout
     assert "backhaul rename users NEW" in said
 
 
@@ -223,6 +223,6 @@ def test_variables_come_from_another_file_where_one_is_named(site: Site) -> None
     (site.root / "prod.env").write_text(f"URL=http://127.0.0.1:{site.port}\n")
     site.api = {"base_url": "${URL}"}
     site.write()
-    process = site.command("run", "--env-file", str(site.root / "prod.env"))
-    assert process.wait(120) == 0
+    called = site.call("run", "--env-file", str(site.root / "prod.env"))
+    assert called.exit_code == 0
     assert len(site.sink.records) == 2

@@ -84,14 +84,14 @@ def test_what_the_next_run_settles_by_itself_is_left_to_it(site: Site) -> None:
 
 
 def test_the_command(lost: Site) -> None:
-    wrong = lost.command("settle", "users", "3")
-    _, complaint = wrong.communicate(timeout=30)
-    assert (wrong.returncode, "--not-delivered" in complaint) == (2, True)
-    said, _ = lost.command("settle", "users", "3", "--delivered", "--json").communicate(timeout=30)
+    wrong = lost.call("settle", "users", "3")
+    complaint = wrong.stderr
+    assert (wrong.exit_code, "--not-delivered" in complaint) == (2, True)
+    said = lost.call("settle", "users", "3", "--delivered", "--json").stdout
     assert json.loads(said) == {"sync": "users", "key": 3, "was": "unknown", "delivered": True}
-    told, _ = lost.command("settle", "users", "4", "--not-delivered").communicate(timeout=30)
+    told = lost.call("settle", "users", "4", "--not-delivered").stdout
     assert "the next run creates it" in told
-    answer, _ = lost.command("why", "users", "5", "--offline").communicate(timeout=30)
+    answer = lost.call("why", "users", "5", "--offline").stdout
     assert "backhaul settle users" in answer
 
 

@@ -12,6 +12,7 @@ from sites import Servers, Site, outcome
 
 import backhaul
 from backhaul.errors import SourceError
+from backhaul.testing.duckdb_file import opened
 from backhaul.testing.sink import Sink
 
 SPOOLED = "select distinct id, name, v from t"
@@ -72,7 +73,7 @@ def story(tmp_path: Path, servers: Servers) -> Callable[[str, bool], list[Any]]:
             "create table t as select i as id, i::varchar as name, i * 1.5::double as v from range(40) x(i)"
         )
         if shadowed:
-            with duckdb.connect(str(root / "warehouse.duckdb")) as db:
+            with opened(root / "warehouse.duckdb") as db:
                 shadow(db)
         steps: list[Any] = []
 

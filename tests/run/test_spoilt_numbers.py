@@ -105,7 +105,7 @@ def test_a_mapping_of_the_row_as_a_whole_names_the_column(shop: Site) -> None:
 
 def test_why_tells_what_was_wrong(shop: Site) -> None:
     shop.run()
-    told, _ = shop.command("why", "users", "2", "--json").communicate(timeout=60)
+    told = shop.call("why", "users", "2", "--json").stdout
     assert "NaN in column price does not fit" in told
 
 

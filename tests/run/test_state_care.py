@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from sites import Site
+from tests.waiting import HANGS
 
 from backhaul.errors import BackhaulError, RunError, StateError, UsageError
 
@@ -239,7 +240,7 @@ def test_the_commands(held: Site) -> None:
         (("state", "compact"), 0, "now"),
     ):
         process = held.command(*arguments, cwd=held.root)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANGS)
         assert process.returncode == code, (arguments, out, err)
         assert said in out + err
         assert "Traceback" not in err

@@ -12,6 +12,7 @@ from aiohttp import web
 from killing import forks
 from sites import Site
 from test_crash_table import run_to_death
+from tests.waiting import HANGS
 
 from backhaul.config import find_root, load
 from backhaul.project import Project
@@ -128,7 +129,7 @@ def test_a_killed_create_becomes_one_record(site: Site, point: str, how: str) ->
     inserting(site, keyed="1d" if how == "key" else "", lookup=FOUND if how == "look-up" else None)
     process = forks().Process(target=run_to_death, args=(site.root, point))
     process.start()
-    process.join(60)
+    process.join(HANGS)
     report = site.run().report
     assert report.status == "succeeded", report.error
     assert site.sink.records == site.model()

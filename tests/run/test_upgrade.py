@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sites import Site
+from tests.waiting import HANGS
 
 STATES = sorted((Path(__file__).parent / "states").glob("*.tar.gz"))
 
@@ -30,7 +31,7 @@ def test_i37_a_state_that_names_no_account_is_refused_and_baseline_is_the_way_ov
     before = None
     for words in (("run",), ("plan",), ("status",)):
         process = earlier.command(*words)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANGS)
         assert (process.returncode, out) == (1, "")
         assert "before its first release" in err
         assert "backhaul baseline" in err
@@ -55,7 +56,7 @@ def test_i37_an_earlier_backhaul_leaves_a_newer_state_as_it_is(site: Site) -> No
         state.execute(f"PRAGMA user_version = {version + 1}")
     before = site.state.read_bytes()
     process = site.command("run")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS)
     assert (process.returncode, out) == (1, "")
     assert "newer backhaul" in err
     assert "Traceback" not in err

@@ -92,12 +92,11 @@ def test_the_oldest_go_when_there_is_too_much(site: Site) -> None:
 
 def test_the_command_line(site: Site) -> None:
     site.fill(3).run()
-    said, complaint = site.command("why", "users", "1").communicate(timeout=30)
+    called = site.call("why", "users", "1")
+    said, complaint = called.stdout, called.stderr
     assert "Sent, and acknowledged at" in said, complaint
-    assert (
-        max(map(len, site.command("why", "users", "1", "--json").communicate(timeout=30)[0].splitlines())) > 0
-    )
-    document = json.loads(site.command("why", "users", "1", "--json").communicate(timeout=30)[0])
+    assert max(map(len, site.call("why", "users", "1", "--json").stdout.splitlines())) > 0
+    document = json.loads(site.call("why", "users", "1", "--json").stdout)
     assert document["history"][0]["change"] == "create"
 
 

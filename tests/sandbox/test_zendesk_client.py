@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.sandbox.zendesk import ZendeskSandbox
 from backhaul.testing.serving import serving
@@ -19,6 +20,6 @@ def test_zenpy_drives_the_simulation() -> None:
     sandbox.token, sandbox.job_seconds = "sandbox", 0.1
     with serving(sandbox.app()) as url:
         script = [sys.executable, Path(__file__).with_name("zenpy_session.py"), url]
-        ran = subprocess.run(script, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(script, capture_output=True, text=True, timeout=HANGS)
     assert ran.stdout == "done\n", ran.stderr
     assert not sandbox.rooms["users"].live()

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg
 import pymysql
 import pytest
 import yaml
 from flows import Pipe
+
+from backhaul.testing.duckdb_file import opened
 
 BLOCKED = "import sys; [sys.modules.__setitem__(name, None) for name in sys.argv.pop(1).split()]; from backhaul.cli import main; main()"
 NOWHERE = "postgresql://u@127.0.0.1:1/d"
@@ -38,7 +39,7 @@ def run_without(
 def test_a_package_that_is_not_installed_is_named_with_its_command(
     tmp_path: Path, packages: str, extra: str, settings: dict[str, Any]
 ) -> None:
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+    with opened(tmp_path / "w.duckdb") as warehouse:
         warehouse.execute("CREATE TABLE c AS SELECT 1 AS id, 'x' AS v")
     with sqlite3.connect(tmp_path / "app.db") as app:
         app.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
@@ -60,7 +61,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_command(
 
 
 def test_init_writes_a_path_that_is_right_in_the_project(tmp_path: Path) -> None:
-    duckdb.connect(str(tmp_path / "w.duckdb")).close()
+    with opened(tmp_path / "w.duckdb"):
+        pass
     for folder, path in {"shop": "../w.duckdb", ".": "w.duckdb", "a/b": "../../w.duckdb"}.items():
         line = [
             sys.executable,
@@ -82,7 +84,7 @@ def test_init_writes_a_path_that_is_right_in_the_project(tmp_path: Path) -> None
 
 
 def problems(root: Path, destination: dict[str, Any], object: str, identify: dict[str, str]) -> str:
-    with duckdb.connect(str(root / "w.duckdb")) as warehouse:
+    with opened(root / "w.duckdb") as warehouse:
         warehouse.execute("CREATE OR REPLACE TABLE c AS SELECT 1 AS id, 2 AS a, 3 AS b, 'x' AS v")
     pipe = Pipe(root, {"type": "duckdb", "path": "w.duckdb"}, destination).write(
         object=object, identify=identify, fields={"v": "v"}

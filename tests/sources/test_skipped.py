@@ -7,17 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg
 import pytest
 from flows import Pipe
+
+from backhaul.testing.duckdb_file import opened
 
 Sql = Callable[[str], list[tuple[Any, ...]]]
 
 
 def flow(root: Path, destination: dict[str, Any], **sync: Any) -> Pipe:
     """Rows 1 to 10 of the warehouse, delivered, and then all of them changed."""
-    with duckdb.connect(str(root / "w.duckdb")) as warehouse:
+    with opened(root / "w.duckdb") as warehouse:
         warehouse.execute("CREATE OR REPLACE TABLE c AS SELECT i AS id, 'a' || i AS v FROM range(1, 11) x(i)")
     pipe = Pipe(root, {"type": "duckdb", "path": "w.duckdb"}, destination).write(fields={"v": "v"}, **sync)
     report = pipe.run()
@@ -26,7 +27,7 @@ def flow(root: Path, destination: dict[str, Any], **sync: Any) -> Pipe:
 
 
 def change(pipe: Pipe, statement: str = "UPDATE c SET v = 'b' || id") -> Any:
-    with duckdb.connect(str(pipe.root / "w.duckdb")) as warehouse:
+    with opened(pipe.root / "w.duckdb") as warehouse:
         warehouse.execute(statement)
     return pipe.run()
 

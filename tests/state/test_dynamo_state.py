@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import HANGS
 
 from backhaul.changes import Stage
 from backhaul.errors import StateError
@@ -66,7 +67,7 @@ def test_killed_between_the_transactions_of_one_group(
     without its outcome, and a letter is there only for what was refused."""
     environment = {**os.environ, "BACKHAUL_FAILPOINT": "between_transactions"}
     line = [sys.executable, WRITER, dynamodb_state, f"refused:{refused}"]
-    process = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=HANGS)
     fits = refused + 2 <= 100
     assert process.returncode == (0 if fits else -9), process.stderr
     intents = dynamo.do("intents", {"plan": "p1"})

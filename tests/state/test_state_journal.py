@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.changes import Stage
 from backhaul.errors import RunError, StateError
@@ -163,7 +164,7 @@ def test_a_lease_is_one_process_at_a_time_and_dies_with_it(address: str, state: 
         pass
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + HANGS
     while True:
         try:
             with state.lease("s") as lease:

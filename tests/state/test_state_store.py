@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from tests.waiting import HANGS
 
 from backhaul.errors import StateError
 from backhaul.state.sqlite import APPLICATION_ID, DIALECT, SqliteState
@@ -65,12 +66,12 @@ def test_many_may_make_it_at_the_same_moment(tmp_path: Path) -> None:
         folder, gate = tmp_path / f"t{attempt}", Barrier(8)
 
         def make(folder: Path = folder, gate: Barrier = gate) -> None:
-            gate.wait(10)
+            gate.wait(HANGS)
             SqliteState(folder).close()
 
         with ThreadPoolExecutor(8) as pool:
             for made in [pool.submit(make) for _ in range(8)]:
-                made.result(60)
+                made.result(HANGS)
         assert version(folder / "state.db")[0] == len(migrations(DIALECT))
 
 
@@ -86,7 +87,7 @@ def test_many_processes_may_make_it_at_once(tmp_path: Path) -> None:
             )
             for _ in range(6)
         ]
-        said = [process.communicate(timeout=60) for process in many]
+        said = [process.communicate(timeout=HANGS) for process in many]
         assert [(out, err) for out, err in said] == [("opened\n", "")] * 6
         assert version(folder / "state.db")[0] == len(migrations(DIALECT))
 

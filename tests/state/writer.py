@@ -46,7 +46,7 @@ def main(address: str, what: str) -> None:
     else:
         with open_state(address).lease("s"):
             print("leased", flush=True)  # noqa: T201
-            time.sleep(60)
+            time.sleep(3600)
 
 
 main(sys.argv[1], sys.argv[2])

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.waiting import HANGS
 from torture.arena import Arena
 from torture.figures import Figures
 from torture.processes import server
@@ -81,7 +82,7 @@ def test_a_refused_record_is_not_lost(arena: Arena) -> None:
 def test_the_shortest_torture(tmp_path: Path) -> None:
     words = ["--kills", "2", "--only", "storm", "--seed", "1", "--dir", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "torture", *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "torture", *words], cwd=ROOT, capture_output=True, text=True, timeout=HANGS
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every promise kept: 2 kills" in done.stdout

@@ -10,6 +10,7 @@ import pytest
 
 from backhaul.engine import open_engine
 from backhaul.errors import SourceError
+from backhaul.testing.duckdb_file import opened
 from backhaul.warehouses.duckdb import DuckDB, DuckDBConfig
 from backhaul.warehouses.files import Files, FilesConfig
 from backhaul.warehouses.protocol import Warehouse
@@ -46,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def warehouse(kind: str, project: Path) -> Warehouse:
     if kind == "files":
         return Files(FilesConfig(path=Path()), project)
-    with duckdb.connect(str(project / "w.duckdb")) as db:
+    with opened(project / "w.duckdb") as db:
         db.execute("create table mine as select 1 as a")
         db.execute('create table "table.csv" as select 3 as a')
     return DuckDB(DuckDBConfig(path=Path("w.duckdb")), project)

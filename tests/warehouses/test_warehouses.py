@@ -16,6 +16,7 @@ import pytest
 from backhaul.engine import open_engine
 from backhaul.errors import SourceError
 from backhaul.models import model_columns, open_model
+from backhaul.testing.duckdb_file import opened
 from backhaul.warehouses.duckdb import DuckDB, DuckDBConfig
 from backhaul.warehouses.files import Files, FilesConfig
 from backhaul.warehouses.postgres import Postgres, PostgresConfig
@@ -40,7 +41,7 @@ def engine(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @pytest.fixture
 def duck(tmp_path: Path) -> DuckDB:
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+    with opened(tmp_path / "w.duckdb") as db:
         db.execute("CREATE SCHEMA marts")
         db.execute("CREATE TABLE marts.customers AS SELECT i AS id, 'c' || i AS name FROM range(10) t(i)")
         db.execute('CREATE TABLE "Odd ""table""" AS SELECT 1 AS "select", 2 AS "two words", 3 AS "ключ"')
@@ -89,7 +90,7 @@ def test_a_plain_scan_is_read_in_place_and_anything_else_once(
 def test_closing_lets_others_write(duck: DuckDB, engine: duckdb.DuckDBPyConnection) -> None:
     relation = duck.relation(engine, "select * from marts.customers")
     relation.close()
-    with duckdb.connect(str(duck.root / "w.duckdb")) as db:
+    with opened(duck.root / "w.duckdb") as db:
         db.execute("INSERT INTO marts.customers VALUES (11, 'c11')")
 
 

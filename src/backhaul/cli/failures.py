@@ -60,7 +60,7 @@ def complain(session: Session, error: BackhaulError, about: str = "") -> None:
     problems = error.problems if isinstance(error, UsageError) else ()
     if problems:
         for problem in problems:
-            session.complain(session.redact(str(problem)))
+            click.echo(session.redact(str(problem)), err=True, color=session.colour)
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         line(session, f"{about}{count}, nothing was run", error.hint)
     else:
@@ -69,9 +69,13 @@ def complain(session: Session, error: BackhaulError, about: str = "") -> None:
 
 def line(session: Session, message: str, hint: str | None = None) -> None:
     """`error: …` in red and a dim hint below it, on stderr."""
-    session.complain(f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}")
+    click.echo(
+        f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}",
+        err=True,
+        color=session.colour,
+    )
     if hint:
-        session.complain(click.style(f"  {session.redact(hint)}", dim=True))
+        click.echo(click.style(f"  {session.redact(hint)}", dim=True), err=True, color=session.colour)
 
 
 def report(session: Session, error: BaseException) -> int:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backhaul.cli.wrapping import terminal_width, wrap
 from backhaul.words import printable
 
 if TYPE_CHECKING:
@@ -85,21 +84,17 @@ class Session:
     def say(self, text: str = "") -> None:
         """One text for people, on stdout; nothing with --quiet or --json."""
         if not self.quiet and not self.json:
-            click.echo(wrap(text, terminal_width(sys.stdout)))
+            click.echo(text)
 
     def warn(self, text: str) -> None:
         """A result that is not all well: as `say`, and with --quiet on stderr."""
         if not self.json:
-            click.echo(wrap(text, terminal_width(sys.stderr if self.quiet else sys.stdout)), err=self.quiet)
+            click.echo(text, err=self.quiet)
 
     def note(self, text: str) -> None:
         """One remark beside the result, on stderr; nothing with --quiet."""
         if not self.quiet:
-            self.complain(text)
-
-    def complain(self, text: str) -> None:
-        """What is wrong, on stderr."""
-        click.echo(wrap(text, terminal_width(sys.stderr)), err=True, color=self.colour)
+            click.echo(text, err=True)
 
     def emit(self, document: Any) -> None:
         """The one JSON document of the command."""

@@ -57,16 +57,25 @@ def at(annotation: Any, where: Where) -> list[Any]:
 
 
 def _step(one: Any, part: str | int) -> Iterator[Any]:
-    origin, arguments = get_origin(one), get_args(one)
     if isinstance(one, type) and issubclass(one, BaseModel):
-        for name, info in one.model_fields.items():
-            if part in (name, info.alias):
-                yield from variants(info.annotation)
-    elif isinstance(origin, type) and arguments:
+        yield from _fields(one).get(part, ())
+        return
+    origin, arguments = get_origin(one), get_args(one)
+    if isinstance(origin, type) and arguments:
         if issubclass(origin, Mapping) and isinstance(part, str):
             yield from variants(arguments[1])
         elif issubclass(origin, Sequence | set | frozenset) and isinstance(part, int):
             yield from variants(arguments[0])
+
+
+@cache
+def _fields(model: type[BaseModel]) -> dict[str | int, list[Any]]:
+    """The types of each field, under its name and its alias."""
+    found: dict[str | int, list[Any]] = {}
+    for name, info in model.model_fields.items():
+        for key in {name, info.alias or name}:
+            found.setdefault(key, []).extend(variants(info.annotation))
+    return found
 
 
 def is_secret(annotation: Any) -> bool:

@@ -54,11 +54,12 @@ def planned_segments(engine: duckdb.DuckDBPyConnection, plan: Plan) -> list[Plan
     """Each segment of a plan as one batch."""
     found = []
     for segment in plan.segments:
-        [(without_id, updates)] = engine.execute(
+        row = engine.execute(
             f"SELECT count(*) FILTER (WHERE _remote_id IS NULL), count(*) FILTER (WHERE _change = {CHANGES.index('update')}) "
             f"FROM {plan.rows_sql} WHERE file_row_number >= ? AND file_row_number < ?",
             [segment.low, segment.high],
-        ).fetchall()
+        ).fetchone()
+        without_id, updates = row or (0, 0)
         rows = segment.high - segment.low
         found.append(PlannedBatch(segment.op, rows, rows, without_id, updates))
     return found

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from backhaul.delivery.tally import Totals
 from backhaul.planning.estimate import Estimate
 from backhaul.planning.prepare import Prepared
@@ -110,8 +112,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """One plan, with its guards, what it would cost and a sample. `refusals` groups the rows that the mapping refuses by reason:
-    `{code, field, count, message, keys}`."""
+    """One plan, with its guards, what it would cost and a sample; `refusals` never leave because of the mapping."""
 
     id: str
     sync: str
@@ -171,7 +172,10 @@ def describe_plan(
         sample=sample,
         digest=plan.digest,
         refused=plan.refused,
-        refusals=refusals,
+        refusals=[
+            {"key": orjson.loads(item["key"]), "code": item["code"], "message": item["message"]}
+            for item in refusals
+        ],
         reasons=plan.reasons,
         remapped=plan.remapped,
         first=plan.first,

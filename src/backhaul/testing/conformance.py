@@ -293,15 +293,16 @@ class Site:
         fields: Mapping[str, str] | None = None,
     ) -> None:
         """Replaces the model's rows: identifier -> (text, number)."""
-        import duckdb
         import pyarrow as pa
+
+        from backhaul.testing.duckdb_file import opened
 
         columns = {
             "k": list(rows),
             "t": [text for text, _ in rows.values()],
             "n": [n for _, n in rows.values()],
         }
-        with duckdb.connect(str(self.folder / "warehouse.duckdb")) as db:
+        with opened(self.folder / "warehouse.duckdb") as db:
             db.execute("CREATE OR REPLACE TABLE model (k VARCHAR, t VARCHAR, n BIGINT)")
             db.register(
                 "given", pa.table(columns, pa.schema({"k": pa.string(), "t": pa.string(), "n": pa.float64()}))
