@@ -19,7 +19,7 @@ from backhaul.delivery.address import remarks
 from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.plan import plan_from
 from backhaul.mapping.mapping import Mapping
-from backhaul.planning.explain import refusals, sample
+from backhaul.planning.explain import refusal_groups, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema, model_schema, note_schema, notices, versions
 from backhaul.records.forget import Forget, lift
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from backhaul.care.restore import Restored
 
 _DATABASE = "use the database's own backups (pg_dump --schema=backhaul, point-in-time recovery)"
-_SHOWN = 5
-"""Refused records that a plan shows."""
 
 
 def load(path: str | Path = ".", *, env_file: Path | None = None) -> Project:
@@ -159,7 +157,7 @@ class Project:
     def _describe(self, engine: Any, sync: SyncConfig, prepared: Prepared) -> PlanReport:
         plan, destination = prepared.plan, self.workspace.undelivering(sync.destination)
         cost = cost_of(engine, sync, destination, plan)
-        report = describe_plan(prepared, cost, sample(engine, plan), refusals(engine, plan, _SHOWN))
+        report = describe_plan(prepared, cost, sample(engine, plan), refusal_groups(engine, plan))
         said, scope = notices(sync, prepared.schema), self.workspace.scope(sync)
         kept = kept_elsewhere(self.workspace, scope)
         report = replace(report, account=scope.label, ledger=scope.id, kept=kept)

@@ -123,6 +123,9 @@ class Field:
     say."""
     accent_insensitive: bool = False
     """It compares them without regard to accents as well (most collations of MySQL)."""
+    compared_length: int | None = None
+    """Identifiers of this field are compared by so many of their first characters (a Salesforce id has 15, and 3 that repeat
+    their case)."""
     escapes: bool = False
     """Signs of the destination's markup in a text are escaped; a mapping with `markup: true` sends them as they are."""
     trims: bool = False

@@ -141,7 +141,7 @@ def test_plan_shows_what_the_mapping_refuses(shop: Shop, call: Call) -> None:
     shop.edit("customers", "health: health", "health: \"if(id = 3, 'much', '1')\"")
     said = call("plan", "customers")
     assert "! 1 refused" in said.out
-    assert "1 record refused by the mapping, kept as dead letters:\n  ! 3  health: " in said.out
+    assert "1 record refused by the mapping, kept as dead letters:\n  ! 1 × health: " in said.out
     said = call("run", "customers")
     assert said.code == 3
     assert "3 changed: 3 created · 3 delivered, 1 rejected (1 before sending) · " in said.out

@@ -110,6 +110,19 @@ def test_zendesk_tells_taken_values_and_missing_organizations_by_its_words() -> 
     assert about("Name: is too short") is None
 
 
+@pytest.mark.parametrize(
+    ("details", "kind"),
+    [
+        ({"organization": [{"description": "Organization cannot be blank", "error": "BlankValue"}]}, C.REFERENCE),
+        ({"name": [{"description": "Name: x", "error": "DuplicateValue"}]}, C.CONFLICT),
+        ({"name": [{"description": "Name: is too short"}]}, None),
+        ("Email: x is already being used by another user", None),
+    ],
+)  # fmt: skip
+def test_zendesk_s_details_say_what_its_words_leave_open(details: Any, kind: Any) -> None:
+    assert about("", details) is kind
+
+
 def test_braze_errors_without_an_array_or_in_plain_words_are_of_the_record_they_name() -> None:
     keys = ["ada", "bob", "carl"]
 

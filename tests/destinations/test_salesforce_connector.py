@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from salesforce_calls import APP, answering, batch, by_key, connected, row
 
+from backhaul.destinations.salesforce.answers import full_id
 from backhaul.destinations.salesforce.login import SalesforceConfig
 from backhaul.errors import Forbidden, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.sandbox.kit import Faults
@@ -105,6 +106,21 @@ async def test_several_records_with_one_external_id_are_a_rejection(org: Salesfo
     assert upserted["a"].code == deleted["a"].code == "DUPLICATE_EXTERNAL_ID"
     assert isinstance(upserted["b"], Delivered)
     assert {key: len(ids) for key, ids in looked.items()} == {"a": 2, "b": 1}
+
+
+async def test_a_record_is_one_whether_its_id_has_fifteen_or_eighteen_characters(
+    org: SalesforceSandbox, url: str
+) -> None:
+    async with connected(url) as crm:
+        long = by_key(await crm.write(batch(Op.INSERT, row("a", Plan__c="x"))))["a"].remote_id
+        short = long[:15]
+        assert full_id(short) == full_id(long) == long
+        read = await crm.read("Customer__c", ("Id",), [short, long], ["Plan__c"])
+        assert {key: values["Plan__c"] for key, values in read.items()} == {short: "x", long: "x"}
+        written = by_key(await crm.write(batch(Op.UPDATE, {"Id": short, "Plan__c": "y"}, by="Id")))
+        assert written[short].remote_id == long
+        schema = await crm.describe("Customer__c")
+        assert (schema.fields["Id"].compared_length, schema.fields["Name"].compared_length) == (15, None)
 
 
 async def test_updates_touch_existing_records_only(org: SalesforceSandbox, url: str) -> None:

@@ -64,6 +64,59 @@ def test_i19_an_error_inside_a_trigger_of_sqlite_is_the_records(tmp_path: Path) 
     assert (report.delivered, report.rejected, report.refused[0]["code"]) == (199, 1, "SQLITE_ERROR")
 
 
+def test_a_trigger_of_mysql_that_keeps_the_old_value_skips_the_row(tmp_path: Path, mysql_db: str) -> None:
+    db = Database("mysql", tmp_path, mysql_db)
+    db.run(
+        "create table thing (id int primary key, v text, w text)",
+        "create trigger keep before update on thing for each row set new.v = if(old.id < 3, old.v, upper(new.v))",
+    )
+    select = "SELECT i AS id, '{}' AS v, {} AS w FROM range(10) r(i)"
+    assert db.sync(select.format("a", "'x'"), fields="v w").delivered == 10
+    report = db.sync(select.format("b", "CASE WHEN i = 1 THEN 'y' ELSE 'x' END"))
+    assert (report.delivered, report.rejected, report.refused[0]["code"]) == (8, 2, "skipped")
+    assert db.run("select v, w from thing where id < 4 order by id") == [
+        ("a", "x"),
+        ("a", "y"),
+        ("a", "x"),
+        ("B", "x"),
+    ]
+    db.run("drop trigger keep")
+    db.project.__exit__()
+
+
+VALUES = {
+    "postgres": [
+        ("interval", "canary 77"), ("macaddr", "canary\n77"), ("bit varying(9)", "canary77"), ("int4range", 'canary: "77'),
+        ("point", "canary77"), ("money", "canary77"), ("time", "canary77"), ("bytea", "\\xcanary77"),
+    ],
+    "mysql": [("time", "canary 77"), ("inet6", "canary77"), ("time(3)", "it's canary77")],
+    "sqlite": [("text primary key, v text unique", "canary77"), ("int", "12345678901234567877")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "native", "value"), [(kind, *one) for kind, some in VALUES.items() for one in some]
+)
+def test_i48_no_error_of_a_database_holds_a_value(
+    kind: str, native: str, value: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    db = Database(kind, tmp_path, "" if kind == "sqlite" else request.getfixturevalue(f"{kind}_db"))
+    quoted = value.replace("'", "''")
+    if "unique" in native:
+        db.run(
+            "create table thing (id int primary key, v text unique)",
+            f"insert into thing values (9, '{quoted}')",
+        )
+    else:
+        db.run(f"create table thing (id int primary key, v {native})")
+    report = db.sync(f"SELECT 1 AS id, '{quoted}' AS v")
+    assert (report.delivered, report.rejected + report.deferred) == (0, 1)
+    (letter,) = db.project.dead_letters("s") or [{"error": report.refused}]
+    said = str((report.json(), letter["error"], db.project.status()))
+    assert ("canary" if "canary" in value else value) not in said
+    db.project.__exit__()
+
+
 @pytest.mark.parametrize(
     "column", ["varchar(40) unique", "varchar(40) not null unique", "int not null unique", "int unique"]
 )

@@ -23,7 +23,18 @@ from backhaul.sandbox.zendesk import ZendeskSandbox
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
-from backhaul.types import Delivered, Field, FieldType, Gone, Op, Outcome, Outcomes, Rejected, Retry
+from backhaul.types import (
+    Delivered,
+    Field,
+    FieldType,
+    Gone,
+    Op,
+    Outcome,
+    Outcomes,
+    RefusalClass,
+    Rejected,
+    Retry,
+)
 
 
 @asynccontextmanager
@@ -102,6 +113,8 @@ async def test_a_working_job_is_asked_again_and_of_a_forgotten_one_the_records_t
         handed = await desk.write(sent)
         assert isinstance(handed, Job)
         assert await desk.collect(sent, handed.id) == handed
+        assert not sandbox.rooms["users"].live(), "what is taken in is not written yet"
+        sandbox.work_on(everything=True)
         sandbox.jobs.clear()
         bob = sandbox.rooms["users"].held("external_id", "bob")
         ada = sandbox.rooms["users"].held("external_id", "ada")
@@ -462,3 +475,26 @@ async def test_a_record_that_a_failed_delete_does_not_name_has_no_reason_of_anot
         said = await desk.collect(sent, job.id)
         assert not isinstance(said, Job)
     assert [item.key for item in said.items] == ["nobody"]
+
+
+@pytest.mark.parametrize("status", [404, 422])
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_user_whose_organization_is_not_there_waits_for_it(status: int, count: int) -> None:
+    """A 404 for a user who is to be made, and a 422 that names the attribute (reports of client libraries)."""
+    async with account() as (sandbox, desk):
+        sandbox.unknown_organization = status
+        rows = [*people(*"abcd"[: count - 1]), *people("z", organization_id=12)]
+        try:
+            found = await write(desk, Op.UPSERT, *rows)
+        except Refused as refused:  # of a request with one record
+            assert (count, status, refused.kind) == (1, 422, RefusalClass.REFERENCE)
+            return
+        missing = found.pop("z")
+        assert isinstance(missing, Rejected)
+        assert (type(missing), missing.kind) == (Rejected, RefusalClass.REFERENCE)
+        assert {type(item) for item in found.values()} <= {Delivered}
+        made = await write(desk, Op.UPSERT, {"external_id": "o", "name": "O"}, object="organizations")
+        number = int(made["o"].remote_id)  # type: ignore[union-attr]
+        assert isinstance(
+            (await write(desk, Op.UPSERT, *people("z", organization_id=number)))["z"], Delivered
+        )

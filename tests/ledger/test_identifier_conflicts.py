@@ -98,6 +98,15 @@ def test_accents_do_not_tell_keys_apart_where_the_column_drops_them(world: World
     assert len(errors(world, plan)) == 2
 
 
+def test_i44_an_id_in_its_short_and_its_long_spelling_is_one_record(world: World) -> None:
+    """A Salesforce id has 15 characters, in which case counts, and 3 more that repeat it."""
+    typed(world, FieldType.STRING, case_insensitive=False, compared_length=15)
+    short, long, other = "001Sb00000AbCdE", "001Sb00000AbCdEIAW", "001Sb00000aBcDe"
+    plan = world.put((short, "x", 1, ""), (long, "y", 2, ""), (other, "z", 3, "")).plan(by_key())
+    assert errors(world, plan) == {f'"{short}"': "duplicate", f'"{long}"': "duplicate"}
+    assert plan.total == 1
+
+
 Spelled = some.tuples(some.integers(0, 3), some.sampled_from(["", "0", "+", "00", "+0"]))
 
 

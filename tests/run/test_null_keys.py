@@ -135,7 +135,7 @@ def test_a_plan_shows_them(lenient: Site) -> None:
     with by_mail(lenient).project as project:
         plan = project.plan("users").report
     assert plan.refused == 1
-    assert [item["key"] for item in plan.refusals] == [None]
+    assert [item["keys"] for item in plan.refusals] == [[None]]
 
 
 def test_a_replay_finds_them_as_they_are(lenient: Site) -> None:

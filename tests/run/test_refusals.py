@@ -205,3 +205,19 @@ def test_people_are_told_the_destinations_words_everywhere(site: Site, answering
     for command in (("status",), ("dead-letters", "list", "--all"), ("why", "users", "3", "--offline")):
         assert "name is odd" in said(*command), command
     assert "no such company" in said("why", "users", "2", "--offline")
+
+
+def test_i48_reports_and_status_do_not_repeat_values_that_a_message_quotes(
+    site: Site, answering: Answering
+) -> None:
+    api = start(site, answering, 3)
+    site.sql("update t set name = 'Ada King of Lovelace' where id = 1")
+    api.judge_one = lambda record: (
+        {"code": "BAD", "message": f"the name {record['name']} is odd"} if record["id"] == 1 else None
+    )
+    report = site.run().report
+    assert [one["message"] for one in report.refused] == ["the name <value> is odd"]
+    for command in (("status",), ("runs",), ("status", "--json"), ("runs", "--json")):
+        said = site.command(*command).communicate(timeout=60)[0]
+        assert "users" in said
+        assert "Lovelace" not in said, command

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +102,21 @@ def test_what_the_destination_cannot_delete_is_listed(site: Site) -> None:
     plan = _undo(site, run)
     assert plan.changes["delete"] == 0
     assert _left(plan) == {"unable": [0, 1]}
+
+
+def test_a_deleted_record_whose_values_were_never_known_is_not_made_up(site: Site) -> None:
+    site.sync = {"mode": "mirror"}
+    site.write()
+    site.fill(20).run()
+    site.sql("insert into t values (99, 'new', 1)")
+    killed = site.command("run", env=os.environ | {"BACKHAUL_FAILPOINT": "intended"})
+    assert killed.wait(60) == -signal.SIGKILL
+    run = site.sql("delete from t where id in (7, 99)").run().report.id
+    plan = _undo(site, run)
+    assert (plan.changes["create"], _left(plan)) == (1, {"unable": [99]})
+    site.run(plan=plan.id)
+    assert "7" in site.sink.records
+    assert "99" not in site.sink.records
 
 
 def test_guards_do_not_hold_it(site: Site) -> None:

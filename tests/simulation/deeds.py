@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backhaul.errors import BackhaulError
+from backhaul.ledger.plan import Plan
 from backhaul.records.forget import Forget
 from backhaul.runs.baseline import take_over
+from backhaul.runs.report import RunOptions
 from backhaul.runs.reset import reset
 from backhaul.runs.scoping import rename
+from backhaul.runs.sending import keep_plan
+from backhaul.runs.undo import plan_of_run, plan_undo
 
 from .oracle import Oracle
 from .scenario import Faults
@@ -150,12 +154,40 @@ class Deeds:
     def _baseline(self) -> None:
         """What the destination holds as the model has it is taken as delivered."""
         story = self.story
+        if self.rng.random() < 0.5:
+            story.source.change(0.3)
         with self._known() as workspace:
             taken = self._command(take_over(workspace, workspace.project.syncs[story.sync], read=True))
         story.oracle.note("baseline", taken)
         if taken is not None:
             story.oracle.taken_over(story.ledger())
         story.pass_time()
+
+    def _undo(self) -> None:
+        """What a run replaced is put back, by a run under faults."""
+        story = self.story
+        runs = list(story.oracle.past)
+        plan = self._undo_plan(self.rng.choice(runs)) if runs else None
+        if plan is not None:
+            story.oracle.undoing = story.oracle.past[plan.undo or ""]
+            story.run(RunOptions(reviewed=(plan.digest, plan.id)), story.doom(self.rng))
+            story.oracle.undoing = None
+
+    def _undo_plan(self, run: str) -> Plan | None:
+        """None where the run cannot be undone any more."""
+        with self._known() as workspace:
+            sync = workspace.project.syncs[self.story.sync]
+            try:
+                if self.story.scope(workspace, self.story.sync) is None:
+                    return None
+                with workspace.engine() as engine:
+                    plan, left = plan_undo(engine, workspace, sync, run, plan_of_run(workspace, run)[1])
+                keep_plan(workspace, plan, "reviewed")
+            except BackhaulError as error:
+                self.story.oracle.note("could not undo:", error)
+                return None
+        self.story.oracle.note("undo of", run, plan.changes, {why: one["count"] for why, one in left.items()})
+        return plan if plan.total else None
 
     def _known(self) -> Any:
         """A workspace that knows the account of today, as one does after a run."""

@@ -378,11 +378,11 @@ def _files(setup: Setup, sync_name: str) -> tuple[HttpConfig, SyncConfig]:
     }
     api = HttpConfig.model_validate({
         "base_url": "http://simulated", "rate_limits": setup.rates, "concurrency": setup.concurrency,
-        "timeout": setup.timeout, "idempotency_header": "Idempotency-Key" if setup.idempotent else None,
+        "timeout": setup.timeout, "read_lag": setup.stale or None, "idempotency_life": setup.key_life, "idempotency_header": "Idempotency-Key" if setup.idempotent else None,
         "objects": {"o": {
             "key": "id", **operations,
             "delete": {"request": "POST /delete", "batch_size": setup.batch, "body": {"ids": "$keys"}, "results": results},
-            "read": {"request": "POST /read", "body": {"ids": "$keys"}, "each": "results"},
+            "read": {"request": "POST /read", "body": {"ids": "$keys"}, "each": "results", "index_lag": setup.index_lag},
         }},
     })  # fmt: skip
     name = "email" if setup.by_email else "bucket || '/' || id" if setup.composite else "id::varchar"

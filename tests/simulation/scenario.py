@@ -24,11 +24,16 @@ DEEDS = (
 )
 """What people do between runs: two fields exchange their columns; a field is called otherwise; the fields stand in another
 order; an expression is written otherwise; the destination is another account; the sync is called otherwise; and commands."""
+LATER_DEEDS = ("undo", "undo", "undo")
+"""More of them, drawn apart, so that a seed of before goes on as it did up to where one is put between."""
 _REMAPPED = {"exchange", "rename field", "reorder", "reword"}
 _DEED_SHARE = 0.3
 """Of seeds in which a person does anything."""
+_LATER_SHARE = 0.25
 MAX_LATE = 20.0
 """Seconds after a client gave up until when the destination may still apply its request."""
+INDEX_LAG = 45.0
+"""Longer than a create may take to be applied (the client's timeout and `MAX_LATE`) and to be shown."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,12 @@ class Setup:
     """Whose account the destination says it is."""
     fields: tuple[tuple[str, str], ...] = (("a", "a"), ("b", "b"))
     """Names of the mapped fields and the columns that they are made of, in the order of the file."""
+    stale: float = 0.0
+    """A read shows each record as it was up to so many seconds ago."""
+    index_lag: float | None = None
+    """Declared: creates of unknown end are looked up, this many seconds after they were sent."""
+    key_life: float = 86_400.0
+    """Seconds for which the destination knows an idempotency key."""
     reworded: bool = False
     """The expression of a field is written otherwise and gives the same values."""
 
@@ -133,7 +144,8 @@ def scenario_of(seed: int) -> Scenario:
     )
     shared = random.Random(f"shared {seed}").random() < 0.25
     setup = replace(setup, composite=setup.composite and not setup.by_email, shared=shared)
-    deeds = _deeds(seed, setup)
+    setup = _lateness(seed, setup)
+    deeds = _with_later_deeds(seed, setup, _deeds(seed, setup))
     if _REMAPPED.intersection(deeds):
         setup = replace(setup, fields=(*setup.fields, ("c", "email")))
     return Scenario(
@@ -142,12 +154,35 @@ def scenario_of(seed: int) -> Scenario:
     )  # fmt: skip
 
 
+def _lateness(seed: int, setup: Setup) -> Setup:
+    """What a destination shows late, and forgets early."""
+    rng = random.Random(f"late {seed}")
+    if setup.mode == "insert" and rng.random() < 0.3:
+        setup = replace(setup, index_lag=INDEX_LAG, stale=rng.choice((0.0, 10.0)))
+    elif rng.random() < 0.12:
+        setup = replace(setup, stale=rng.choice((1.0, 5.0)))
+    return replace(setup, key_life=600.0) if setup.idempotent and rng.random() < 0.3 else setup
+
+
 def _deeds(seed: int, setup: Setup) -> tuple[str, ...]:
     rng = random.Random(f"deeds {seed}")
     if rng.random() >= _DEED_SHARE:
         return ()
     able = [name for name in DEEDS if name != "forget" or not (setup.by_email or setup.composite)]
     return tuple(rng.choice(able) for _ in range(rng.choice((1, 2, 3))))
+
+
+def _with_later_deeds(seed: int, setup: Setup, deeds: tuple[str, ...]) -> tuple[str, ...]:
+    rng = random.Random(f"later deeds {seed}")
+    if rng.random() >= _LATER_SHARE:
+        return deeds
+    found = list(deeds)
+    for _ in range(rng.choice((1, 2))):
+        deed = rng.choice(LATER_DEEDS)
+        # an undone create is created again, which the oracle takes for a second record
+        if deed != "undo" or not (setup.by_email or setup.mode == "insert"):
+            found.insert(rng.randint(0, len(found)), deed)
+    return tuple(found)
 
 
 def _races(seed: int, setup: Setup) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,9 +57,13 @@ class Server:
     records: dict[str, Row] = field(default_factory=dict)
     creates: Counter[str] = field(default_factory=Counter)
     late: list[tuple[float, int, Request]] = field(default_factory=list)
-    remembered: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    """Results by idempotency key and record; what was to be tried again is none."""
+    remembered: dict[tuple[str, str], tuple[float, dict[str, Any]]] = field(default_factory=dict)
+    """Results by idempotency key and record, and when they were made; what was to be tried again is none."""
+    past: dict[str, list[tuple[float, Row | None]]] = field(default_factory=dict)
+    """What a record was until when, for reads that show it late."""
     away: bool = False
+    _applied: float = 0.0
+    """When what is being carried out arrived."""
     lied: set[str] = field(default_factory=set)
     """Keys whose last write was answered with a lie."""
 
@@ -66,30 +71,52 @@ class Server:
         """Carries out what is due by now."""
         due = sorted((item for item in self.late if item[0] <= self.time.elapsed), key=lambda item: item[:2])
         self.late = [item for item in self.late if item[0] > self.time.elapsed]
-        for _, _, request in due:
-            self.apply(request, lying=False)  # nobody could have seen it in time
+        for at, _, request in due:
+            self.apply(request, lying=False, at=at)  # nobody could have seen it in time
 
     def refuses(self, request: Request) -> bool:
         return any(record is not None and POISON in record.values() for record in request.records.values())
 
-    def apply(self, request: Request, *, lying: bool = True) -> list[dict[str, Any]]:
-        """Carries a request out, record by record; the same idempotency key a second time changes nothing."""
+    def apply(self, request: Request, *, lying: bool = True, at: float | None = None) -> list[dict[str, Any]]:
+        """Carries a request out, record by record, now or `at` some moment of before; the same idempotency key a second time
+        changes nothing."""
         request.landed = request.done = True
+        self._applied = self.time.elapsed if at is None else at
         token = request.idempotency_key if self.setup.idempotent else None
         if self.refuses(request):
             return []
         results = []
         for key in request.keys:
-            told = self.remembered.get((token, key)) if token is not None else None
+            told = self._remembered(token, key) if token is not None else None
             results.append(told or self._one(request, key, lying))
-            if results[-1]["status"] != "retry" and token is not None:
-                self.remembered[token, key] = results[-1]
+            if not told and results[-1]["status"] != "retry" and token is not None:
+                self.remembered[token, key] = (self._applied, results[-1])
         return results
+
+    def _remembered(self, token: str, key: str) -> dict[str, Any] | None:
+        made, result = self.remembered.get((token, key), (-inf, None))
+        return result if self._applied < made + self.setup.key_life else None
+
+    def shows(self, key: str) -> Row | None:
+        """A record as a read sees it, which may be late."""
+        if not self.setup.stale:
+            return self.records.get(key)
+        moment = self.time.elapsed - self.rng.uniform(0, self.setup.stale)
+        was = (record for until, record in self.past.get(key, ()) if moment < until)
+        return next(was, self.records.get(key))
+
+    def _put(self, key: str, record: Row | None) -> None:
+        if self.setup.stale:
+            self.past.setdefault(key, []).append((self._applied, self.records.get(key)))
+        if record is None:
+            self.records.pop(key, None)
+        else:
+            self.records[key] = record
 
     def _one(self, request: Request, key: str, lying: bool) -> dict[str, Any]:
         record = request.records[key]
         if record is None:
-            self.records.pop(key, None)
+            self._put(key, None)
             self.lied.discard(key)
         elif REFUSED in record.values():
             return {"id": key, "status": "error", "error": {"code": "bad_b", "message": "b is not welcome"}}
@@ -101,7 +128,7 @@ class Server:
             if request.op == "insert" or key not in self.records:
                 self.creates[key] += 1
             lies = lying and self.rng.random() < self.faults.lie
-            self.records[key] = {**record, "a": 99} if lies else record
+            self._put(key, {**record, "a": 99} if lies else record)
             (self.lied.add if lies else self.lied.discard)(key)
         return {"id": key, "status": "ok"}
 
@@ -203,7 +230,7 @@ class Network:
         if kind in ("broken", "garbage") and rng.random() < 0.5:
             return self._useless(kind)
         if request.op == "read":
-            found = [self.server.records[key] for key in request.keys if key in self.server.records]
+            found = [record for key in request.keys if (record := self.server.shows(key)) is not None]
             return (
                 self._useless(kind)
                 if kind in ("broken", "garbage")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,10 @@ class Story:
         self.deeds = Deeds(self, random.Random(f"people {seed}"))
         self.moves = random.Random(f"moves {seed}")
         self.races = random.Random(f"races {seed}")
+        self.late = random.Random(f"late jumps {seed}")
         self.beside: Line | None = None
+        self._ledgers: dict[tuple[Any, ...], dict[str, tuple[str | None, int]]] = {}
+        """The ledger as it was read last, by file and version."""
         self.around = surroundings(self.time, random.Random(f"engine {seed}"))
         self.ending = Ending(seed, self.oracle.violations, self.oracle.trace)
         if self.setup.mode == "update":
@@ -109,16 +112,22 @@ class Story:
         self.source.change(self.rng.choice((0.1, 0.4, 0.9)))
         if self.rng.random() < 0.1:
             self._jump()
-        doomed = None
-        if self.rng.random() < self.scenario.crash:
-            kind = self.rng.choice(list(_STEPS))
-            doomed = (kind, int(self.rng.random() ** 1.5 * _STEPS[kind] * 1.6))
+        if (self.setup.index_lag is not None or self.setup.key_life < 86_400) and self.late.random() < 0.3:
+            self._jump(self.late)
+        doomed = self.doom(self.rng)
         limit = self.rng.choice((None, None, None, 1, 4))
         if race and self.scenario.races and self.races.random() < 0.7:
             self._race()
         else:
-            self._run(RunOptions(limit=limit), doomed, self._meanwhile)
+            self.run(RunOptions(limit=limit), doomed, self._meanwhile)
         self._replay()
+
+    def doom(self, rng: random.Random) -> tuple[str, int] | None:
+        """The step at which the next run is killed, if it is."""
+        if rng.random() >= self.scenario.crash:
+            return None
+        kind = rng.choice(list(_STEPS))
+        return kind, int(rng.random() ** 1.5 * _STEPS[kind] * 1.6)
 
     def _race(self) -> None:
         self.was_full = self.house.full
@@ -126,8 +135,8 @@ class Story:
         self.house.full = False
         self.pass_time()
 
-    def _jump(self) -> None:
-        days = self.rng.choice((1, -1, 400))
+    def _jump(self, rng: random.Random | None = None) -> None:
+        days = (rng or self.rng).choice((1, -1, 400))
         self.oracle.note("the wall clock jumps by", days, "days")
         self.time.skew += days * 86_400
 
@@ -182,7 +191,7 @@ class Story:
     def _road(self, timeout: float) -> Network:
         return Network(self.server, self.oracle, timeout)
 
-    def _run(self, options: RunOptions, doomed: tuple[str, int] | None = None, meanwhile: Any = None) -> Any:
+    def run(self, options: RunOptions, doomed: tuple[str, int] | None = None, meanwhile: Any = None) -> Any:
         """One run. Returns its report; None where it was killed, or could not even be recorded."""
         self.oracle.begin()
         self.house.doomed = doomed
@@ -241,33 +250,43 @@ class Story:
 
     def ledger(self, sync: str = "") -> dict[str, tuple[str | None, int]]:
         """By identifier: the acknowledged value (None: in doubt) and the state of every row."""
-        found: dict[str, tuple[str | None, int]] = {}
+        if not self.setup.shared:
+            file = self._ledger_file(sync or self.sync)
+            if file is None:
+                return {}
+            status = file.stat()
+            version = (file, status.st_ino, status.st_size, status.st_mtime_ns)
+            if version not in self._ledgers:
+                self._ledgers = {version: self._read(Ledger(file))}
+            return self._ledgers[version]
+        with self.workspace(sync) as workspace:
+            scope = self.scope(workspace, sync or self.sync)
+            return {} if scope is None else self._read(workspace.ledger_of(scope))
+
+    def _ledger_file(self, sync: str) -> Path | None:
+        state = self.house.folder / "state.db"
+        if not state.exists():
+            return None
+        with closing(sqlite3.connect(state)) as database:
+            query = "SELECT s.id FROM scopes s JOIN syncs n ON n.id = s.sync WHERE n.name = ? AND s.label = ?"
+            rows = database.execute(query, (sync, self.setup.account)).fetchall()
+        file = self.house.folder / "ledgers" / f"{rows[0][0] if rows else ''}.duckdb"
+        return file if file.exists() else None
+
+    def _read(self, ledger: Any) -> dict[str, tuple[str | None, int]]:
         engine: Any = self.house.engine.engine
-        with self.workspace(sync) as workspace, self._kept(workspace, sync or self.sync) as view:
+        with ledger.reading(engine) as view:
             if view is None or view.empty:
-                return found
+                return {}
             names = list(view.shape["fields"])
             columns = ", ".join(f'"f.{name}"' for name in names)
             rows = engine.execute(
                 f"SELECT {columns}, _hash IS NULL, _state FROM _backhaul_ledger.acked"
             ).fetchall()
-        for *values, doubtful, state in rows:
-            record = dict(zip(names, values, strict=True))
-            found[record["id"]] = (None if doubtful else value_of(record), state)
-        return found
-
-    @contextmanager
-    def _kept(self, workspace: SimWorkspace, sync: str) -> Iterator[Any]:
-        """The ledger of a sync at the account of today."""
-        scope = self.scope(workspace, sync)
-        if scope is None:
-            yield None
-            return
-        own = Ledger(self.house.folder / "ledgers" / f"{scope.id}.duckdb")
-        with (workspace.ledger_of(scope) if self.setup.shared else own).reading(
-            self.house.engine.engine
-        ) as view:
-            yield view
+        records = [
+            (dict(zip(names, values, strict=True)), doubtful, state) for *values, doubtful, state in rows
+        ]
+        return {one["id"]: (None if doubtful else value_of(one), state) for one, doubtful, state in records}
 
     def scope(self, workspace: SimWorkspace, sync: str) -> Scope | None:
         """What the state calls a sync at the account of today; None where no run came so far."""
@@ -286,7 +305,7 @@ class Story:
         rested = False
         for _ in range(_DRAIN):
             self.server.away = rested
-            report = self._run(RunOptions())
+            report = self.run(RunOptions())
             well = report is not None and report.status in ("succeeded", "partial")
             if rested:
                 quiet = well and not sum(report.changes.values()) and not self.oracle.run_requests
@@ -301,6 +320,8 @@ class Story:
                 and not rested
                 and not report.unknown
                 and not (report.verified and report.verified.mismatches)
+                # what was created after a look-up is looked up once more
+                and (self.setup.index_lag is None or not self.oracle.run_requests)
             )
             if report is not None and report.status == "deferred":
                 self.time.elapsed += 90_000

@@ -14,7 +14,7 @@ from backhaul.errors import NotApplied
 
 from .house import BATCH, SYNC, House
 from .scenario import Row, Setup, Source
-from .server import Request, Server, value_of
+from .server import GONE, Request, Server, value_of
 
 _ATTEMPTS = 5
 """Attempts at one value in one run (I31)."""
@@ -117,6 +117,10 @@ class Witness:
         """Keys that a person had forgotten here: they are not sent again."""
         self.erasing: set[str] = set()
         """Keys that are deleted because a person has them forgotten now."""
+        self.past: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+        """By run: what was acknowledged before it, and what it was told is taken."""
+        self.undoing: tuple[dict[str, str], dict[str, str]] | None = None
+        """The one of `past` that a person has undone now."""
         self.strangers = frozenset(server.records)
         """What somebody else wrote."""
         self._numbers = 0
@@ -137,6 +141,7 @@ class Witness:
     def begin(self) -> None:
         """A run begins."""
         self.run = Verdicts()
+        self.before = dict(self.acked)
         self.attempts: dict[str, int] = {}
         self.tries: dict[tuple[str, str | None], int] = {}
         self.ended: dict[str, tuple[float, bool]] = {}
@@ -221,20 +226,23 @@ class Witness:
         as_it_was = self.setup.idempotent and (again or request.idempotency_key in self.promised)
         if as_it_was:
             self.run.repeated.add(key)
-        if request.op == "delete":
+        if self.undoing is not None:
+            self._check_undone(key, value)
+        elif request.op == "delete":
             self._check_delete(key)
-        else:
+        if request.op != "delete":
             self.wrote.add(key)
             self.expect(key not in self.forgotten, "I39", f"{key} is sent although it was forgotten")
             model = self.snapshot.get(key)
             self.expect(
-                as_it_was or record == model,
+                as_it_was or self.undoing is not None or record == model,
                 "I9",
                 f"{key} is sent as {value}, and the model says {value_of(model)}",
             )
         said = not as_it_was and self.run.taken.get(key) == value
         self.expect(not said, "I7", f"{key} is sent again after the destination took it")
         known = not as_it_was and not self.setup.by_email and self.acked.get(key) == value
+        known = known and self.undoing is None  # of a run that sent what was sent before, after a reset
         self.expect(not known, "I7", f"{key} is sent although {value} is acknowledged")
         whole = self.setup.idempotent and (request.idempotency_key or "-") in self.tokens
         dead = not whole and not self.setup.by_email and self.buried.get(key) == value
@@ -252,6 +260,21 @@ class Witness:
         if key not in self.erasing:
             self.expect(key not in self.snapshot, "I23", f"{key} is deleted although the model has it")
             self.expect(self.setup.mode == "mirror", "I23", f"{key} is deleted in mode {self.setup.mode}")
+
+    def _check_undone(self, key: str, value: str) -> None:
+        """Only what that run was told is taken and nobody has changed since, and only to what was acknowledged before it."""
+        before, taken = self.undoing or ({}, {})
+        self.expect(key in taken, "undo", f"{key} is undone, and that run did not deliver it")
+        if value == GONE:
+            known = key not in before
+        else:
+            record = orjson.loads(value)
+            earlier = [before[key]] if key in before else self.confirmed.get(key, set()) - {GONE}
+            # of a field that is new with that run nothing is known: it is emptied
+            known = any(
+                all(orjson.loads(text).get(name) == record[name] for name in record) for text in earlier
+            )
+        self.expect(known, "undo", f"{key} is put back as {value}, and was {before.get(key)}")
 
     def _is_repeated(self, request: Request) -> bool:
         """Whether it left before under its key, and what became of one of its records is not known."""
@@ -381,17 +404,28 @@ class Witness:
             self.sent[key] = (record, self.sent.get(key, (record, 0))[1] + 1)
 
     def _shows(self, request: Request, answer: Answer) -> None:
-        """Records are read back."""
+        """Records are read back, or looked up."""
         try:
             held = {record["id"]: record for record in orjson.loads(answer.body)["results"]}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return
         for key in request.keys:
+            if self.setup.index_lag is not None:
+                self._looked_up(key, held.get(key))
             sent, times = self.sent.get(key, ({}, 0))
             for name in sent.keys() & held.get(key, {}).keys():
                 if held[key][name] != sent[name]:
                     difference = difference_of(name, sent[name], held[key][name])
                     self.shown.setdefault(key, {}).setdefault(difference, times)
+
+    def _looked_up(self, key: str, held: Row | None) -> None:
+        """A record that is there is taken for the create in doubt; one that is not, after the declared lag, was not created."""
+        waited = self.house.time.elapsed - (self.setup.index_lag or 0.0)
+        doubted = self.creates.get(key, [])
+        if held is not None:
+            self.confirmed.setdefault(key, set()).update(value_of(one.records[key]) for one in doubted)
+        else:
+            self.creates[key] = [one for one in doubted if one.left > waited + _HAIR]
 
     def _respelled(self, key: str, fields: dict[str, list[Any]]) -> None:
         """A run takes what the destination holds for its own spelling: it has shown the same, it was sent again, and it shows

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 _GROUPS_SHOWN = 20
+_WIDE = 100
+"""Columns of a terminal from which on the list has attempts and times, too."""
 
 
 @click.group(cls=Group, name="dead-letters")
@@ -108,19 +110,22 @@ def _show_groups(session: Session, groups: list[dict[str, Any]], count: int) -> 
 
 
 def _show_all(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import ago, key_text, table, text
+    from backhaul.cli.show import ago, key_text, prose, table, text
 
     if not found:
         session.say("no dead letters")
         return
-    rows = table("id", "sync", "key", "code", "attempts", "last failed", "message", right=("id", "attempts"))
+    wide = session.console().width >= _WIDE
+    more = ("attempts", "last failed") if wide else ()
+    rows = table("id", "sync", "key", "code", *more, "message", right=("id", "attempts"))
     for letter in found[:_SHOWN]:
         error = letter["error"]
         again = letter["replay"] or letter["status"] == "waiting"
         when = "to be sent again" if again else ago(letter["last_failed_at"])
-        message = text(session.redact(error["message"]) or f"({letter['status']})")
+        tried = (str(letter["attempts"]), when) if wide else ()
+        message = prose(session.redact(error["message"]) or f"({letter['status']})")
         named = (str(letter["id"]), text(letter["sync"]), key_text(letter["key"]), text(error["code"], "red"))
-        rows.add_row(*named, str(letter["attempts"]), when, message)
+        rows.add_row(*named, *tried, message)
     session.draw(rows)
     if len(found) > _SHOWN:
         session.say(f"… the first {_SHOWN}; all of them: backhaul dead-letters list --json")

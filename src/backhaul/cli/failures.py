@@ -60,7 +60,7 @@ def complain(session: Session, error: BackhaulError, about: str = "") -> None:
     problems = error.problems if isinstance(error, UsageError) else ()
     if problems:
         for problem in problems:
-            click.echo(session.redact(str(problem)), err=True, color=session.colour)
+            session.complain(session.redact(str(problem)))
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         line(session, f"{about}{count}, nothing was run", error.hint)
     else:
@@ -69,13 +69,9 @@ def complain(session: Session, error: BackhaulError, about: str = "") -> None:
 
 def line(session: Session, message: str, hint: str | None = None) -> None:
     """`error: …` in red and a dim hint below it, on stderr."""
-    click.echo(
-        f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}",
-        err=True,
-        color=session.colour,
-    )
+    session.complain(f"{click.style('error:', fg='red', bold=True)} {session.redact(message)}")
     if hint:
-        click.echo(click.style(f"  {session.redact(hint)}", dim=True), err=True, color=session.colour)
+        session.complain(click.style(f"  {session.redact(hint)}", dim=True))
 
 
 def report(session: Session, error: BaseException) -> int:

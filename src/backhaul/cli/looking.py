@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from backhaul.verification.verify import Verified
 
 
+_WIDE = 120
+"""Columns of a terminal from which on the history says why records were refused."""
+
+
 @click.command(cls=Command)
 @syncs_argument()
 @pass_session
@@ -89,7 +93,7 @@ def _open_records(health: dict[str, Any]) -> list[str]:
 
 
 def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import ago, reasons_of, status_text, table, text
+    from backhaul.cli.show import ago, prose, reasons_of, status_text, table, text
 
     shown = table("sync", "to", "last run", "status", "records")
     for health in found:
@@ -100,7 +104,7 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         )
         to, when = f"{health['destination']} {health['object']}", ago(last.get("started_at"))
         shown.add_row(
-            text(health["sync"], "bold"), text(to), when, status_text(state), text(counts or "none")
+            text(health["sync"], "bold"), text(to), when, status_text(state), prose(counts or "none")
         )
     session.draw(shown)
     for health in found:
@@ -110,7 +114,10 @@ def _show_status(session: Session, found: list[dict[str, Any]]) -> None:
         last = health["last_run"] or {}
         if last.get("error"):
             session.say(f"\n{health['sync']}: {session.redact(last['error'])}")
-        for reason in reasons_of(last.get("refused") or []):
+        refused = reasons_of(last.get("refused") or [])
+        if refused and not last.get("error"):
+            session.say(f"\n{health['sync']}: refused in the last run")
+        for reason in refused:
             session.say(f"  {session.redact(reason)}")
         for said in [*last.get("notices", []), *_open_records(health)]:
             session.say(f"\n{health['sync']}: {said}")
@@ -150,16 +157,19 @@ def runs(session: Session, sync: str | None, limit: int) -> None:
 
 
 def _show_runs(session: Session, found: list[dict[str, Any]]) -> None:
-    from backhaul.cli.show import ago, status_text, table, text
+    from backhaul.cli.show import ago, prose, status_text, table, text
 
+    reasons = session.console().width >= _WIDE
     shown = table("run", "sync", "started", "status", "what")
     for run in found:
         status, started = status_text(run["status"]), ago(run["started_at"])
-        shown.add_row(text(run["id"]), text(run["sync"]), started, status, text(session.redact(_what(run))))
+        shown.add_row(
+            text(run["id"]), text(run["sync"]), started, status, prose(session.redact(_what(run, reasons)))
+        )
     session.draw(shown)
 
 
-def _what(run: dict[str, Any]) -> str:
+def _what(run: dict[str, Any], reasons: bool) -> str:
     """What a run did, in a few words; of one that did not end well, why."""
     from backhaul.cli.show import duration, reasons_of
 
@@ -167,7 +177,7 @@ def _what(run: dict[str, Any]) -> str:
     counts |= {name: run.get(name, 0) for name in ("delivered", "rejected", "deferred", "unknown")}
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     took = duration(run["seconds"]["total"]) if "seconds" in run else ""
-    why = [] if run["error"] else reasons_of(run.get("refused") or [], 1)
+    why = [] if run["error"] or not reasons else reasons_of(run.get("refused") or [], 1)
     return " · ".join(part for part in (run["error"], *parts, took, *why) if part)
 
 

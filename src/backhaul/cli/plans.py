@@ -20,6 +20,8 @@ _FIELDS = {"create": 8, "update": 12, "delete": 2}
 """Fields of one record in the sample."""
 _RECORDS = {"create": 3, "update": 5, "delete": 3}
 """Records of the sample."""
+_REASONS = 8
+"""Reasons of refusals."""
 
 
 def draw(session: Session, plan: PlanReport) -> None:
@@ -53,7 +55,7 @@ def draw(session: Session, plan: PlanReport) -> None:
         session.say()
         chosen = [change for op, most in _RECORDS.items() for change in _of(plan.sample, op)[:most]]
         width = session.console().width
-        session.draw(_sample(chosen, max(12, min(show.LONGEST, (width - 40) // 2))))
+        session.draw(_sample(chosen, width))
         if total > len(chosen):
             session.say(f"  … {total - len(chosen):,} more like these")
     _refusals(session, plan)
@@ -96,8 +98,9 @@ def _counts(plan: PlanReport) -> str:
     return f"nothing to send; not acknowledged: {said}"
 
 
-def _sample(changes: list[dict[str, Any]], longest: int) -> Table:
-    """Old and new values, each at most so many characters long."""
+def _sample(changes: list[dict[str, Any]], width: int) -> Table:
+    """Old and new values, cut so that the table is no wider than `width`."""
+    longest = _longest(changes, width)
     drawn = show.table("", "key", "field", "old", "", "new")
     for change in changes:
         mark, colour = _MARKS[change["op"]]
@@ -118,6 +121,15 @@ def _sample(changes: list[dict[str, Any]], longest: int) -> Table:
     return drawn
 
 
+def _longest(changes: list[dict[str, Any]], width: int) -> int:
+    """Characters for one value: what mark, key, field, arrow and the spaces between columns leave."""
+    keys = max(len(show.key_text(change["key"]).plain) for change in changes)
+    fields = max((len(name) for change in changes for name in change["fields"]), default=0)
+    left = width - keys - max(fields, len("field")) - len("  +  " + "  " + "  " + "  " + "→  ")
+    both = any(change["op"] == "update" for change in changes)
+    return max(12, min(show.LONGEST, left // 2 if both else left - len("old")))
+
+
 def _values(op: str, old: str, new: str) -> tuple[Any, Any, Any]:
     """The cells old, arrow, new: a create has no old value, a delete no new one."""
     before = "" if op == "create" else show.text(old, "red" if op == "delete" else "dim")
@@ -128,15 +140,14 @@ def _values(op: str, old: str, new: str) -> tuple[Any, Any, Any]:
 def _refusals(session: Session, plan: PlanReport) -> None:
     if not plan.refused:
         return
-    session.say(
-        click.style(
-            f"\n  {show.records(plan.refused)} refused by the mapping, kept as dead letters:", fg="red"
-        )
-    )
-    for one in plan.refusals:
-        session.say(f"  ! {show.key_text(one['key']).plain}  {session.redact(one['message'])}")
-    if plan.refused > len(plan.refusals):
-        session.say(f"  … {plan.refused - len(plan.refusals):,} more")
+    refused = f"{show.records(plan.refused)} refused by the mapping, kept as dead letters:"
+    session.say(click.style(f"\n  {refused}", fg="red"))
+    for one in plan.refusals[:_REASONS]:
+        some = ", ".join(show.key_text(key).plain for key in one["keys"])
+        keys = f"{some}, …" if one["count"] > len(one["keys"]) else some
+        session.say(f"  ! {one['count']:,} × {one['field']}: {session.redact(one['message'])} ({keys})")
+    if rest := sum(one["count"] for one in plan.refusals[_REASONS:]):
+        session.say(f"  … {rest:,} more for {len(plan.refusals) - _REASONS} other reasons")
 
 
 def _guards(session: Session, plan: PlanReport) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backhaul.cli.wrapping import terminal_width, wrap
 from backhaul.words import printable
 
 if TYPE_CHECKING:
@@ -84,17 +85,21 @@ class Session:
     def say(self, text: str = "") -> None:
         """One text for people, on stdout; nothing with --quiet or --json."""
         if not self.quiet and not self.json:
-            click.echo(text)
+            click.echo(wrap(text, terminal_width(sys.stdout)))
 
     def warn(self, text: str) -> None:
         """A result that is not all well: as `say`, and with --quiet on stderr."""
         if not self.json:
-            click.echo(text, err=self.quiet)
+            click.echo(wrap(text, terminal_width(sys.stderr if self.quiet else sys.stdout)), err=self.quiet)
 
     def note(self, text: str) -> None:
         """One remark beside the result, on stderr; nothing with --quiet."""
         if not self.quiet:
-            click.echo(text, err=True)
+            self.complain(text)
+
+    def complain(self, text: str) -> None:
+        """What is wrong, on stderr."""
+        click.echo(wrap(text, terminal_width(sys.stderr)), err=True, color=self.colour)
 
     def emit(self, document: Any) -> None:
         """The one JSON document of the command."""

@@ -181,9 +181,8 @@ def reasons_of(found: list[dict[str, Any]], most: int = 3) -> list[str]:
     for one in found[:most]:
         count = f"{one['count']:,}" if one["status"] == "rejected" else f"{one['count']:,} {one['status']}"
         about = " ".join(part for part in (one["code"], one["field"]) if part)
-        lines.append(
-            in_one_line(f"{count} × {about}: {one['message']}" if about else f"{count} × {one['message']}")
-        )
+        message = one["message"].removeprefix(f"{one['field']}: ")
+        lines.append(in_one_line(f"{count} × {about}: {message}" if about else f"{count} × {message}"))
     return lines
 
 

@@ -57,16 +57,18 @@ def _show(session: Session, found: dict[str, Any]) -> None:
 
 
 def _values(session: Session, found: dict[str, Any]) -> None:
-    from backhaul.cli.show import table, text, value_text
+    from backhaul.cli.show import LONGEST, table, text, value_text
 
     model, ledger, held = found["model"], found["ledger"] or {}, found["destination"]
     columns = [part.get("fields") or {} for part in (model, ledger, held)]
     shown = table("", "model", "acknowledged", "destination")
-    at = (ledger.get("acknowledged_at") or "")[:19]
-    state = f"{ledger['state']} {at}" if ledger else "never sent"
+    state = ledger["state"] if ledger else "never sent"
     shown.add_row("", text(model["status"], "dim"), text(state, "dim"), text(held["status"], "dim"))
-    for name in dict.fromkeys(name for part in columns for name in part):
-        cells = [text(value_text(part[name], 20) if name in part else "-") for part in columns]
+    names = list(dict.fromkeys(name for part in columns for name in part))
+    room = session.console().width - max(map(len, names), default=0) - 2 * len(columns)
+    longest = max(10, min(LONGEST, room // len(columns)))
+    for name in names:
+        cells = [text(value_text(part[name], longest) if name in part else "-") for part in columns]
         shown.add_row(text(name), *cells)
     session.say()
     session.draw(shown)

@@ -17,6 +17,8 @@ def identity(mapping: Mapping, prefix: str = "f.") -> str:
 
 def _compared(field: MappedField, prefix: str) -> str:
     text = plain_text(field, prefix)
+    if field.field.compared_length is not None:
+        text = f"left({text}, {field.field.compared_length})"
     if field.field.case_insensitive:
         text = f"lower(trim({text}))"
     return f"strip_accents({text})" if field.field.accent_insensitive else text

@@ -194,7 +194,8 @@ def _column_of(field: MappedField) -> str:
 
 def _keeps_apart(key: KeyColumn, field: MappedField, *, exact: bool) -> bool:
     """Whether two values of a key column stay different as this field; keys that are not `exact` differ in more than case."""
-    if field.field.accent_insensitive or (exact and field.field.case_insensitive):
+    cut = field.field.compared_length is not None
+    if cut or field.field.accent_insensitive or (exact and field.field.case_insensitive):
         return False
     return field.field.type is FieldType.STRING or (key.storage == field.storage != "VARCHAR")
 

@@ -54,12 +54,11 @@ def planned_segments(engine: duckdb.DuckDBPyConnection, plan: Plan) -> list[Plan
     """Each segment of a plan as one batch."""
     found = []
     for segment in plan.segments:
-        row = engine.execute(
+        [(without_id, updates)] = engine.execute(
             f"SELECT count(*) FILTER (WHERE _remote_id IS NULL), count(*) FILTER (WHERE _change = {CHANGES.index('update')}) "
             f"FROM {plan.rows_sql} WHERE file_row_number >= ? AND file_row_number < ?",
             [segment.low, segment.high],
-        ).fetchone()
-        without_id, updates = row or (0, 0)
+        ).fetchall()
         rows = segment.high - segment.low
         found.append(PlannedBatch(segment.op, rows, rows, without_id, updates))
     return found

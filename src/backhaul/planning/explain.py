@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import orjson
 
-from backhaul.ledger.duplicates import key_json
+from backhaul.advice import shape
+from backhaul.ledger.duplicates import key_is, key_json
 from backhaul.ledger.plan import CHANGES, REFUSE, SEND, Plan
 from backhaul.mapping.coercion import time_text
 from backhaul.mapping.mapping import SEPARATOR, MappedField, Mapping
@@ -55,16 +56,15 @@ def _change(mapping: Mapping, change: int, key: str, again: bool, values: list[s
     return {"op": CHANGES[change], "key": parsed(key), "fields": shown}
 
 
-def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = None) -> list[dict[str, Any]]:
+def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan) -> list[dict[str, Any]]:
     """Records that the mapping refuses: `{key (JSON), hash, field, code, message, payload (JSON)}`."""
     if not plan.refused:
         return []
     mapping = Mapping.from_shape(plan.shape)
-    limit = "" if count is None else f"LIMIT {count}"
     payload = object_of({field.name: json_of(field, "f.") for field in mapping.fields})
     rows = engine.execute(
         f"SELECT {key_json(mapping)}, CAST(_hash AS VARCHAR), _error, {payload} "
-        f"FROM {plan.rows_sql} WHERE _segment = {REFUSE} {limit}"
+        f"FROM {plan.rows_sql} WHERE _segment = {REFUSE}"
     ).fetchall()
     found = []
     for key, hashed, error, payload in rows:
@@ -80,6 +80,35 @@ def refusals(engine: duckdb.DuckDBPyConnection, plan: Plan, count: int | None = 
             }
         )
     return found
+
+
+def refusal_groups(engine: duckdb.DuckDBPyConnection, plan: Plan, keys: int = 3) -> list[dict[str, Any]]:
+    """What the mapping refuses, grouped by field, code and shape of message, the largest group first: `{code, field, count,
+    message, keys}` with the first few keys of each."""
+    if not plan.refused:
+        return []
+    key = key_json(Mapping.from_shape(plan.shape))
+    rows = engine.execute(
+        f"SELECT min(_error), count(DISTINCT _error), count(*), list({key} ORDER BY file_row_number)[1:{keys}] "
+        f"FROM {plan.rows_sql} WHERE _segment = {REFUSE} "
+        f"GROUP BY regexp_replace(_error, '[0-9]+', '0', 'g') ORDER BY 3 DESC, 1"
+    ).fetchall()
+    found = []
+    for error, messages, count, some in rows:
+        field, code, message = error.split(SEPARATOR, 2)
+        found.append({
+            "code": code, "field": field, "count": count, "message": message if messages == 1 else shape(message),
+            "keys": [parsed(one) for one in some],
+        })  # fmt: skip
+    return found
+
+
+def values_of(engine: duckdb.DuckDBPyConnection, plan: Plan, key: str) -> list[Any]:
+    """The values that a plan sends of one record (key as JSON): what a destination's message about it may repeat."""
+    mapping = Mapping.from_shape(plan.shape)
+    values = ", ".join(f"CAST({ident('f.' + field.name)} AS VARCHAR)" for field in mapping.fields)
+    rows = engine.execute(f"SELECT {values} FROM {plan.rows_sql} WHERE {key_is(mapping, [key])}").fetchall()
+    return [value for row in rows for value in row]
 
 
 def json_of(field: MappedField, prefix: str) -> str:

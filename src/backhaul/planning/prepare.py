@@ -14,7 +14,7 @@ import duckdb
 from backhaul.engine import is_damaged, number
 from backhaul.engine_errors import in_one_line, is_of_values, kind_of
 from backhaul.errors import Problem, SourceError, UsageError
-from backhaul.ledger.diff import Diff, DiffOptions
+from backhaul.ledger.diff import NO_HASH, Diff, DiffOptions
 from backhaul.ledger.duplicates import check_repeated
 from backhaul.ledger.elsewhere import OtherSync, find_elsewhere, kept_notice
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
@@ -180,12 +180,13 @@ def _name_fields(
 
 
 def _refused(state: State, scope: str, mapping: Mapping) -> list[tuple[str, str, bool]]:
-    """The dead letters that were refused with this mapping; those of another one are free."""
+    """The dead letters that were refused with this mapping; those of another one are free, but for deletes, which are the same
+    with any mapping."""
     made_with = whole_fingerprint(fingerprints(mapping))
     return [
         (row["key"], row["hash"], bool(row["by_mapping"]))
         for row in state.do("refused", {"scope": scope})
-        if row["mapping"] == made_with
+        if row["mapping"] == made_with or row["hash"] == NO_HASH
     ]
 
 

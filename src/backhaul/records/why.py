@@ -29,7 +29,7 @@ from backhaul.records.proofs import proof_of
 from backhaul.schemas import Schemas
 from backhaul.sql import literal
 from backhaul.state.protocol import Row
-from backhaul.types import Mode
+from backhaul.types import Mode, Op
 from backhaul.verification.spellings import known_spellings
 from backhaul.warehouses.protocol import Relation
 from backhaul.workspace import Workspace
@@ -296,7 +296,7 @@ class Why:
                     "attempts": row["attempts"], "first_failed_at": row["first_failed_at"],
                     "last_failed_at": row["last_failed_at"], "status": row["status"], "class": row["class"],
                     "runs": row["tries"],
-                    "remapped": self.mapping is not None and self.mapping != row["mapping"],
+                    "remapped": self.mapping not in (None, row["mapping"]) and row["op"] != Op.DELETE,
                 }  # fmt: skip
         return None
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from backhaul.delivery.tally import Totals
 from backhaul.planning.estimate import Estimate
 from backhaul.planning.prepare import Prepared
@@ -112,7 +110,8 @@ class RunReport:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """One plan, with its guards, what it would cost and a sample; `refusals` never leave because of the mapping."""
+    """One plan, with its guards, what it would cost and a sample. `refusals` groups the rows that the mapping refuses by reason:
+    `{code, field, count, message, keys}`."""
 
     id: str
     sync: str
@@ -172,10 +171,7 @@ def describe_plan(
         sample=sample,
         digest=plan.digest,
         refused=plan.refused,
-        refusals=[
-            {"key": orjson.loads(item["key"]), "code": item["code"], "message": item["message"]}
-            for item in refusals
-        ],
+        refusals=refusals,
         reasons=plan.reasons,
         remapped=plan.remapped,
         first=plan.first,

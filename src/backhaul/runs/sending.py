@@ -26,7 +26,7 @@ from backhaul.failpoints import failpoint
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.lookups import recent
 from backhaul.ledger.plan import Plan, Segment
-from backhaul.planning.explain import refusals
+from backhaul.planning.explain import refusals, values_of
 from backhaul.planning.prepare import Prepared
 from backhaul.runs.following import follow_up
 from backhaul.runs.reading_back import read_back
@@ -131,7 +131,7 @@ class Sending:
             refused = {item.key for item in conflicts}
             sampled = [one for one in self._sample(engine, prepared, found) if one.pk not in refused]
         failpoint("folded")
-        report.refused += self._refused(plan)
+        report.refused += self._refused(engine, plan)
         let_go(state, plan.id, plan.path)
         return sampled
 
@@ -168,15 +168,16 @@ class Sending:
     def _fixes(self) -> Mapping[str, str]:
         return self.workspace.destination_class(self.sync.destination).spec.fixes
 
-    def _refused(self, plan: Plan) -> list[dict[str, Any]]:
-        """What most of a plan's dead letters are about, and what to do."""
+    def _refused(self, engine: duckdb.DuckDBPyConnection, plan: Plan) -> list[dict[str, Any]]:
+        """What most of a plan's dead letters are about, and what to do. The message has no value of the record."""
         state, found = self.workspace.state, []
         for row in state.do("refusals_of", {"scope": plan.scope, "plan": plan.id}):
             told = {"status": "rejected", "code": row["code"], "field": row["field"], "count": row["records"]}
             for letter in state.do("dead_letters", {"scope": plan.scope, "id": row["id"]}):
                 said = state.keeping.open(letter)[0]
                 fix = advice(row["code"], said, self._fixes)
-                found.append({**told, "class": row["class"], "fix": fix, "message": in_one_line(shape(said))})
+                message = in_one_line(shape(said, values_of(engine, plan, letter["key"])))
+                found.append({**told, "class": row["class"], "fix": fix, "message": message})
         return found
 
     async def _send(

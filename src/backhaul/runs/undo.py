@@ -175,7 +175,7 @@ class Undo:
         stuck = {Op.UPDATE: "a._remote_id IS NULL", Op.MOVE: "false"}.get(self.can.move or Op.DELETE, "true")
         rules = [
             f"(p._change <> {CHANGES.index('create')} AND ({unnamed}))",
-            f"({update} AND coalesce(p._again, {_ACKNOWLEDGED}) = {code(Stage.UNKNOWN)})",
+            f"(p._change <> {CHANGES.index('create')} AND coalesce(p._again, {_ACKNOWLEDGED}) = {code(Stage.UNKNOWN)})",
             f"({update} AND ({moved}) AND {stuck})",
         ]
         if "replaced" in self.of.reasons:  # a delete and a create of one key

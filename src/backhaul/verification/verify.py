@@ -15,6 +15,7 @@ import orjson
 from backhaul.changes import Stage, code
 from backhaul.destinations.kit import Destination
 from backhaul.engine import number
+from backhaul.errors import Refused
 from backhaul.ledger.duplicates import key_json
 from backhaul.ledger.fold import Settlement
 from backhaul.ledger.ledger import ALIAS, LedgerView
@@ -160,14 +161,14 @@ async def compare(
     for start in range(0, len(expected), _AT_ONCE):
         some = expected[start : start + _AT_ONCE]
         held = await destination.read(object, identifiers, [record.key for record in some], names)
+        differing: list[Mismatch] = []
         for record in some:
             found = held.get(record.key)
             if found is None:
-                mismatches.append(Mismatch(record.pk, {}, missing=True))
-                continue
-            wrong = _differences(destination, mapping, record, found)
-            if wrong:
-                mismatches.append(Mismatch(record.pk, wrong))
+                differing.append(Mismatch(record.pk, {}, missing=True))
+            elif wrong := _differences(destination, mapping, record, found):
+                differing.append(Mismatch(record.pk, wrong))
+        mismatches += await _as_held(destination, object, mapping, differing)
     return Verified(len(expected), tuple(mismatches))
 
 
@@ -181,6 +182,32 @@ def _differences(
         and not (record.values[field.name] is None and field.nulls == "skip")
         and not destination.same(field.field, record.values[field.name], found.get(field.name))
     }
+
+
+async def _as_held(
+    destination: Destination[Any], object: str, mapping: Mapping, differing: list[Mismatch]
+) -> list[Mismatch]:
+    """The mismatches without fields in which what was sent, as the destination stores it, is what it holds."""
+    texts = {
+        (one.pk, name): pair for one in differing for name, pair in one.fields.items() if None not in pair
+    }
+    if not texts:
+        return differing
+    try:
+        stored = await destination.as_stored(object, [(name, pair[0]) for (_, name), pair in texts.items()])
+    except Refused:
+        return differing
+    fields = {field.name: field.field for field in mapping.fields}
+    alike = {
+        place
+        for (place, (_, held)), value in zip(texts.items(), stored, strict=True)
+        if destination.same(fields[place[1]], value, held)
+    }
+    kept = [
+        replace(one, fields={name: pair for name, pair in one.fields.items() if (one.pk, name) not in alike})
+        for one in differing
+    ]
+    return [one for one in kept if one.missing or one.fields]
 
 
 def mark_doubtful(view: LedgerView, mapping: Mapping, keys: list[str]) -> None:

@@ -427,6 +427,15 @@ class Destination(ABC, Generic[ConfigT]):
         """Whether the value read back is the one that was sent, after the destination's own normalisation."""
         return bool(plain(field, sent) == plain(field, held))
 
+    async def as_stored(self, object: str, values: Sequence[tuple[str, Any]]) -> Sequence[Any]:
+        """Values that `same` finds unlike what is held, each given with its field, in the form in which a record would hold them
+        and `read` would show them. A destination that cannot say gives them back as they are.
+
+        Raises:
+            Refused: a record cannot hold one of them.
+        """
+        return [value for _, value in values]
+
     def left(self, answer: Answer) -> Mapping[float, Left]:
         """What an answer's headers say is left of the daily quota and its like, by the length of the window in seconds;
         {} where they say nothing. The core sends no more than that."""

@@ -42,10 +42,11 @@ _FIXES = {
     "4025": _CHECK,
     "exists": "the table has this row from elsewhere: use mode upsert to take it over, or leave the row out",
     "not_found": "the table has no such row: use mode upsert to have it made, or leave the row out",
+    "skipped": "change the trigger that leaves the row as it was, or exclude the row from the model",
     "spelling": "write the key as the table has it, or give its column a binary collation",
 }
 """By error number (MySQL Server Error Message Reference; MariaDB Error Codes)."""
-_REFUSALS = {**REFUSALS, **dict.fromkeys(("exists", "not_found", "spelling"), RefusalClass.RECORD)}
+_REFUSALS = {**REFUSALS, **dict.fromkeys(("exists", "not_found", "skipped", "spelling"), RefusalClass.RECORD)}
 _BATCH = BatchLimits(records=20_000, bytes=8_000_000)
 
 
@@ -156,6 +157,23 @@ class Mysql(Destination[MysqlConfig]):
             }
             for row in held
         }
+
+    async def as_stored(self, object: str, values: Sequence[tuple[str, Any]]) -> Sequence[Any]:
+        """As a column of the same type stores them: several types take more than one spelling of a value."""
+        from backhaul.destinations.mysql.literals import converter
+        from backhaul.destinations.mysql.statements import Writing
+
+        table = self._tables.get(object) or await self._described(object)
+        found = [value for _, value in values]
+        for name in {name for name, _ in values}:
+            (field,) = fields = table.fields([Field(name)])
+            written, writing = converter(field), Writing(table, (name,), fields)
+            rows = [f"{written(value)},{place}" for place, (of, value) in enumerate(values) if of == name]
+            async with self._sessions.transaction() as session:
+                await writing.staged(session, rows)
+                for place, value in await session.rows(writing.stored()):
+                    found[place] = as_read(field, value)
+        return found
 
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         from backhaul.destinations.mysql.catalog import standard

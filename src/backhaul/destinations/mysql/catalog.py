@@ -58,6 +58,12 @@ SELECT c.column_name FROM information_schema.columns c JOIN information_schema.c
 WHERE c.table_schema = %s AND c.table_name = %s AND c.data_type = 'longtext'
 """
 """MariaDB's JSON is a longtext with this CHECK (mariadb.com/kb/en/json)."""
+_KEEPS = """
+SELECT 1 FROM information_schema.triggers WHERE event_object_schema = %s AND event_object_table = %s
+    AND event_manipulation = 'UPDATE' AND action_timing = 'BEFORE'
+    AND action_statement RLIKE '(^|[^A-Za-z0-9_])OLD[^A-Za-z0-9_]' LIMIT 1
+"""
+"""A trigger may set a column back to its old value, and nothing says so. It is seen with the TRIGGER privilege alone."""
 _NAMES = """
 SELECT CASE WHEN table_schema = database() THEN table_name ELSE concat(table_schema, '.', table_name) END
 FROM information_schema.tables WHERE table_type = 'BASE TABLE'
@@ -108,6 +114,7 @@ async def table(session: Session, name: str) -> Held:
         contested=frozenset(column for _, column, _ in await session.rows(_UNIQUE, place) if column is not None),
         texts=frozenset(row[0] for row in rows if row[9]),
         stamps=frozenset(row[0] for row in rows if row[1] == "timestamp" and row[3] == "NO"),
+        may_skip=bool(await session.rows(_KEEPS, place)),
     )  # fmt: skip
 
 

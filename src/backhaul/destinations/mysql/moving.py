@@ -8,7 +8,7 @@ from backhaul.destinations.kit import Batch
 from backhaul.destinations.mysql.catalog import Held
 from backhaul.destinations.mysql.literals import converter
 from backhaul.destinations.mysql.sessions import Session
-from backhaul.destinations.mysql.statements import NOT_FOUND, Refusals, Writing, exactly, new_value
+from backhaul.destinations.mysql.statements import NOT_FOUND, SKIPPED, Refusals, Writing, exactly, new_value
 from backhaul.destinations.sql import key_columns, passed_on, position
 from backhaul.sql import ident
 from backhaul.types import Field, FieldType
@@ -50,7 +50,10 @@ class Moving(Writing):
         await session.run(f"UPDATE {self.held_before} SET {', '.join(changes)}")
         if self.values:
             await session.run(self.update())
-        return await self.missed(session, NOT_FOUND)
+        left = await session.rows(
+            f"SELECT sent.{self.number} FROM {self.held_before} WHERE NOT ({self.on_key})"
+        )
+        return await self.missed(session, NOT_FOUND) | {row[0]: SKIPPED for row in left}
 
     async def _still_to_move(self, session: Session, passed: Sequence[int]) -> list[int]:
         """Of these positions, those whose row was not moved by an attempt whose answer was lost: then it is under its new

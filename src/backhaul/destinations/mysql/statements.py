@@ -18,6 +18,7 @@ Refusals = dict[int, tuple[str, str]]
 _EXISTS = ("exists", "a row with this key exists, with other values")
 NOT_FOUND = ("not_found", "no row has this key")
 _TAKEN = ("1062", "another row of the table has a unique value of this record")
+SKIPPED = ("skipped", "a trigger of the table left the row as it was")
 _SPELLING = ("spelling", "the table has this key spelt otherwise, which its collation takes for the same")
 
 
@@ -79,9 +80,34 @@ class Writing:
             return await self._insert_only(session)
         if op is Op.UPSERT:
             await session.run(self.insert())
-        if self.values:
+        kept = await self._update(session) if self.values else []
+        return dict.fromkeys(kept, SKIPPED) | await self.missed(
+            session, _TAKEN if op is Op.UPSERT else NOT_FOUND
+        )
+
+    async def _update(self, session: Session) -> list[int]:
+        """Positions of the rows that were to change, and that a trigger left as they were."""
+        if not self.table.may_skip:
             await session.run(self.update())
-        return await self.missed(session, _TAKEN if op is Op.UPSERT else NOT_FOUND)
+            return []
+        before = self.table.stage.replace("backhaul_batch", "backhaul_before")
+        names = [f"v{number}" for number, _ in enumerate(self.values)]
+        held = [f"held.{ident(field.name)} AS {name}" for field, name in zip(self.values, names, strict=True)]
+        await session.run(f"DROP TEMPORARY TABLE IF EXISTS {before}")
+        await session.run(
+            f"CREATE TEMPORARY TABLE {before} AS SELECT sent.{self.number} AS place, {', '.join(held)} "
+            f"FROM {self.joined} WHERE {self.same_key} AND ({self._differs()})"
+        )
+        await session.run(self.update())
+        as_before = " AND ".join(
+            f"{exactly(f'held.{ident(field.name)}')} <=> {exactly(f'was.{name}')}"
+            for field, name in zip(self.values, names, strict=True)
+        )
+        rows = await session.rows(
+            f"SELECT was.place FROM {before} AS was STRAIGHT_JOIN {self.table.stage} AS sent ON sent.{self.number} = was.place "
+            f"STRAIGHT_JOIN {self.table.sql} AS held ON {self.on_key} WHERE {self.same_key} AND {as_before}"
+        )
+        return [row[0] for row in rows]
 
     async def _insert_only(self, session: Session) -> Refusals:
         differs = self._differs() if self.values else "FALSE"
@@ -117,6 +143,10 @@ class Writing:
         """The rows of the staged keys."""
         columns = "".join(f", {shown(self.table.schema.fields[name])}" for name in names)
         return f"SELECT sent.{self.number}{columns} FROM {self.joined} WHERE {self.same_key}"
+
+    def stored(self) -> str:
+        """Position and value of the staged rows of one field, as `lookup` shows it."""
+        return f"SELECT held.{self.number}, {shown(self.fields[0])} FROM {self.table.stage} AS held"
 
     def _differs(self) -> str:
         """Unchanged rows are not touched: no trigger, no lock, no log."""

@@ -149,6 +149,24 @@ class Postgres(Destination[PostgresConfig]):
             rows = await cursor.fetchall()
         return {keys[row[0] - 1]: dict(zip(fields, row[1:], strict=True)) for row in rows}
 
+    async def as_stored(self, object: str, values: Sequence[tuple[str, Any]]) -> Sequence[Any]:
+        """As a column of the same type stores them: many types take several spellings of one value."""
+        from backhaul.destinations.postgres.statements import storing
+
+        table = self._tables.get(object) or await self._described(object)
+        found = [value for _, value in values]
+        for name in {name for name, _ in values}:
+            stage, copying, select = storing(table, table.schema.fields[name])
+            lines = [_line(place, value) for place, (of, value) in enumerate(values) if of == name]
+            async with self._sessions.transaction() as cursor:
+                await cursor.execute(stage)
+                async with cursor.copy(copying) as copy:
+                    await copy.write("".join(lines))
+                await cursor.execute(select)
+                for place, value in await cursor.fetchall():
+                    found[place] = value
+        return found
+
     def same(self, field: Field, sent: Any, held: Any) -> bool:
         return same_value(field, sent, held)
 
@@ -158,6 +176,11 @@ class Postgres(Destination[PostgresConfig]):
         async with self._sessions.transaction() as cursor:
             self._tables[name] = await catalog.table(cursor, name)
         return self._tables[name]
+
+
+def _line(place: int, value: str) -> str:
+    """CSV of a numbered value."""
+    return '{},"{}"\n'.format(place, value.replace('"', '""'))
 
 
 async def run(cursor: AsyncCursor[Any], plan: Statements, batch: Batch) -> dict[int, tuple[str, str]]:

@@ -24,6 +24,10 @@ _POLICY = "ExecWithCheckOptions"
 _NOT_NOW = re.compile(
     r"starting up|shutting down|recovery|too many|slots are reserved|remaining connection", re.IGNORECASE
 )
+_VALUE = re.compile(
+    r': ".*"$|(?<=value )".*"(?= (is out of range|for )\b)|^".*"(?= is not a valid )', re.DOTALL
+)
+"""Where a message quotes a value (PostgreSQL's own messages of class 22)."""
 _COPY_COLUMN = re.compile(r"COPY backhaul_batch, line \d+, column ([^:]+)")
 
 
@@ -148,9 +152,10 @@ def lost(text: str, committing: bool, state: str = "") -> BackhaulError:
 
 
 def described(error: psycopg.Error) -> str:
-    """The server's message, column and constraint. Its DETAIL holds the row's values, so it stays out."""
+    """The server's message, column and constraint, without the row's values: its DETAIL stays out, and so does what follows
+    `invalid input syntax for type integer`."""
     diag = error.diag
-    text = one_line(diag.message_primary or str(error))
+    text = one_line(_VALUE.sub("", diag.message_primary or str(error)))
     column = diag.column_name
     if not column and diag.context and (found := _COPY_COLUMN.search(diag.context)):
         column = found[1]

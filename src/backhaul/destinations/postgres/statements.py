@@ -298,6 +298,17 @@ def lookup(table: Table, identifiers: Sequence[str], fields: Sequence[str]) -> s
     return f"SELECT given.place{escaped(columns)} FROM {given} JOIN {joined}"
 
 
+def storing(table: Table, field: Field) -> tuple[str, str, str]:
+    """A temporary table of one column's own type, a COPY of numbered values into it, and a SELECT of them as `shown` has them."""
+    name = ident(field.name)
+    columns = f"0 AS place, {staged(field)}"
+    return (
+        f"CREATE TEMP TABLE backhaul_stored ON COMMIT DROP AS SELECT {columns} FROM {table.sql} WITH NO DATA",
+        f"COPY pg_temp.backhaul_stored (place, {name}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')",
+        f"SELECT place, {shown(field)} FROM (SELECT place, {converted(field)} AS {name} FROM pg_temp.backhaul_stored) AS held",
+    )
+
+
 def escaped(sql: str) -> str:
     """SQL that goes into a statement with parameters."""
     return sql.replace("%", "%%")

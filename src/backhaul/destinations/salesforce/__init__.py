@@ -301,14 +301,15 @@ class Salesforce(Destination[SalesforceConfig]):
         self, object: str, by: Field, keys: Sequence[str], fields: Sequence[str]
     ) -> dict[str, list[dict[str, Any]]]:
         """Records by key through SOQL, which is up to date; in as many queries as their length asks for."""
-        asked = {fold(by, key): key for key in keys}
+        asked: dict[str, list[str]] = {}
+        for key in keys:
+            asked.setdefault(fold(by, key), []).append(key)
         names = selected((RECORD_ID, by.name, *fields))
         found: dict[str, list[dict[str, Any]]] = {}
         for values in _pieces([literal(by, key) for key in keys]):
             query = f"SELECT {names} FROM {object} WHERE {by.name} IN ({values})"
             async for record in paged(partial(self._page, query)):
-                key = asked.get(fold(by, record.get(by.name)))
-                if key is not None:
+                for key in asked.get(fold(by, record.get(by.name)), ()):
                     found.setdefault(key, []).append(record)
         return found
 

@@ -66,6 +66,7 @@ REFUSALS = refusal_table(
     transient=BUSY,
     credential=("INVALID_LOGIN", "INVALID_SESSION_ID"),
 )  # fmt: skip
+_SHORT_ID, _SIGNS = 15, "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 _NO_PARENT = "Foreign key external ID"
 """How the words begin where a lookup's external id finds no record; the code is INVALID_FIELD."""
 
@@ -124,6 +125,15 @@ def refused(answer: Answer) -> Refused:
     return Refused(said, code=code or str(answer.status))
 
 
+def full_id(record_id: str) -> str:
+    """An id of 15 characters with the 3 that say which of them are capitals (Salesforce help: 000385585); another as it is."""
+    if len(record_id) != _SHORT_ID:
+        return record_id
+    parts = (record_id[low : low + 5] for low in range(0, _SHORT_ID, 5))
+    capitals = (sum(1 << place for place, sign in enumerate(part) if sign.isupper()) for part in parts)
+    return record_id + "".join(map(_SIGNS.__getitem__, capitals))
+
+
 def outcomes(answer: Answer, keys: Sequence[str]) -> Outcomes:
     """One outcome for each record, by its place. Where there are not as many results as records, their places say nothing.
 
@@ -148,7 +158,8 @@ def each(results: Sequence[Any], keys: Sequence[str]) -> Iterator[Outcome]:
 def _outcome(key: str, result: Mapping[str, Any]) -> Outcome:
     if result["success"]:
         record_id = result.get("id")
-        return Delivered(key, None if record_id is None else str(record_id), bool(result.get("created")))
+        own = None if record_id is None else full_id(str(record_id))
+        return Delivered(key, own, bool(result.get("created")))
     errors = [error for error in result.get("errors") or () if isinstance(error, dict)]
     codes = [str(error.get("statusCode") or error.get("errorCode") or "ERROR") for error in errors]
     said = "; ".join(str(error.get("message") or "refused without a message") for error in errors)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backhaul.destinations.kit import Answer, Batch
-from backhaul.destinations.salesforce.answers import refusal
+from backhaul.destinations.salesforce.answers import full_id, refusal
 from backhaul.destinations.salesforce.fields import SEVERAL, joined
 from backhaul.errors import Refused, Unsettled
 from backhaul.types import BatchLimits, Delivered, Op, Outcome, Rejected, Retry
@@ -84,7 +84,7 @@ def outcomes(
         yield from (Rejected(key, _UNREADABLE, said) for key in batch.keys)
         return
     for row in _rows(succeeded, name):
-        yield Delivered(row[name], row["sf__Id"], row["sf__Created"] == "true")
+        yield Delivered(row[name], full_id(row["sf__Id"]), row["sf__Created"] == "true")
     for row in _rows(failed, name):
         yield _failed(row[name], row["sf__Error"])
     for row in _rows(unprocessed, name):

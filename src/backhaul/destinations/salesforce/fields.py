@@ -51,6 +51,7 @@ def field_of(item: Mapping[str, Any]) -> Field:
         choices=tuple(str(option["value"]) for option in options) if closed else None,
         case_insensitive=kind == "email" or bool(textual and _folds(item)),
         trims=textual,
+        compared_length=_SHORT_ID if name == RECORD_ID else None,
         native_type=f"{kind}({item.get('scale')})" if kind in _NUMBERS else kind,
         parent=kind == "reference" and name not in _UNLOCKED,
     )

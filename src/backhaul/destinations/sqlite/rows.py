@@ -50,14 +50,14 @@ def records(batch: Batch) -> list[dict[str, Any]]:
     for record in exact:
         for name, value in record.items():
             if isinstance(value, int) and not _LEAST <= value <= _MOST:
-                raise Refused(f"{name}: {value} has more than 64 bits", code="SQLITE_TOOBIG")
+                raise Refused(f"{name}: the number has more than 64 bits", code="SQLITE_TOOBIG")
     return exact
 
 
 def exact_float(digits: str) -> float:
     value = float(digits)
     if Decimal(digits) != Decimal(repr(value)):
-        raise Refused(f"{digits} has more digits than SQLite keeps of a number", code="SQLITE_TOOBIG")
+        raise Refused("a number has more digits than SQLite keeps", code="SQLITE_TOOBIG")
     return value
 
 

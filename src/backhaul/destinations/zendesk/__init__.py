@@ -41,6 +41,7 @@ from backhaul.destinations.zendesk.answers import (
     not_now,
     of_one_record,
     said,
+    without_organization,
 )
 from backhaul.destinations.zendesk.fields import (
     KEY,
@@ -286,8 +287,24 @@ class Zendesk(Destination[ZendeskConfig]):
             return Outcomes(tuple(await self._promoted(batch, await self._as_sent(batch, held), held)))
         if batch.op is Op.DELETE:
             return Outcomes(tuple(deleted(batch, jobs, held)))
-        outcomes = attributed(batch, jobs, held)
+        outcomes = self._of_organizations(batch, attributed(batch, jobs, held))
         return Outcomes(tuple(await self._promoted(batch, outcomes, held)))
+
+    def _of_organizations(self, batch: Batch, outcomes: list[Outcome]) -> list[Outcome]:
+        """With what is not there of a user to be made, its organization, told from a user that is not there."""
+        if batch.object != "users" or batch.op is not Op.UPSERT:
+            return outcomes
+        members = {
+            key
+            for key, record in zip(batch.keys, batch.records(), strict=True)
+            if record.get("organization_id") is not None
+        }
+        return [
+            without_organization(item.key, item.code, item.message)
+            if isinstance(item, Gone) and item.key in members
+            else item
+            for item in outcomes
+        ]
 
     async def _as_sent(self, batch: Batch, held: Mapping[str, Record]) -> list[Outcome]:
         """The records of a forgotten job that are as they were sent; an e-mail may still be no primary one."""
@@ -375,7 +392,8 @@ class Zendesk(Destination[ZendeskConfig]):
         if of_one_record(answer):
             return [not_now(key, answer)]
         if answer.status == 404:
-            return [Gone(key, *said(answer))]
+            member = batch.op is Op.UPSERT and record.get("organization_id") is not None
+            return [(without_organization if member else Gone)(key, *said(answer))]
         if answer.status == 204:
             return [Delivered(key, own)]
         held = body_of(answer).get(kind.one) or {}

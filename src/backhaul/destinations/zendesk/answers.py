@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backhaul.destinations.kit import Answer, classify_status, said_by
+from backhaul.destinations.kit import Answer, classify_status, listed, said_by
 from backhaul.errors import BackhaulError, Halt, NotApplied, Refused, Throttled, Unsettled
 from backhaul.types import Delivered, Gone, Left, Outcome, RefusalClass, Rejected, Retry
 
@@ -40,6 +40,10 @@ def _words(body: Mapping[str, Any]) -> str:
     return str(details or body.get("description") or body.get("message") or "")
 
 
+def _details(answer: Answer) -> Any:
+    return answer.members().get("details")
+
+
 def body_of(answer: Answer) -> dict[str, Any]:
     """Raises: Unsettled where a 2xx is no JSON object; Refused where it is an error after all."""
     body = answer.json()
@@ -51,12 +55,23 @@ def body_of(answer: Answer) -> dict[str, Any]:
     return body
 
 
-_NO_ORGANIZATION = re.compile(r"organization\b.*(not (exist|found)|invalid)", re.IGNORECASE)
+_NO_ORGANIZATION = re.compile(r"organization\b.*(not (exist|found)|invalid|cannot be blank)", re.IGNORECASE)
 _TAKEN = re.compile(r"already (being used|exists|been taken)|has already", re.IGNORECASE)
 
 
-def about(words: str) -> RefusalClass | None:
-    """What a refusal is about where its words say more than its code, which is RecordInvalid for all of these."""
+def about(words: str, details: Any = None) -> RefusalClass | None:
+    """What a refusal is about where its code, which is RecordInvalid for all of these, leaves it open: the attributes and codes
+    of its details say so (`organization` and DuplicateValue: issues 353 of zendesk_api_client_php and 457 of
+    zendesk_api_client_rb), and its words where a job's row has no more."""
+    errors = [
+        (name, item.get("error"))
+        for name in (details if isinstance(details, dict) else ())
+        for item in listed(details, name)
+    ]
+    if any(name in ("organization", "organization_id") for name, _ in errors):
+        return RefusalClass.REFERENCE
+    if any(code == "DuplicateValue" for _, code in errors):
+        return RefusalClass.CONFLICT
     if _NO_ORGANIZATION.search(words):
         return RefusalClass.REFERENCE
     return RefusalClass.CONFLICT if _TAKEN.search(words) else None
@@ -91,7 +106,7 @@ def classify(answer: Answer) -> BackhaulError | None:
         return NotApplied(text, code=code or "409")
     error = classify_status(answer, f"{code} {words}".strip())
     return (
-        Refused(words or text, code=code or str(status), kind=error.kind or about(words))
+        Refused(words or text, code=code or str(status), kind=error.kind or about(words, _details(answer)))
         if isinstance(error, Refused)
         else error
     )
@@ -112,11 +127,19 @@ def left_in_minute(answer: Answer) -> Mapping[float, Left]:
     return {MINUTE: Left(int(left), _resets(answer) or MINUTE)} if left.isdecimal() else {}
 
 
+def without_organization(key: str, code: str, words: str) -> Rejected:
+    """A user was to be made or updated, by whatever it is found, and something is not there: its organization (issue 115 of
+    zendesk-java-client)."""
+    return Rejected(key, code, f"{words or code}: is its organization there?", RefusalClass.REFERENCE)
+
+
 def of_row(key: str, row: Mapping[str, Any]) -> Outcome | None:
     """What a row of a job's results says of the record it is about; None where it says nothing that is known."""
     if row.get("error") or str(row.get("status")).lower() == "failed" or row.get("success") is False:
         code, words = str(row.get("error") or "Failed"), _words(row) or "refused without a message"
-        return (Gone if code == "RecordNotFound" else Rejected)(key, code, words, about(words))
+        return (Gone if code == "RecordNotFound" else Rejected)(
+            key, code, words, about(words, row.get("details"))
+        )
     done = str(row.get("status")).lower() in ("created", "updated", "deleted") or row.get("success") is True
     # what was created in bulk has its id and its place alone (reference: job statuses, "Bulk create")
     done = done or ("index" in row and not {"status", "success", "errors"} & row.keys())

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -39,6 +40,8 @@ class ZendeskSandbox(Sandbox):
     jobs_at_once = 30
     """Jobs that are queued or working; one more is refused. From memory."""
     job_seconds = 0.0
+    unknown_organization = 404
+    """The status of a user whose organization is not there; 422 names the attribute (reports of client libraries)."""
     """How long a job is worked on; its records are written when it begins."""
     job_life = 86_400.0
     """Seconds for which a job that is over is known (reference: job statuses)."""
@@ -52,6 +55,8 @@ class ZendeskSandbox(Sandbox):
         self.rooms = fresh()
         self.limit = WindowLimit(minute, interval)
         self.jobs: dict[str, tuple[float, Body]] = {}
+        self._pending: dict[str, Callable[[], None]] = {}
+        """Jobs whose records are not written yet."""
         self._updates: dict[int, RollingLimit] = defaultdict(lambda: RollingLimit(self.per_user, 60.0))
 
     def records(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
@@ -107,6 +112,7 @@ class ZendeskSandbox(Sandbox):
         return request.method != "GET"
 
     def admit(self, request: web.Request) -> web.Response | None:
+        self.work_on()
         if not self._accepts(request.headers.get("Authorization", "")):
             return self.refusal(401)
         return None if self.limit.take() else self.refusal(429, retry_after=self._resets)
@@ -173,7 +179,15 @@ class ZendeskSandbox(Sandbox):
 
     def _save(self, room: Room, record: Record | None, item: Body) -> Record:
         self._faulted(item, record)
+        organization = item.get("organization_id") if room.is_users else None
+        if organization is not None and not self._is_there(organization):
+            if self.unknown_organization == 404:
+                raise not_found()
+            raise invalid("organization", "Organization cannot be blank", "BlankValue")
         return room.save(record, item)
+
+    def _is_there(self, organization: Any) -> bool:
+        return any(str(one.id) == str(organization) for one in self.rooms["organizations"].live())
 
     def _one(self, room: Room, record: Record, request: web.Request, status: int = 200) -> tuple[int, Body]:
         kept = request.method == "GET" or self.spoil([record])
@@ -329,29 +343,40 @@ class ZendeskSandbox(Sandbox):
     def _handed_over(
         self, request: web.Request, items: Sequence[Body], row: Callable[[Body], Body]
     ) -> tuple[int, Body]:
-        """A job that is done when `job_seconds` are over; a failed row has a place and no id."""
+        """A job whose records are written when `job_seconds` are over; a failed row has a place and no id."""
         if sum(time.monotonic() < done for done, _ in self.jobs.values()) >= self.jobs_at_once:
             raise Refusal(429, "TooManyJobs", "too many jobs are queued or running")
-        results: list[Body] = []
         fails = self.failing_jobs > 0
         self.failing_jobs -= fails
-        for place, item in enumerate([] if fails else items):
+        job = f"V3-{uuid.uuid4().hex}"
+        status: Body = {
+            "id": job, "url": f"{self._url(request)}/api/v2/job_statuses/{job}.json", "total": len(items),
+            "progress": len(items), "status": "completed", "message": f"Completed at {stamp()}", "results": [],
+        }  # fmt: skip
+        if fails:
+            status |= {"progress": 0, "status": "failed", "message": "The job failed", "results": None}
+        else:
+            self._pending[job] = partial(self._work, status, items, row)
+        self.jobs[job] = (time.monotonic() + self.job_seconds, status)
+        self.work_on()
+        waiting = {"progress": None, "status": "queued", "message": None, "results": None}
+        return 200, {"job_status": {**status, **waiting}}
+
+    def _work(self, status: Body, items: Sequence[Body], row: Callable[[Body], Body]) -> None:
+        results: list[Body] = []
+        for place, item in enumerate(items):
             try:
                 results.append(row(item))
             except Refusal as refusal:
                 said = {"error": refusal.error, "details": str(refusal), "status": "Failed"}
                 results.append({"index": place, **said})
-        job = f"V3-{uuid.uuid4().hex}"
-        status: Body = {
-            "id": job, "url": f"{self._url(request)}/api/v2/job_statuses/{job}.json", "total": len(items),
-            "progress": len(items), "status": "completed", "message": f"Completed at {stamp()}",
-            "results": self.spoil(results),
-        }  # fmt: skip
-        if fails:
-            status |= {"progress": 0, "status": "failed", "message": "The job failed", "results": None}
-        self.jobs[job] = (time.monotonic() + self.job_seconds, status)
-        waiting = {"progress": None, "status": "queued", "message": None, "results": None}
-        return 200, {"job_status": {**status, **waiting}}
+        status["results"] = self.spoil(results)
+
+    def work_on(self, *, everything: bool = False) -> None:
+        """Applies the jobs whose time is over, or all."""
+        now = time.monotonic()
+        for job in [job for job in self._pending if everything or now >= self.jobs[job][0]]:
+            self._pending.pop(job)()
 
     def _status(self, job: str) -> Body:
         done, status = self.jobs[job]

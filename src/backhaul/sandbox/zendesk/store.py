@@ -17,21 +17,22 @@ _SENT_ALONG = ("skip_verify_email",)
 
 
 class Refusal(Exception):
-    """What Zendesk says to one record that it does not take. `details`: attribute -> words."""
+    """What Zendesk says to one record that it does not take. `details`: attribute -> words; `code`: the details' code."""
 
-    def __init__(self, status: int, error: str, details: Mapping[str, str] | str) -> None:
+    def __init__(self, status: int, error: str, details: Mapping[str, str] | str, code: str = "") -> None:
         super().__init__(details if isinstance(details, str) else "; ".join(details.values()))
-        self.status, self.error, self.details = status, error, details
+        self.status, self.error, self.details, self.code = status, error, details, code
 
     def json(self) -> dict[str, Any]:
         if isinstance(self.details, str):
             return {"error": self.error, "description": self.details}
-        each = {name: [{"description": words}] for name, words in self.details.items()}
+        coded = {"error": self.code} if self.code else {}
+        each = {name: [{"description": words, **coded}] for name, words in self.details.items()}
         return {"error": self.error, "description": "Record validation errors", "details": each}
 
 
-def invalid(name: str, words: str) -> Refusal:
-    return Refusal(422, "RecordInvalid", {name: words})
+def invalid(name: str, words: str, code: str = "") -> Refusal:
+    return Refusal(422, "RecordInvalid", {name: words}, code)
 
 
 def not_found() -> Refusal:
@@ -174,7 +175,7 @@ class Room:
             other = self.held(name, values.get(name))
             if other is not None and other is not record:
                 said = f"{values[name]} is already being used by another {self.one}"
-                raise invalid(name, f"{name.title()}: {said}")
+                raise invalid(name, f"{name.title()}: {said}", "DuplicateValue")
         custom = body.get(self.custom) or {}
         return values, {
             key: self.fields[key].accept(value) for key, value in custom.items() if key in self.fields
