@@ -116,6 +116,25 @@ def test_i39_a_forgotten_record_is_not_sent_again_while_the_model_has_it(people:
     assert KEY in people.sink.records
 
 
+def test_i39_i41_another_sync_on_the_object_does_not_send_a_forgotten_record(people: Site) -> None:
+    """Also the same one under another name, whose key for the record is another one."""
+    with people.project as project:
+        project.forget("users", KEY)
+    people.sql("create or replace table t as select *, row_number() over () as number from t")
+    people.sync |= {"name": "persons", "model": {"warehouse": "main", "table": "t", "primary_key": "number"}}
+    people.write()
+    with people.project as project:
+        assert project.plan("persons").report.suppressed == 1
+        report = project.run("persons").report
+        assert (report.status, report.suppressed, report.delivered) == ("succeeded", 1, 20)
+        assert "Forgotten by users since" in project.why("persons", "21", offline=True)["summary"]
+    for command in ("check", "status"):
+        said = people.command(command).communicate(timeout=60)[0]
+        assert "the state holds sync users (user" in said
+        assert "`backhaul rename users NEW`" in said
+    assert KEY not in people.sink.records
+
+
 def test_i39_it_refuses_while_the_sync_runs_and_local_asks_nobody(people: Site) -> None:
     people.servers.stop()
     held = _holding(people)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backhaul.cli import show
 from backhaul.cli.failures import FAILED, OK, WRONG
 from backhaul.cli.session import Command, Session, pass_session, syncs_argument
 
@@ -38,11 +39,14 @@ def check(session: Session, names: tuple[str, ...]) -> int:
         checks = asyncio.run(project.check(sync))
         found += checks
         _show(session, sync.name, checks)
+    orphaned = {} if names else project.orphans()
+    for name, where in orphaned.items():
+        session.warn(f"{click.style('!', fg='yellow')} {show.orphan(name, where)}")
     bad = [one for one in found if not one.ok]
     if session.json:
-        session.emit({"ok": not bad, "checks": [asdict(one) for one in found]})
+        session.emit({"ok": not bad, "checks": [asdict(one) for one in found], "orphans": orphaned})
     elif not bad:
-        warnings = sum(one.warning for one in found)
+        warnings = sum(one.warning for one in found) + len(orphaned)
         said = f"no errors, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "all is well"
         session.say(f"\n{said}; next: backhaul plan")
     if not bad:

@@ -44,9 +44,7 @@ def status(session: Session, names: tuple[str, ...]) -> None:
     else:
         _show_status(session, found)
     for name, where in orphaned.items():
-        session.say(
-            f"\nthe state has a sync {name} ({'; '.join(where)}) that no file has: `backhaul rename {name} NEW` gives it to NEW"
-        )
+        session.say(f"\n{show.orphan(name, where)}")
 
 
 def next_step(health: dict[str, Any]) -> str:

@@ -186,6 +186,14 @@ def reasons_of(found: list[dict[str, Any]], most: int = 3) -> list[str]:
     return lines
 
 
+def orphan(name: str, where: list[str]) -> str:
+    """What to do about the state of a sync that no file declares."""
+    return (
+        f"the state holds sync {name} ({'; '.join(where)}), which no file declares; if it has another name now: "
+        f"`backhaul rename {name} NEW` gives its records to NEW"
+    )
+
+
 def first(account: str, kept: list[str]) -> str:
     """What a first run is of, where the sync has ledgers elsewhere."""
     if not kept:

@@ -35,7 +35,7 @@ from backhaul.ledger.plan import (
 from backhaul.ledger.refused import find_refused, find_stale
 from backhaul.ledger.remapping import APPROVED, remapped, resent
 from backhaul.ledger.replaced import identity, is_replaced, with_replacements
-from backhaul.ledger.suppression import is_wanted, suppress
+from backhaul.ledger.suppression import NOTHING_FORGOTTEN, Forgotten, is_wanted, suppress
 from backhaul.ledger.tally import Tally, tally_of
 from backhaul.mapping.fingerprint import fingerprints
 from backhaul.mapping.mapping import SEPARATOR, Mapping
@@ -61,15 +61,14 @@ class RelationLike(Protocol):
 @dataclass(frozen=True, slots=True)
 class DiffOptions:
     """`moves`: the operation that changes a record's identifier, as in the kit's Destination. `refused` holds the dead letters
-    as (key as JSON, hash, made by the mapping). `forgotten` are hashes of keys that are not to be sent: sha256 of `salt` and key.
+    as (key as JSON, hash, made by the mapping).
     `set_aside`: keys that are NULL or occur twice are refused one by one, and not the model."""
 
     mode: Mode
     incremental: bool = False
     moves: Op | None = None
     refused: Sequence[tuple[str, str, bool]] = ()
-    forgotten: Sequence[str] = ()
-    salt: str = ""
+    forgotten: Forgotten = NOTHING_FORGOTTEN
     set_aside: bool = False
     offer: Offer = Offer.NONE
     elsewhere: bool = False
@@ -103,9 +102,10 @@ class Diff:
             SourceError: a key is NULL or occurs twice, and such rows are not set aside; names samples.
         """
         self._join(relation)
-        if self.options.forgotten:
+        if hashes := self.options.forgotten.hashes:
             columns = f"*{self._nothing_known()}"
-            self.suppressed = suppress(self.engine, self.options.forgotten, self._salted(), columns)
+            salted = self.options.forgotten.salted(self.mapping)
+            self.suppressed = suppress(self.engine, hashes, salted, columns)
         self.rows = (
             self._one(f"SELECT count(*) FROM {relation.sql}") if relation.repeatable else relation.rows or 0
         )
@@ -181,12 +181,11 @@ class Diff:
             raise SourceError(said, hint="make the model give one row a key, or have such rows set aside with "
                               "`duplicates: reject`; nothing was sent")  # fmt: skip
         if said:
-            duplicates.set_aside(relation, is_wanted(self._salted()) if self.suppressed else "true")
+            duplicates.set_aside(
+                relation,
+                is_wanted(self.options.forgotten.salted(self.mapping)) if self.suppressed else "true",
+            )
             self.found = count_candidates(self.engine, self.mapping, self.view)
-
-    def _salted(self) -> str:
-        """SQL of what stands for the key of a row `c` among the forgotten ones."""
-        return f"sha256({literal(self.options.salt)} || {key_json(self.mapping, 'c.')})"
 
     def write(self, plan_id: str, sync: str, path: Path, watermark: str | None = None) -> Plan:
         """Freezes the changes in a plan file: durable, sorted by segment, and records of one parent together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backhaul.ledger.plan import CHANGES
 from backhaul.mapping.mapping import MappedField, Mapping
 from backhaul.mapping.wire import plain_text
-from backhaul.sql import ident
+from backhaul.sql import ident, literal
 
 
 def identity(mapping: Mapping, prefix: str = "f.") -> str:
@@ -13,6 +13,13 @@ def identity(mapping: Mapping, prefix: str = "f.") -> str:
     prefix `o.` of the acknowledged one."""
     parts = [_compared(field, prefix) for field in mapping.identifiers]
     return parts[0] if len(parts) == 1 else f"CAST(to_json([{', '.join(parts)}]) AS VARCHAR)"
+
+
+def named_identity(mapping: Mapping) -> str:
+    """SQL of the identifier with the names of its fields: the same for every sync that finds a record by it. NULL where it has no
+    value."""
+    names = ",".join(field.name for field in mapping.identifiers)
+    return f"{literal(f'identifier:{names}:')} || {identity(mapping)}"
 
 
 def _compared(field: MappedField, prefix: str) -> str:

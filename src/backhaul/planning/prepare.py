@@ -20,6 +20,7 @@ from backhaul.ledger.elsewhere import OtherSync, find_elsewhere, kept_notice
 from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import remapped
+from backhaul.ledger.suppression import Forgotten
 from backhaul.mapping.failing import failing
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
@@ -139,9 +140,9 @@ def _options(
 ) -> DiffOptions:
     sync, scope = sources.sync, sources.scope
     refused = _refused(sources.state, scope.id, mapping)
-    forgotten, salt = _forgotten(sources.state, scope)
+    forgotten = _forgotten(sources.state, scope)
     aside = sync.duplicates == "reject"
-    return DiffOptions(sync.mode, incremental, moves, refused, forgotten, salt, aside, offer)
+    return DiffOptions(sync.mode, incremental, moves, refused, forgotten, aside, offer)
 
 
 def _guards(engine: duckdb.DuckDBPyConnection, sources: Sources, plan: Plan, held: int) -> list[Guard]:
@@ -190,9 +191,11 @@ def _refused(state: State, scope: str, mapping: Mapping) -> list[tuple[str, str,
     ]
 
 
-def _forgotten(state: State, scope: Scope) -> tuple[list[str], str]:
+def _forgotten(state: State, scope: Scope) -> Forgotten:
+    """The sync's own keys, and the identifiers that any sync has forgotten at the destination's object."""
     rows = state.do("forgotten", {"place": scope.place})
-    return [row["hash"] for row in rows if row["sync"] == scope.sync], rows[0]["salt"] if rows else ""
+    hashes = [row["hash"] for row in rows if row["kind"] == "identifier" or row["sync"] == scope.sync]
+    return Forgotten(hashes, rows[0]["salt"] if rows else "")
 
 
 def _replays(state: State, scope: str) -> bool:

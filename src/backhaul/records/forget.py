@@ -41,6 +41,7 @@ class Forget:
         self.workspace, self.sync, self.typed, self.local = workspace, sync, key, local
         self.scope = workspace.scope(sync)
         self.keys = spellings(key)
+        self.identities: set[str] = set()
 
     async def do(self) -> dict[str, Any]:
         """Deletes, erases, suppresses; gives the proof. Done again it finishes what was cut off.
@@ -88,7 +89,7 @@ class Forget:
             if not forgotten & set(self._hashes()):
                 raise
             return self._key_texts()
-        self.keys = asked.keys
+        self.keys, self.identities = asked.keys, asked.identities
         told = [(found[part] or {}).get("fields") or {} for part in ("model", "ledger")]
         told += [dict(enumerate(pair)) for step in found["history"] for pair in step["fields"].values()]
         values = {value for fields in told for value in fields.values() if isinstance(value, str)}
@@ -108,12 +109,24 @@ class Forget:
         return hashes(self._salt(), self.keys)
 
     def _suppress(self, answer: str) -> None:
+        """Keeps the record from being sent again: by its key in this sync, by its identifier in every sync on the object."""
         salt, at = self._salt(), self.workspace.surroundings.now()
+        keys = hashes(salt, self.keys)
+        rows = [{"hash": one, "record": one, "kind": "key"} for one in keys]
+        rows += [
+            {"hash": one, "record": keys[0], "kind": "identifier"}
+            for one in hashes(salt, sorted(self.identities))
+        ]
+        about = {
+            "place": self.scope.place,
+            "sync": self.scope.sync,
+            "salt": salt,
+            "at": at,
+            "answer": answer,
+        }
         with self.workspace.state.together():
-            for one in hashes(salt, self.keys):
-                row = {"hash": one, "record": one, "kind": "key", "salt": salt, "at": at, "answer": answer}
-                whose = {"place": self.scope.place, "sync": self.scope.sync}
-                self.workspace.state.do("keep_forgotten", whose | row)
+            for row in rows:
+                self.workspace.state.do("keep_forgotten", about | row)
 
     def _lift(self, stay: set[str]) -> None:
         for one in set(self._hashes()) - stay:

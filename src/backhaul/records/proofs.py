@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from backhaul.state.protocol import Row
@@ -12,7 +12,7 @@ from backhaul.workspace import Workspace
 
 
 def hashes(salt: str, keys: Sequence[str]) -> list[str]:
-    """What stands for keys (as JSON) that were forgotten."""
+    """What stands for keys (as JSON) and identifiers that were forgotten."""
     return [hashlib.sha256((salt + key).encode()).hexdigest() for key in keys]
 
 
@@ -33,9 +33,17 @@ def listed(workspace: Workspace, sync: Any) -> list[dict[str, Any]]:
     return [{"hash": row["hash"], "at": row["at"], "destination": row["answer"]} for row in rows]
 
 
-def proof_of(workspace: Workspace, sync: Any, keys: Sequence[str]) -> dict[str, Any] | None:
-    """`{at, destination}` where one of these keys (as JSON) was forgotten."""
-    for row in suppressions(workspace, workspace.scope(sync)):
-        if row["hash"] in hashes(row["salt"], keys):
-            return {"at": row["at"], "destination": row["answer"]}
+def proof_of(
+    workspace: Workspace, scope: Scope, keys: Sequence[str], identities: Iterable[str]
+) -> dict[str, Any] | None:
+    """`{at, destination, sync}` where one of these keys (as JSON), or an identifier, was forgotten: by which sync."""
+    names = workspace.scopes.names()
+    for row in workspace.state.do("forgotten", {"place": scope.place}):
+        texts = list(identities) if row["kind"] == "identifier" else keys if row["sync"] == scope.sync else ()
+        if row["hash"] in hashes(row["salt"], texts):
+            return {
+                "at": row["at"],
+                "destination": row["answer"],
+                "sync": names.get(row["sync"], row["sync"]),
+            }
     return None

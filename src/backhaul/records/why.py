@@ -19,6 +19,7 @@ from backhaul.ledger.duplicates import key_is, key_json, key_texts
 from backhaul.ledger.keys import spellings
 from backhaul.ledger.ledger import ALIAS
 from backhaul.ledger.plan import CHANGES, REFUSE, SEND, Plan, plan_from
+from backhaul.ledger.replaced import named_identity
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import SEPARATOR, Mapping, columns_used, compile_mapping
 from backhaul.mapping.wire import key_text
@@ -68,6 +69,8 @@ class Why:
         self.mapping: str | None = None
         """Fingerprint of the mapping as the files have it; None where it could not be compiled."""
         self.dialect = ""
+        self.identities: set[str] = set()
+        """What tells the record apart at the destination, as the ledger and the model have it (`replaced.named_identity`)."""
 
     async def answer(self) -> Found:
         """The life of the record, JSON-ready.
@@ -85,7 +88,7 @@ class Why:
             model = await self._model(engine, schemas)
             history = self._history(engine)
             letter = self._letter()
-            forgotten = proof_of(self.workspace, self.sync, self.keys)
+            forgotten = proof_of(self.workspace, self.scope, self.keys, self.identities)
             known = ledger or history or letter or forgotten
             if not known and model["status"] in ("absent", "unreadable"):
                 raise await self._no_key(engine, schemas, model)
@@ -109,6 +112,10 @@ class Why:
     def _take(self, key: str) -> None:
         self.keys = [key]
 
+    def _identify(self, identity: str | None) -> None:
+        if identity is not None:
+            self.identities.add(identity)
+
     def _ledger(self, engine: duckdb.DuckDBPyConnection) -> Found | None:
         with self.workspace.ledger(self.sync).reading(engine) as view:
             if view is None or view.empty:
@@ -116,15 +123,17 @@ class Why:
             mapping = view.mapping(self.sync.identify)
             can_name = set(self.sync.identify) <= set(view.shape["fields"])
             name = key_text(mapping.identifiers) if can_name else "NULL"
+            identity = named_identity(mapping) if can_name else "NULL"
             spelled = "_spelled" if view.format > 2 else "NULL"
             rows = engine.execute(
-                f"SELECT {key_json(mapping)}, _state, CAST(_at AS VARCHAR), _remote_id, {_object(mapping)}, {name}, {spelled} "
-                f"FROM {ALIAS}.acked WHERE {self._where(mapping)} LIMIT 1"
+                f"SELECT {key_json(mapping)}, _state, CAST(_at AS VARCHAR), _remote_id, {_object(mapping)}, {name}, "
+                f"{spelled}, {identity} FROM {ALIAS}.acked WHERE {self._where(mapping)} LIMIT 1"
             ).fetchall()
             if not rows:
                 return None
-            key, stage, at, remote_id, fields, named_by, spelled = rows[0]
+            key, stage, at, remote_id, fields, named_by, spelled, identity = rows[0]
             self._take(key)
+            self._identify(identity)
             values = at is not None and view.meta.get("values") != "no"
             return {"state": str(named(stage)), "acknowledged_at": at and at.replace(" ", "T") + "Z",
                     "remote_id": remote_id, "fields": parsed(fields) if values else None,
@@ -202,13 +211,14 @@ class Why:
     def _desired(self, engine: duckdb.DuckDBPyConnection, mapping: Mapping, relation: str) -> Found:
         """The record as the model and the mapping give it; the model is read once."""
         rows = engine.execute(
-            f"SELECT {key_json(mapping)}, _error, {_object(mapping)}, {key_text(mapping.identifiers)} "
-            f"FROM ({mapping.desired(relation)}) WHERE {self._where(mapping)} LIMIT {_NEAREST}"
+            f"SELECT {key_json(mapping)}, _error, {_object(mapping)}, {key_text(mapping.identifiers)}, "
+            f"{named_identity(mapping)} FROM ({mapping.desired(relation)}) WHERE {self._where(mapping)} LIMIT {_NEAREST}"
         ).fetchall()
         if not rows:
             return {"status": "absent"}
-        key, error, fields, named_by = rows[0]
+        key, error, fields, named_by, identity = rows[0]
         self._take(key)
+        self._identify(identity)
         found: Found = {"status": "present", "fields": parsed(fields), "_named": named_by}
         if len(rows) > 1:
             return found | {"status": "unreadable", "error": "several rows have this key"}
@@ -342,8 +352,9 @@ def _object(mapping: Mapping) -> str:
 def summary(found: Found, sync: Any, offer: Offer) -> str:
     """One sentence: why the record was or was not sent, and what the next run does."""
     if forgotten := found["forgotten"]:
-        return (f"Forgotten since {forgotten['at']} (the destination: {forgotten['destination']}); it is not sent again, unless "
-                f"`backhaul forget {sync.name} KEY --lift` allows it.")  # fmt: skip
+        by = "" if forgotten["sync"] == sync.name else f" by {forgotten['sync']}"
+        return (f"Forgotten{by} since {forgotten['at']} (the destination: {forgotten['destination']}); it is not sent again, "
+                f"unless `backhaul forget {forgotten['sync']} KEY --lift` allows it.")  # fmt: skip
     letter, model, ledger = found["dead_letter"], found["model"], found["ledger"]
     steps = {step["status"]: step for step in found["history"]}
     if "in_flight" in steps:
