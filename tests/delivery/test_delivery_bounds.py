@@ -98,6 +98,21 @@ def test_i13_a_refusal_of_everything_ends_after_few_records() -> None:
     assert destination.calls < 250
 
 
+@pytest.mark.parametrize("records", [1, 100])
+@pytest.mark.parametrize("kind", [Answering, Wholesale])
+def test_i19_bad_records_at_the_beginning_are_no_matter_of_the_settings(
+    kind: type[Answering], records: int
+) -> None:
+    """Before a run is stopped, records further back in the plan are tried."""
+    destination = kind(set(map(str, range(200))), "422")
+    delivery = asyncio.run(delivered(destination, 1000, records))
+    delivery.conclude()
+    assert delivery.failure is None
+    totals = delivery.totals
+    assert (totals.delivered, totals.rejected + len(delivery.waiting)) == (800, 200)
+    assert sorted(destination.held, key=int) == list(map(str, range(200, 1000)))
+
+
 def test_i22_what_repeats_a_request_in_doubt_comes_later_than_it_can_land() -> None:
     at: list[float] = []
 
@@ -136,7 +151,7 @@ def test_i31_a_storm_ends_deferred_and_is_not_multiplied() -> None:
 @pytest.mark.parametrize("act", [Tally.lose, lambda tally, rows: tally.refuse(rows[0], BAD)])
 def test_a_record_that_was_refused_cannot_go_anywhere_else(act: Callable[..., Any]) -> None:
     (chunk,) = chunks(3)
-    tally = Tally(next(iter(chunk.batches(BatchLimits(3)))))
+    tally = Tally(chunk.batch_from(0, len(chunk), BatchLimits(3)))
     tally.refuse(1, BAD)
     assert tally.at(Stage.REJECTED) == [1]
     with pytest.raises(IllegalTransition):
@@ -146,7 +161,7 @@ def test_a_record_that_was_refused_cannot_go_anywhere_else(act: Callable[..., An
 def test_a_repeated_delete_that_finds_nothing_is_delivered() -> None:
     (chunk,) = chunks(3)
     chunk.op = Op.DELETE
-    batch = next(iter(chunk.batches(BatchLimits(3))))
+    batch = chunk.batch_from(0, len(chunk), BatchLimits(3))
     tally = Tally(batch, doubted=[1, 2])
     assert not tally.reject(batch, 1, Rejected("1", "404", "not found"))
     assert tally.reject(batch, 2, Rejected("2", "400", "no"))

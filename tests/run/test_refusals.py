@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from aiohttp import web
 from sites import Site, outcome
 
@@ -221,3 +222,15 @@ def test_i48_reports_and_status_do_not_repeat_values_that_a_message_quotes(
         said = site.command(*command).communicate(timeout=60)[0]
         assert "users" in said
         assert "Lovelace" not in said, command
+
+
+@pytest.mark.parametrize(("status", "size"), [(422, 100), (422, 1), (403, 1), (403, 20)])
+def test_i13_bad_rows_at_the_beginning_of_a_plan_stop_nothing(
+    site: Site, answering: Answering, status: int, size: int
+) -> None:
+    """Rows further back are tried before the settings are suspected, and the rest is sent in the same run."""
+    api = start(site, answering, 300, size=size, concurrency=1)
+    api.judge = lambda ids: (status, {"message": "not this one"}) if min(ids) < 55 else None
+    report = site.run().report
+    assert outcome(report) == {"delivered": 245, "rejected": 55}
+    assert (report.exit_code, len(site.letters()), set(api.held)) == (3, 55, set(range(55, 300)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -90,15 +90,21 @@ class Chunk:
             self._encodings[records] = replace(self.encoding, records=records).text()
         return self._encodings[records]
 
-    def batches(self, limits: BatchLimits) -> Iterator[PlanBatch]:
-        """Cuts the chunk; a batch holds at least one record, even one that is over the byte limit."""
-        low, count, offsets = 0, len(self), self.whole.offsets
-        while low < count:
-            high = min(low + limits.records, count)
-            if offsets[high] - offsets[low] > limits.bytes:
-                high = max(bisect_right(offsets, offsets[low] + limits.bytes, low, high) - 1, low + 1)
-            yield PlanBatch(self, range(low, high))
-            low = high
+    def batch_from(self, low: int, end: int, limits: BatchLimits) -> PlanBatch:
+        """The largest batch from row `low` that ends before `end`; it holds at least one record, even one that is over the byte
+        limit."""
+        high, offsets = min(low + limits.records, end), self.whole.offsets
+        if offsets[high] - offsets[low] > limits.bytes:
+            high = max(bisect_right(offsets, offsets[low] + limits.bytes, low, high) - 1, low + 1)
+        return PlanBatch(self, range(low, high))
+
+    def batch_to(self, end: int, low: int, limits: BatchLimits) -> PlanBatch:
+        """A batch from row `low` or later that ends at `end`, cut as `batch_from`."""
+        offsets = self.whole.offsets
+        low = max(low, end - limits.records)
+        if offsets[end] - offsets[low] > limits.bytes:
+            low = min(bisect_left(offsets, offsets[end] - limits.bytes, low, end), end - 1)
+        return PlanBatch(self, range(low, end))
 
 
 class PlanBatch:
@@ -305,30 +311,45 @@ def unframed(record: dict[str, Any], fields: Sequence[Field], frame: Frame) -> d
     return found
 
 
-def at_most(rows: int, batches: list[PlanBatch]) -> tuple[list[PlanBatch], int]:
-    """The first `rows` rows of these batches, and how many are left to be taken of others."""
-    kept: list[PlanBatch] = []
-    for batch in batches:
-        if rows <= 0:
-            break
-        kept.append(batch if len(batch) <= rows else batch.only(batch.rows[:rows]))
-        rows -= len(kept[-1])
-    return kept, rows
+class Cutter:
+    """Cuts chunks, one after the other, into batches of at most `most` rows together: from the front, or from the end of the
+    chunk that is being cut."""
+
+    def __init__(self, limits: BatchLimits, most: int) -> None:
+        self._limits, self.left = limits, most
+        self._chunk: Chunk | None = None
+        self._low = self._end = 0
+
+    def begin(self, chunk: Chunk) -> None:
+        self._chunk, self._low, self._end = chunk, 0, min(len(chunk), self.left)
+        self.left -= self._end
+
+    def first(self) -> PlanBatch | None:
+        if self._chunk is None or self._low >= self._end:
+            return None
+        batch = self._chunk.batch_from(self._low, self._end, self._limits)
+        self._low += len(batch)
+        return batch
+
+    def last(self) -> PlanBatch | None:
+        if self._chunk is None or self._low >= self._end:
+            return None
+        batch = self._chunk.batch_to(self._end, self._low, self._limits)
+        self._end -= len(batch)
+        return batch
 
 
 async def in_groups(
-    chunks: Generator[Chunk, None, None], limits: BatchLimits, most: int, size: int, is_over: Callable[[], bool]
-) -> AsyncGenerator[list[PlanBatch], None]:  # fmt: skip
-    """Cuts chunks into batches, up to `size` of them at a time, until that is over; the next chunk is made in a thread while
+    chunks: Generator[Chunk, None, None], cutter: Cutter, size: int, is_over: Callable[[], bool]
+) -> AsyncGenerator[list[PlanBatch], None]:
+    """The batches of chunks, up to `size` of them at a time, until that is over; the next chunk is made in a thread while
     this one is sent."""
-    left = most
     upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
     try:
-        while (chunk := await upcoming) is not None and left > 0 and not is_over():
+        while (chunk := await upcoming) is not None and cutter.left > 0 and not is_over():
             upcoming = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-            batches = chunk.batches(limits)
-            while left > 0 and (group := list(islice(batches, size))):
-                group, left = at_most(left, group)
+            cutter.begin(chunk)
+            while group := list(islice(iter(cutter.first, None), size)):
                 yield group
     finally:
         # the engine that makes the chunks serves one thread at a time

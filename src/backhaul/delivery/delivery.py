@@ -10,19 +10,21 @@ A record that the destination acknowledged and holds no more is made again withi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 from backhaul.delivery.absence import Absence
-from backhaul.delivery.batches import Chunk, PlanBatch, in_groups
+from backhaul.delivery.batches import Chunk, Cutter, PlanBatch, in_groups
 from backhaul.delivery.budget import WAITED, Budget
 from backhaul.delivery.concurrency import Concurrency, Room, room_for
 from backhaul.delivery.departure import BEFORE_LEAVING, Ahead, before_leaving
-from backhaul.delivery.failures import Underway, silent
+from backhaul.delivery.failures import Systemic, Underway, silent
 from backhaul.delivery.narrowing import Narrowing
 from backhaul.delivery.refusals import Refusals
+from backhaul.delivery.suspicion import Suspicion
 from backhaul.delivery.tally import UNNAMED, Tally, Totals
 from backhaul.delivery.waiting import LONGEST_WAIT, Backoff, JobPoller
 from backhaul.destinations.kit import Destination, Job
@@ -54,7 +56,7 @@ class Delivery:
     def __init__(
         self, destination: Destination[Any], journal: Journal, budget: Budget, *,
         letters: Mapping[str, KnownLetter] | None = None, at_least_once: bool = False, recreates: bool = False,
-        erases: bool = False, ages: Callable[[], Mapping[str, float]] = dict,
+        erases: bool = False, ages: Callable[[], Mapping[str, float]] = dict, cleared: Collection[str] = (),
         progress: Callable[[Totals], None] = lambda totals: None, surroundings: Surroundings = REAL,
     ) -> None:  # fmt: skip
         self.destination = destination
@@ -72,8 +74,8 @@ class Delivery:
         self._broken: BaseException | None = None
         self._writing: set[asyncio.Task[Any]] = set()
         self._letters = letters or {}
-        self._refusals = Refusals(destination, frozenset(letter.code for letter in self._letters.values()))
-        self._narrowing = Narrowing(self._send, self._refusals, lambda: self.stopping)
+        self.refusals = Refusals(destination, (letter.code for letter in self._letters.values()), cleared)
+        self._narrowing = Narrowing(self._send, self.refusals, lambda: self.stopping)
         self.waiting: list[int] = []  # rows of the plan that wait for another record
         self._undeleted: set[str] = set()  # keys of records that were not deleted: nothing takes their place
         self._progress = progress
@@ -83,6 +85,7 @@ class Delivery:
         self._unanswered = 0
         self._each: int | None = None
         self._room = Room(destination.concurrency)
+        self._suspicion = Suspicion(self.refusals, self.totals, self._room, lambda: self.stopping)
         self._ahead = Ahead(destination.limits)
         self._backoff = Backoff(destination, budget, surroundings.rng)
         self._jobs = JobPoller(destination, budget, self._backoff, surroundings.clock)
@@ -105,33 +108,34 @@ class Delivery:
             StateError: the journal cannot be written, so nothing more was sent.
             BaseException: what a connector raised beside the errors of its contract.
         """
-        tasks: set[asyncio.Task[None]] = set()
+        tasks: set[asyncio.Task[Tally | None]] = set()
         self._each = limits.each
+        cutter = Cutter(limits, most)
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[Tally | None]) -> None:
             tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None and self._broken is None:
                 error.add_note(f"raised by {self.destination.spec.name}")
                 self._broken = error
                 self.stop()
 
-        def start(batch: PlanBatch, storing: float | None = None, failure: StateError | None = None) -> None:
+        def start(batch: PlanBatch, storing: float | None = None, failure: StateError | None = None) -> Any:
             if failure is not None:
                 self._fail(failure)
                 self._room.give(1)
-                return
+                return None
             if storing is not None:
                 self._ahead.stored(self._clock() - storing)
             task = asyncio.create_task(self._one(batch, stored=storing is not None))
             tasks.add(task)
             task.add_done_callback(ended)
+            return task
 
         try:
-            async with aclosing(
-                in_groups(chunks, limits, most, self.destination.concurrency, lambda: self.stopping)
-            ) as groups:
+            groups = in_groups(chunks, cutter, self.destination.concurrency, lambda: self.stopping)
+            async with aclosing(groups):
                 async for group in groups:
-                    await self._hand_out(group, start)
+                    await self._hand_out(group, start, cutter)
                     if self.stopping:
                         break
         finally:
@@ -140,6 +144,7 @@ class Delivery:
             await self.journal.written()
         if self._broken is not None:
             raise self._broken
+        self._fail(self._suspicion.judge())
         self._progress(self.totals)
         if isinstance(self.failure, StateError):
             raise self.failure
@@ -156,6 +161,7 @@ class Delivery:
             await self._room.take(1)
             await self._one(batch, doubted=rows)
             await self.journal.written()
+        self._fail(self._suspicion.judge())
         if self.failure is not None:
             raise self.failure
 
@@ -188,19 +194,22 @@ class Delivery:
             try:
                 outcomes = await self._jobs.outcomes(part, Job(job, 0.0))
             except Refused as error:
-                tally.release(mine, self._refusals.reason(error))
+                tally.release(mine, self.refusals.reason(error))
                 open_rows.difference_update(mine)
             else:
-                open_rows = open_rows.difference(mine).union(
-                    self._take(part, tally, mine, outcomes, asked=self._clock())
-                )
+                still = self._take(part, tally, mine, outcomes, asked=self._clock())
+                open_rows = open_rows.difference(mine).union(still)
         tally.give_up(sorted(open_rows.difference(tally.stages)))
 
-    async def _hand_out(self, group: Sequence[PlanBatch], start: Callable[..., None]) -> None:
+    async def _hand_out(self, group: Sequence[PlanBatch], start: Callable[..., Any], cutter: Cutter) -> None:
         """Starts batches, as many as may be on their way, until the delivery stops. `start` takes a batch, and where its
         intent was stored ahead: since when, and why it is not stored."""
-        room = room_for(group, self.destination.concurrency)
-        for batch in group:
+        room, pending = room_for(group, self.destination.concurrency), deque(group)
+        while pending and not self.stopping:
+            if self._suspicion.error is not None:
+                self._fail(await self._suspicion.probe(cutter, pending, start))
+                continue
+            batch = pending.popleft()
             limit = self.concurrency.limit
             ahead = 0 if self.budget.is_held else self._ahead.most(limit)
             self._room.places = min(room, int(limit) + max(ahead, 1))
@@ -213,9 +222,9 @@ class Delivery:
             else:
                 start(batch)
 
-    async def _one(self, batch: PlanBatch, doubted: Sequence[int] = (), *, stored: bool = False) -> None:
+    async def _one(self, batch: PlanBatch, doubted: Sequence[int] = (), *, stored: bool = False) -> Tally | None:  # fmt: skip
         """The whole life of one batch. `stored`: its intent is. `doubted` rows have left with an earlier run, whose intent is
-        still there."""
+        still there. None: it goes on in a later run."""
         tally = self._tally(batch, doubted, recreates=self._recreates)
         if stored or doubted:
             tally.intents[batch.low] = batch.high
@@ -227,7 +236,10 @@ class Delivery:
                 await self._make_anew(batch, tally)
             except Underway:
                 self.underway += len(batch)
-                return
+                return None
+            except (Systemic, Forbidden) as error:
+                tally.broken_off = True
+                self._suspicion.raise_for(error)
             except RunError as error:
                 self._fail(error)
             if self._keyed(batch):
@@ -237,6 +249,7 @@ class Delivery:
             )
             self.journal.store(statements, partial(self._settled, tally))
             self._progress(self.totals)
+            return tally
         finally:
             self._ahead.waiting.discard(batch.low)
             self._room.give(1)
@@ -258,21 +271,19 @@ class Delivery:
             self._undeleted.update(map(tally.batch.primary_key, tally.stages))
         tally.add_to(self.totals)
         self.waiting += tally.waiting_rows()
-        if self.failure is None and (failed := self._refusals.too_many(self.totals)) is not None:
-            self._fail(failed)
+        self._suspicion.raise_for(self.refusals.too_many(self.totals))
 
-    def conclude(self) -> None:
-        """Says, when the whole plan was tried, whether its refusals are a matter of the settings."""
-        failed = None if self.failure or self.stopping else self._refusals.at_the_end(self.totals)
-        if failed is not None:
-            self._fail(failed)
+    def conclude(self, *, whole: bool = True) -> None:
+        """Says, when the plan was tried, whether its refusals are a matter of the settings; `whole`: it is no part of another."""
+        found = self.refusals.at_the_end(self.totals) or self.refusals.too_many(self.totals, whole=whole)
+        self._fail(None if self.stopping else found)
 
     def _tally(self, batch: PlanBatch, doubted: Sequence[int], *, recreates: bool = False) -> Tally:
         return Tally(
             batch,
             doubted,
             recreates=recreates,
-            class_of=self._refusals.class_of,
+            class_of=self.refusals.class_of,
             letters=self._letters,
             mask=self.journal.state.mask,
         )
@@ -305,7 +316,9 @@ class Delivery:
         keys = (tally.batch.primary_key(row) for row in tally.delivered())
         return [key for key in keys if key in self._letters]
 
-    def _fail(self, error: RunError) -> None:
+    def _fail(self, error: RunError | None) -> None:
+        if error is None:
+            return
         if self.failure is None or isinstance(error, StateError):
             self.failure = error
         self.stop()
@@ -335,7 +348,7 @@ class Delivery:
             # the last attempt's answer holds the others too
             if attempt < ATTEMPTS or isinstance(error, Throttled):
                 await self._backoff.pause(error, attempt, tally.pause if error is None else 0.0)
-        reason = None if error is None or isinstance(error, Exhausted) else self._refusals.reason(error)
+        reason = None if error is None or isinstance(error, Exhausted) else self.refusals.reason(error)
         tally.give_up(open_rows, reason)
         self._end_of_attempts(error)
 
@@ -380,7 +393,7 @@ class Delivery:
             outcomes = await self._await(batch, tally, answer) if isinstance(answer, Job) else answer
             failpoint("answered")
         except (SendError, Forbidden) as raised:
-            error = self._refusals.read(raised)
+            error = self.refusals.read(raised)
             took = self._clock() - began - sum(waited)
         finally:
             self._ahead.answered(self._clock() - began)
@@ -394,7 +407,7 @@ class Delivery:
             error = Unsettled(str(error), code=error.code)
         if isinstance(error, Unsettled):
             return error, self._keep_doubt(
-                batch, tally, open_rows, set(open_rows), self._refusals.reason(error)
+                batch, tally, open_rows, set(open_rows), self.refusals.reason(error)
             )
         if isinstance(error, Refused | Throttled):
             self._unanswered = 0
@@ -449,7 +462,7 @@ class Delivery:
 
     def _note_room(self, taken: int, reason: Reason | None) -> None:
         """Ends the run where the destination has no room for one record after the other."""
-        if self._refusals.answered(taken, reason is not None) and reason is not None:
+        if self.refusals.answered(taken, reason is not None) and reason is not None:
             self.exhausted = self.exhausted or Exhausted(reason.message, code=reason.code)
             self.stop()
 
@@ -477,7 +490,7 @@ class Delivery:
 
     async def _take_refusal(self, batch: PlanBatch, tally: Tally, error: Refused) -> None:
         """A request was refused: what that means for its records, by its class."""
-        reason = self._refusals.reason(error)
+        reason = self.refusals.reason(error)
         if tally.resumed:
             tally.release(batch.rows, reason)
         elif reason.kind is RefusalClass.CAPACITY:

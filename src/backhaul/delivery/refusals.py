@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from backhaul.delivery.failures import Systemic
@@ -19,20 +20,30 @@ _FORBIDDEN = 10
 """So many requests forbidden, of any size, and nothing taken: the credential lacks the permission."""
 _FEW, _MANY = 5, 50
 """Single records refused with one code, and none taken: after a few, others are tried alone; after many it is configuration."""
-_BREAKER_SHARE, _BREAKER_COUNT = 0.2, 50
+SHARE, _BREAKER_COUNT = 0.2, 50
+"""More than that share of the records refused with one code, and so many: it looks like configuration."""
 
 
 class Refusals:
-    """The refusals of one delivery. `known`: codes that earlier runs found to be about single records."""
+    """The refusals of one delivery. `known`: codes that earlier runs found to be about single records; `cleared`: codes with
+    which many records were refused, while others further back in the plan were taken."""
 
-    def __init__(self, destination: Destination[Any], known: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, destination: Destination[Any], known: Iterable[str] = (), cleared: Iterable[str] = ()
+    ) -> None:
         self._destination = destination
-        self._known = known
+        self._known = frozenset(known)
         self._taken = False
         self._alone: Counter[str] = Counter()
         self._forbidden: Forbidden | None = None
         self._forbidden_requests = 0
         self._without_room = 0
+        self.cleared = set(cleared)
+
+    @property
+    def has_taken(self) -> bool:
+        """Whether any record was taken."""
+        return self._taken
 
     def class_of(self, code: str) -> RefusalClass:
         return self._destination.refusal_class(code)
@@ -102,10 +113,12 @@ class Refusals:
             least = 2
         return self._conclusion(code, totals.words.get(code, code)) if count >= least else None
 
-    def too_many(self, totals: Totals) -> Systemic | None:
-        """Whether so many records were refused with one code that it looks like a fault of the settings."""
+    def too_many(self, totals: Totals, *, whole: bool = False) -> Systemic | None:
+        """Whether so many records were refused with one code that it looks like a fault of the settings; `whole`: of the whole
+        plan, in which records further back tell no more."""
         for code, count in totals.codes.items():
-            if count >= _BREAKER_COUNT and count > _BREAKER_SHARE * totals.settled:
+            many = count >= _BREAKER_COUNT and count > SHARE * totals.settled
+            if many and (whole or code not in self.cleared):
                 return Systemic(
                     code,
                     f"{count:,} of {totals.settled:,} records were refused with {code}: {totals.words[code]}",

@@ -90,6 +90,8 @@ class Tally:
         """Why rows were not taken, of those that are not refused for good."""
         self.waiting: dict[int, int] = {}
         """Rows that wait for another record, and how many runs have tried them."""
+        self.broken_off = False
+        """Its rows seemed to be refused one and all: those that are left are sent again where others of the plan are taken."""
         self._recreates = recreates
         self.missing: list[int] = []
         """Rows that are gone at the destination and wait to be made again."""
@@ -347,8 +349,9 @@ class Tally:
         return self.stages.get(row) is Stage.RETRY
 
     def waiting_rows(self) -> list[int]:
-        """The plan's numbers of the rows that wait for another record."""
-        return [self.batch.chunk.first + row for row in self.waiting if self._is_waiting(row)]
+        """The plan's numbers of the rows that wait for another record, or for others to be tried."""
+        rows = list(self.stages) if self.broken_off else list(self.waiting)
+        return [self.batch.chunk.first + row for row in rows if self._is_waiting(row)]
 
     def _attempts(self, refused: Mapping[int, Reason]) -> dict[int, int]:
         """How many requests each refused row was in."""

@@ -190,10 +190,11 @@ class Sending:
             self.report.pending = max(plan.total - left, 0)
         requests = connection.door.requests
         lag = destination.read_lag_of(sync.object, tuple(sync.identify))
+        cleared = self._delivery.refusals.cleared if plan.follows and self._delivery is not None else ()
         ages = recent(engine, self.workspace.ledger(sync), plan, lag)
         async with self.workspace.journal(plan) as journal:
             delivery = self._delivery = Delivery(
-                destination, journal, connection.budget, letters=letters, ages=ages,
+                destination, journal, connection.budget, letters=letters, ages=ages, cleared=cleared,
                 at_least_once=self._at_least_once(destination), recreates=recreates(sync), erases=self._erases,
                 progress=lambda totals: self.options.progress(sync.name, plan.total, totals),
                 surroundings=self.workspace.surroundings,
@@ -218,7 +219,7 @@ class Sending:
                         )
                         await delivery.deliver(chunks, limits, left)
                     left -= segment.high - segment.low
-                delivery.conclude()
+                delivery.conclude(whole=plan.follows is None)
             finally:
                 self.report.requests += (
                     connection.door.requests - requests if destination.base_url else delivery.totals.writes
