@@ -18,7 +18,7 @@ from backhaul.destinations.kit import Answer, Http
 from backhaul.errors import Halt, Throttled, Unsettled
 from backhaul.project import load
 from backhaul.sandbox.intercom import IntercomSandbox
-from backhaul.sandbox.kit import serve
+from backhaul.sandbox.kit import Faults, serve
 from backhaul.testing.batches import RecordBatch
 from backhaul.testing.duckdb_file import opened
 from backhaul.testing.serving import serving
@@ -334,7 +334,7 @@ async def test_by_e_mail_values_are_read_by_id_and_new_contacts_are_found_late()
     async with workspace() as (sandbox, desk):
         await write(desk, Op.UPSERT, {"email": "ada@x.com", "name": "Ada"}, by="email")
         known = next(iter(sandbox.contacts.live))
-        sandbox.search_lag = 60.0
+        sandbox.faults = Faults(lag=60.0)
         await write(desk, Op.UPSERT, {"email": "ada@x.com", "name": "Ada L."}, by="email", known=known)
         await write(desk, Op.UPSERT, {"email": "bob@x.com", "name": "Bob"}, by="email")
         held = await desk.read("contacts", ("email",), ["ada@x.com", "bob@x.com"], ["name"])

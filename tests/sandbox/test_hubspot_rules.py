@@ -10,7 +10,7 @@ import pytest
 
 from backhaul.sandbox.hubspot import HubSpotSandbox
 from backhaul.sandbox.hubspot.property import Property
-from backhaul.sandbox.kit import serve
+from backhaul.sandbox.kit import Faults, serve
 
 V3, DATED = "/crm/v3/objects", "/crm/objects/2026-09"
 
@@ -344,10 +344,10 @@ async def test_search(account: Account, filters: list[tuple[str, str, str]], fou
 
 
 async def test_search_lags_and_has_a_limit_of_its_own(account: Account) -> None:
-    account.sandbox.search_lag = 60.0
+    account.sandbox.faults = Faults(lag=60.0)
     await account.made("a@example.com")
     assert (await account.call("POST", f"{V3}/contacts/search", {}))[1]["total"] == 0
-    account.sandbox.search_lag = 0.0
+    account.sandbox.faults = Faults()
     used = account.sandbox.burst.remaining
     statuses = [(await account.call("POST", f"{V3}/contacts/search", {}))[0] for _ in range(5)]
     assert statuses == [200, 200, 200, 200, 429]

@@ -55,8 +55,6 @@ class HubSpotSandbox(Sandbox):
     """Scopes that the token lacks, such as crm.objects.contacts.write."""
     unknown_properties = "refuse"
     """`refuse` the request that sets a property which does not exist or is read only, or `drop` the property silently."""
-    search_lag = 0.0
-    """Seconds that search is behind the records."""
     retry_after: float | None = None
     """The Retry-After of a burst 429; recorded ones have none."""
 

@@ -85,10 +85,10 @@ def page(call: Call) -> web.Response:
 
 
 def search(call: Call) -> web.Response:
-    """Over an index that lags behind the records by `search_lag` seconds: a younger change hides its record."""
+    """Over an index that lags behind the records by the switch `lag`: a younger change hides its record."""
     groups = call.body.get("filterGroups") or [{"filters": call.body.get("filters") or []}]
     limit, after = _limit(call.body.get("limit", 10), _LARGEST_SEARCH), int(call.body.get("after") or 0)
-    before = time.monotonic() - call.account.search_lag
+    before = time.monotonic() - call.account.faults.lag
     found = [
         record
         for record in call.kind.records.values()

@@ -34,8 +34,6 @@ class IntercomSandbox(Sandbox):
     """The access token; None takes any."""
     unique_emails = True
     """Whether two users may not have one e-mail; recorded conflicts do not say which detail matched."""
-    search_lag = 0.0
-    """Seconds that search is behind the contacts; the document says minutes."""
     single_company = False
     """Whether a company asked for by company_id comes alone, as the document's words say, or in a list, as its schema does."""
     unrestorable = 400

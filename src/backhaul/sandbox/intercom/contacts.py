@@ -126,8 +126,8 @@ def _paged(account: IntercomSandbox, found: list[Item], size: Any, number: int) 
 
 
 def search(account: IntercomSandbox, _: web.Request, body: Body) -> Body:
-    """Over an index that lags behind the contacts by `search_lag` seconds: it lacks new ones, and has others as they were."""
-    before = time.monotonic() - account.search_lag
+    """Over an index that lags behind the contacts by the switch `lag`: it lacks new ones, and has others as they were."""
+    before = time.monotonic() - account.faults.lag
     query = body["query"]
     indexed = (item if item.changed <= before else item.before for item in account.contacts.live.values())
     found = [item for item in indexed if item is not None and _matches(item, query, depth=0)]
