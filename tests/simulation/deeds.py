@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backhaul.care.backup import back_up
+from backhaul.care.restore import restore
 from backhaul.errors import BackhaulError
 from backhaul.ledger.plan import Plan
 from backhaul.records.forget import Forget
@@ -16,7 +19,9 @@ from backhaul.runs.reset import reset
 from backhaul.runs.scoping import rename
 from backhaul.runs.sending import keep_plan
 from backhaul.runs.undo import plan_of_run, plan_undo
+from backhaul.workspace import Workspace
 
+from .house import Folder, SimWorkspace
 from .oracle import Oracle
 from .scenario import Faults
 from .server import Server
@@ -188,6 +193,37 @@ class Deeds:
                 return None
         self.story.oracle.note("undo of", run, plan.changes, {why: one["count"] for why, one in left.items()})
         return plan if plan.total else None
+
+    def _restore(self) -> None:
+        """The state is what it was before the last run, which was not known then."""
+        story, file = self.story, self.story.folder / f"backup{self.story.ending.runs}"
+        if not (story.house.folder / "state.db").exists():
+            return
+        back_up(story.house.folder, file, story.around.now())
+        story.storm(race=False)
+        restore(story.house.folder, file, self._open_at, self._reset_all)
+        story.oracle.note("restored")
+        known = story.ledger().keys()
+        for place in self.places.values():
+            place.oracle.restored(known if place.oracle is story.oracle else frozenset())
+        if story.beside is not None:
+            story.beside.oracle.reset()
+
+    def _open_at(self, folder: Path) -> SimWorkspace:
+        story, house = self.story, self.story.house
+        at = Folder(
+            story.time, house.rng, folder.parent, house.engine, name=house.name, lives=house.lives, at=folder
+        )
+        return story.workspace(house=at).workspace
+
+    def _reset_all(self, workspace: Workspace) -> None:
+        for scope in workspace.scopes.all():
+            reset(workspace, scope, workspace.project.syncs.get(scope.name))
+
+    def _mode(self) -> None:
+        """A mirror deletes no more, or an upsert does from now on; inserts become upserts."""
+        mode = "mirror" if self.story.setup.mode == "upsert" else "upsert"
+        self.story.set_up(replace(self.story.setup, mode=mode, cursor=False))
 
     def _known(self) -> Any:
         """A workspace that knows the account of today, as one does after a run."""

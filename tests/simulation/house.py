@@ -117,6 +117,17 @@ class Neighbour(House):
         return self.of.folder
 
 
+@dataclass
+class Folder(House):
+    """The same machine, looking at a state in another folder of its disk."""
+
+    at: Path = field(kw_only=True)
+
+    @property
+    def folder(self) -> Path:
+        return self.at
+
+
 _UNWINDING = ("ROLLBACK", "DETACH", "SET preserve", "RESET")
 """What a dead process's engine still does, because the next process has the same one."""
 
@@ -352,7 +363,7 @@ def project_of(setup: Setup, root: Path, folder: Path, name: str = SYNC) -> Proj
     """The project that a setup describes, as its files would."""
     api, sync = _files(setup, name)
     return Project(
-        root=root, name="sim", state=folder.name, warehouses={"w": None}, destinations={"d": api}, syncs={name: sync},
+        root=root, name="sim", state=str(folder.relative_to(root)), warehouses={"w": None}, destinations={"d": api}, syncs={name: sync},
         warehouse_types={"w": "sim"}, destination_types={"d": "http"},
         dead_letters=DeadLetters.model_construct(keep=Retention(100 * 366 * 86400)),  # more than the clock jumps
     )  # fmt: skip

@@ -3,6 +3,7 @@ are, and nothing of how the engine keeps them."""
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import duckdb
@@ -35,6 +36,11 @@ class Oracle(Witness):
         self.replayed()
         if self.setup.mode != "insert":
             self.acked = {}
+
+    def restored(self, known: AbstractSet[str]) -> None:
+        """The state is an earlier one, which knows these keys: what was written since and left the model is nobody's."""
+        self.reset()
+        self.orphans |= self.wrote - known
 
     def forgets(self, key: str, *, done: bool) -> None:
         """A person had a record forgotten; not `done`: what was sent of it is in doubt."""
@@ -194,6 +200,7 @@ class Oracle(Witness):
                 - self.snapshot.keys()
                 - self.buried.keys()
                 - self._not_ours()
+                - self.orphans
                 - self.forgotten
             )
             self.expect(not extra, "I1", f"{extra} left the model, and the destination still has them")

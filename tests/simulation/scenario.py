@@ -24,7 +24,7 @@ DEEDS = (
 )
 """What people do between runs: two fields exchange their columns; a field is called otherwise; the fields stand in another
 order; an expression is written otherwise; the destination is another account; the sync is called otherwise; and commands."""
-LATER_DEEDS = ("undo", "undo", "undo")
+LATER_DEEDS = ("undo", "restore", "mode")
 """More of them, drawn apart, so that a seed of before goes on as it did up to where one is put between."""
 _REMAPPED = {"exchange", "rename field", "reorder", "reword"}
 _DEED_SHARE = 0.3
@@ -179,10 +179,18 @@ def _with_later_deeds(seed: int, setup: Setup, deeds: tuple[str, ...]) -> tuple[
     found = list(deeds)
     for _ in range(rng.choice((1, 2))):
         deed = rng.choice(LATER_DEEDS)
-        # an undone create is created again, which the oracle takes for a second record
-        if deed != "undo" or not (setup.by_email or setup.mode == "insert"):
+        if _may(deed, setup):
             found.insert(rng.randint(0, len(found)), deed)
     return tuple(found)
+
+
+def _may(deed: str, setup: Setup) -> bool:
+    if setup.by_email:
+        return False  # what a key's identifier was, the oracle does not know
+    if deed == "mode":
+        return setup.mode != "update"  # a letter about a record that is missing stays one
+    # an undone create, and one that the state knows nothing of since, is created again: the oracle takes it for a second record
+    return setup.mode != "insert" and not (deed == "restore" and setup.shared)
 
 
 def _races(seed: int, setup: Setup) -> str:

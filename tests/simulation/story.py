@@ -88,10 +88,10 @@ class Story:
     def play(self) -> Ending:
         try:
             for _ in range(self.scenario.runs):
-                self._storm()
+                self.storm()
             for deed in self.scenario.deeds:
                 self.deeds.do(deed)
-                self._storm(race=False)
+                self.storm(race=False)
             for account in self.deeds.accounts():
                 self.deeds.move(account)
                 self._drain()
@@ -106,7 +106,7 @@ class Story:
         self.ending.requests = sum(place.oracle.requests for place in self.deeds.places.values())
         return self.ending
 
-    def _storm(self, *, race: bool = True) -> None:
+    def storm(self, *, race: bool = True) -> None:
         """One run under faults; a killed one is started again."""
         self.server.faults = self.scenario.faults
         self.source.change(self.rng.choice((0.1, 0.4, 0.9)))

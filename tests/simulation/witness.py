@@ -113,6 +113,8 @@ class Witness:
         """Differences that were accepted as the destination's own spelling."""
         self.wrote: set[str] = set()
         """Keys that this sync has sent to this account, or taken over there: only these may be deleted."""
+        self.orphans: set[str] = set()
+        """Keys that were written and that the state knows nothing of since it was restored."""
         self.forgotten: set[str] = set()
         """Keys that a person had forgotten here: they are not sent again."""
         self.erasing: set[str] = set()
@@ -232,6 +234,7 @@ class Witness:
             self._check_delete(key)
         if request.op != "delete":
             self.wrote.add(key)
+            self.orphans.discard(key)
             self.expect(key not in self.forgotten, "I39", f"{key} is sent although it was forgotten")
             model = self.snapshot.get(key)
             self.expect(
