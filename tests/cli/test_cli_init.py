@@ -66,6 +66,52 @@ def test_takes_a_warehouse_file_of_the_user(call: Call, tmp_path: Path) -> None:
     assert load(tmp_path).warehouses["main"].path.name == "my data.duckdb"
 
 
+def test_the_types_of_a_csv_file_are_inferred_once(call: Call, tmp_path: Path) -> None:
+    lines = ["Customer id,zip,version,mrr,on,ok,day,seen,at,note,empty"]
+    lines += [
+        f"{n},0122{n},1.1{'0' * (n % 2)},{n}.50,{n},true,2026-01-0{n},2026-01-01 09:30,2026-01-01T09:30:00Z,a {n},"
+        for n in range(1, 5)
+    ]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "my people.csv").write_text("\n".join(lines))
+    said = call("init", "--yes", "--warehouse", "data/my people.csv", "--sync", "people")
+    assert (said.code, said.err) == (0, "")
+    (sync,) = load(tmp_path).syncs.values()
+    assert (sync.model.table, sync.model.primary_key) == ('"my people"', ("Customer id",))
+    assert sync.model.columns == {
+        "Customer id": "bigint", "mrr": "decimal(18,2)", "on": "bigint", "ok": "boolean", "day": "date", "seen": "timestamp",
+        "at": "timestamptz",
+    }  # fmt: skip
+    with sqlite3.connect(tmp_path / "app.db") as app:
+        columns = ", ".join(f'"{name}"' for name in lines[0].split(","))
+        app.execute("drop table people")
+        app.execute(f'create table people ({columns}, unique ("Customer id"))')
+    run = call("run")
+    assert (run.code, run.err) == (0, ""), run
+    with sqlite3.connect(tmp_path / "app.db") as app:
+        assert app.execute('select zip, version, mrr, "on" from people').fetchall()[0] == (
+            "01221",
+            "1.10",
+            1.5,
+            1,
+        )
+
+
+def test_the_sample_csv_has_its_types(process: Call, tmp_path: Path) -> None:
+    assert process("init", "shop", "--yes", "--warehouse", "files").code == 0
+    assert load(tmp_path / "shop").syncs["customers"].model.columns["mrr"] == "decimal(18,2)"
+    said = process("run", cwd=tmp_path / "shop")
+    assert (said.code, said.err) == (0, "")
+
+
+def test_a_csv_file_that_is_not_there_or_has_no_header(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    for name in ("a.csv", "b.csv"):
+        said = call("init", "--yes", "--warehouse", name)
+        assert (said.code, name in said.err) == (1, True)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
 @pytest.mark.parametrize(
     "words", [["--warehouse", "oracle"], ["--sync", "../x"], ["--sync", "a b"], ["--destination", "fax"]]
 )

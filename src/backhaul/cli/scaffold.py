@@ -6,19 +6,26 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from backhaul.cli import templates
 from backhaul.cli.session import Command, Session, pass_session
 
-_ENDINGS = {".duckdb": "duckdb", ".ddb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
+if TYPE_CHECKING:
+    from backhaul.warehouses.csv_inference import CsvModel
+
+_ENDINGS = {".duckdb": "duckdb", ".ddb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite",
+            ".csv": "files", ".tsv": "files"}  # fmt: skip
 _NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
 
 @click.command(cls=Command)
 @click.argument("folder", metavar="[DIR]", type=click.Path(file_okay=False, path_type=Path), default=Path())
-@click.option("--warehouse", metavar="TYPE|PATH", help="duckdb, postgres, sqlite, files, or a database file.")
+@click.option(
+    "--warehouse", metavar="TYPE|PATH", help="duckdb, postgres, sqlite, files, or a database or CSV file."
+)
 @click.option("--destination", type=click.Choice(list(templates.DESTINATIONS)), help="Where records go.")
 @click.option("--sync", metavar="NAME", help="The name of the first sync.")
 @click.option("--yes", is_flag=True, help="Ask nothing, take the defaults.")
@@ -41,6 +48,7 @@ def init(
       backhaul init
       backhaul init shop --yes
       backhaul init --warehouse postgres --destination hubspot --sync contacts
+      backhaul init --warehouse data/customers.csv
     """
     if not yes:
         types = ", ".join(templates.WAREHOUSES)
@@ -103,7 +111,9 @@ def choose(warehouse: str, destination: str, sync: str) -> Choice:
     kind = _ENDINGS.get(Path(warehouse).suffix)
     if kind is None:
         hint = f"one of {', '.join(templates.WAREHOUSES)}, or a file that ends in {', '.join(_ENDINGS)}"
-        raise UsageError(f"{warehouse[:64]!r} is no type of warehouse and no database file", hint=hint)
+        raise UsageError(
+            f"{warehouse[:64]!r} is not a type of warehouse, nor a database or CSV file", hint=hint
+        )
     return Choice(kind, destination, sync, warehouse)
 
 
@@ -119,27 +129,39 @@ def make(folder: Path, choice: Choice) -> list[str]:
 
     Raises:
         UsageError: one of them is there already (nothing was written), or the folder cannot be written.
+        SourceError: the CSV file cannot be read; nothing was written.
     """
     from backhaul.errors import UsageError
 
-    name = folder.absolute().name
-    files = templates.files(name, choice.warehouse, choice.destination, choice.sync, choice.path)
-    there = [name for name in (*files, *choice.samples) if (folder / name).exists()]
+    texts = templates.paths(choice.sync)
+    there = [name for name in (*texts, *choice.samples) if (folder / name).exists()]
     if there:
         one = len(there) == 1
         raise UsageError(
             f"{', '.join(there)} {'is' if one else 'are'} there already, and nothing is overwritten",
             hint="choose an empty folder: backhaul init DIR",
         )
+    csv = _csv_model(folder / choice.path) if choice.warehouse == "files" and choice.path else None
     try:
+        _samples(folder, choice)
+        if choice.warehouse == "files" and csv is None:
+            csv = _csv_model(folder / templates.SAMPLES["files"])
+        name, warehouse = folder.absolute().name, choice.warehouse
+        files = templates.files(name, warehouse, choice.destination, choice.sync, choice.path, csv)
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
         _ignore(folder / ".gitignore")
-        _samples(folder, choice)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}") from None
-    return [*files, ".gitignore", *choice.samples]
+    return [*texts, ".gitignore", *choice.samples]
+
+
+def _csv_model(path: Path) -> CsvModel:
+    """Raises: SourceError: there is no such file, or it cannot be read."""
+    from backhaul.warehouses.csv_inference import infer_model
+
+    return infer_model(path)
 
 
 def _ignore(path: Path) -> None:

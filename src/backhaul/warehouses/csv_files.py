@@ -12,6 +12,8 @@ from pathlib import Path
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""Between the values, unless declared otherwise; also which files are taken for CSV."""
 _OTHER_DELIMITERS = (";", "\t", "|")
 
 

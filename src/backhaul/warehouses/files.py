@@ -12,7 +12,7 @@ from backhaul.engine import in_order
 from backhaul.engine_errors import in_one_line
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
-from backhaul.warehouses.csv_files import Format, exactly, line_numbers, numbered, scan
+from backhaul.warehouses.csv_files import DELIMITERS, Format, exactly, line_numbers, numbered, scan
 from backhaul.warehouses.inplace import SPOOL, InPlace, described, read_in_place
 from backhaul.warehouses.protocol import SPOILT, Column, Warehouse, WarehouseConfig
 from backhaul.warehouses.relative_paths import from_project
@@ -21,8 +21,7 @@ from backhaul.warehouses.repeatable import nodes_of, parsed, tables_of
 if TYPE_CHECKING:
     import duckdb
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_ENDINGS = (".parquet", *_DELIMITERS)
+_ENDINGS = (".parquet", *DELIMITERS)
 _WATCHED = frozenset(("read_parquet",))
 """Scanned twice; that a file did not change meanwhile is seen when it is closed. CSV is read once."""
 _ALIAS = "backhaul_files"
@@ -97,7 +96,7 @@ class Files(Warehouse):
 
     def _format(self, path: Path) -> Format:
         settings = self.settings
-        return Format(settings.delimiter or _DELIMITERS[path.suffix.lower()], settings.quote, settings.escape)
+        return Format(settings.delimiter or DELIMITERS[path.suffix.lower()], settings.quote, settings.escape)
 
     def _open(self, engine: duckdb.DuckDBPyConnection, select: str, row: str | None = None) -> list[Path]:
         """Makes views, in a catalog of their own, of the files that a SELECT names; gives these files. `row`: the name of a
@@ -122,7 +121,7 @@ class Files(Warehouse):
         return files
 
     def _select(self, path: Path, row: str | None) -> str:
-        if path.suffix.lower() not in _DELIMITERS:
+        if path.suffix.lower() not in DELIMITERS:
             return f"SELECT * FROM read_parquet({literal(exactly(path))})"
         form = self._format(path)
         return numbered(path, form, row) if row else f"SELECT * FROM {scan(path, form)}"
@@ -170,7 +169,7 @@ def _refuse_wide_decimals(engine: duckdb.DuckDBPyConnection, files: Sequence[Pat
     every = any(node.get("class") == "STAR" for node in nodes)
     query = "SELECT name, precision, scale FROM parquet_schema(?) WHERE precision > 38"
     for path in files:
-        if path.suffix.lower() in _DELIMITERS:
+        if path.suffix.lower() in DELIMITERS:
             continue
         try:
             wide = engine.execute(query, [exactly(path)]).fetchall()
