@@ -272,3 +272,56 @@ def test_a_read_that_breaks_is_no_result(
     assert relation.failure
     assert "PostgreSQL" in relation.failure
     relation.close()
+
+
+@pytest.mark.parametrize("kind", ["files", "duckdb"])
+@pytest.mark.parametrize("select", ["select a, b from plain", "select a, b from plain where random() >= 0"])
+def test_a_model_may_be_read_while_a_read_of_it_is_open(
+    tmp_path: Path, engine: duckdb.DuckDBPyConnection, kind: str, select: str
+) -> None:
+    rows = "select range as a, range * 2 as b from range(3)"
+    duckdb.sql(f"copy ({rows}) to '{tmp_path}/plain.parquet'")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        db.execute(f"create table plain as {rows}")
+    made: Any = (
+        Files(FilesConfig(path=Path()), tmp_path)
+        if kind == "files"
+        else DuckDB(DuckDBConfig(path=Path("w.duckdb")), tmp_path)
+    )
+    first = made.relation(engine, select)
+    second = made.relation(engine, select, columns=["a"])
+    assert len(made.columns(engine, select)) == 2
+    assert engine.execute(f"SELECT a FROM {second.sql} ORDER BY 1").fetchall() == [(0,), (1,), (2,)]
+    second.close()
+    assert engine.execute(f"SELECT * FROM {first.sql} ORDER BY 1").fetchall() == [(0, 0), (1, 2), (2, 4)]
+    first.close()
+    assert {name for (name,) in engine.execute("SELECT database_name FROM duckdb_databases()").fetchall()} == {
+        "memory", "system", "temp",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "create view v as select * from read_csv('FILE')", "create view v as from 'FILE'", "create view v as from read_text('FILE')",
+        "create macro m() as table from read_blob('FILE'); create view v as from m()",
+        "create view inner_v as from 'FILE'; create view v as select 1 as a where exists (from inner_v)",
+    ],
+)  # fmt: skip
+def test_a_view_that_reads_other_files_is_refused_unless_the_project_allows_it(
+    tmp_path: Path, engine: duckdb.DuckDBPyConnection, made: str
+) -> None:
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as db:
+        db.execute(made.replace("FILE", str(tmp_path / "secret.csv")))
+        db.execute("create table t as select 1 as a")
+    guarded = DuckDB(DuckDBConfig(path=Path("w.duckdb")), tmp_path)
+    for read in (guarded.columns, guarded.relation):
+        with pytest.raises(SourceError, match=r"a view or macro of w\.duckdb reads other files"):
+            read(engine, "select * from v")
+    assert guarded.columns(engine, "select * from t")
+    assert guarded.columns(engine, f"select * from '{tmp_path}/secret.csv'")
+    trusted = DuckDB(DuckDBConfig(path=Path("w.duckdb"), external_files=True), tmp_path)
+    relation = trusted.relation(engine, "select count(*) from v")
+    assert engine.execute(f"FROM {relation.sql}").fetchall() == [(1,)]
+    relation.close()

@@ -11,7 +11,8 @@ from backhaul.engine import is_locked
 from backhaul.engine_errors import in_one_line
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
-from backhaul.warehouses.inplace import InPlace, described, read_in_place
+from backhaul.warehouses.external_files import hidden_reader
+from backhaul.warehouses.inplace import InPlace, described, read_in_place, resolve_built_in_first
 from backhaul.warehouses.protocol import Column, Warehouse, WarehouseConfig
 from backhaul.warehouses.relative_paths import from_project
 
@@ -28,6 +29,8 @@ class DuckDBConfig(WarehouseConfig):
 
     path: Path
     """Relative to the project."""
+    external_files: bool = False
+    """Whether views and macros of the file may read other files of the machine that runs backhaul."""
 
 
 class DuckDB(Warehouse):
@@ -36,24 +39,51 @@ class DuckDB(Warehouse):
     config: ClassVar[type[WarehouseConfig]] = DuckDBConfig
     dialect: ClassVar[str] = "duckdb"
 
+    def __init__(self, config: DuckDBConfig, root: Path) -> None:
+        super().__init__(config, root)
+        self._alias, self._readers = "", 0
+        """What the file is attached as, and how many read it: a model may be read while another read of it is open."""
+
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
         alias = self._attach(engine)
         try:
-            return described(engine, from_project(engine, select, self.root))
+            select = self._checked(engine, select, alias)
+            engine.execute(f"USE {ident(alias)}")
+            return described(engine, select)
         finally:
-            _detach(engine, alias)
+            self._detach(engine)
 
     def relation(
         self, engine: duckdb.DuckDBPyConnection, select: str, *, columns: Sequence[str] | None = None,
         cursor: tuple[str, Any] | None = None,
     ) -> InPlace:  # fmt: skip
         alias = self._attach(engine)
-        select = from_project(engine, select, self.root)
-        return read_in_place(engine, select, columns, cursor, alias, lambda: _detach(engine, alias))
+        try:
+            select = self._checked(engine, select, alias)
+        except SourceError:
+            self._detach(engine)
+            raise
+        return read_in_place(engine, select, columns, cursor, alias, lambda: self._detach(engine))
+
+    def _checked(self, engine: duckdb.DuckDBPyConnection, select: str, alias: str) -> str:
+        """The SELECT with its paths made absolute. Raises: SourceError: it reads files by way of the attached one."""
+        reader = hidden_reader(engine, select, alias)
+        if reader is not None and not self.settings.external_files:
+            raise SourceError(
+                f"a view or macro of {self.settings.path} reads other files ({reader}), which is not allowed",
+                hint="if you trust that file as you trust the project's own SQL, set `external_files: true` for the warehouse",
+            )
+        return from_project(engine, select, self.root)
 
     def _attach(self, engine: duckdb.DuckDBPyConnection) -> str:
-        """Makes the file's own names resolve as they do in the warehouse, also those that begin with its own name
-        (dbt writes `warehouse.marts.customers`); ours are always written in full. Gives the name it is attached by."""
+        """Attaches the file by its own name where that is free, so that names which begin with it resolve as they do in the
+        warehouse (dbt writes `warehouse.marts.customers`). Gives the name it is attached by."""
+        if not self._readers:
+            self._alias = self._attach_free(engine)
+        self._readers += 1
+        return self._alias
+
+    def _attach_free(self, engine: duckdb.DuckDBPyConnection) -> str:
         path = self.root / self.settings.path
         if not path.is_file():
             raise SourceError(
@@ -66,8 +96,15 @@ class DuckDB(Warehouse):
             engine.execute(f"DETACH {ident(alias)}")
             alias = _ALIAS
             self._attach_as(engine, path, alias)
-        engine.execute(f"USE {ident(alias)}")
         return alias
+
+    def _detach(self, engine: duckdb.DuckDBPyConnection) -> None:
+        self._readers -= 1
+        if self._readers:
+            resolve_built_in_first(engine, self._alias)
+            return
+        engine.execute("USE memory")
+        engine.execute(f"DETACH DATABASE IF EXISTS {ident(self._alias)}")
 
     def _attach_as(self, engine: duckdb.DuckDBPyConnection, path: Path, alias: str) -> None:
         import duckdb
@@ -104,8 +141,3 @@ def _why(path: str, error: Exception) -> str:
     if "version number" in text:
         return f"{path} cannot be opened: it was written by another version of DuckDB; upgrade the package duckdb"
     return f"{path} cannot be opened: {in_one_line(error)}"
-
-
-def _detach(engine: duckdb.DuckDBPyConnection, alias: str) -> None:
-    engine.execute("USE memory")
-    engine.execute(f"DETACH DATABASE IF EXISTS {ident(alias)}")

@@ -13,7 +13,7 @@ from backhaul.engine_errors import in_one_line
 from backhaul.errors import SourceError
 from backhaul.sql import ident, literal
 from backhaul.warehouses.csv_files import DELIMITERS, Format, exactly, line_numbers, numbered, scan
-from backhaul.warehouses.inplace import SPOOL, InPlace, described, read_in_place
+from backhaul.warehouses.inplace import InPlace, described, read_in_place, resolve_built_in_first
 from backhaul.warehouses.protocol import SPOILT, Column, Warehouse, WarehouseConfig
 from backhaul.warehouses.relative_paths import from_project
 from backhaul.warehouses.repeatable import nodes_of, parsed, tables_of
@@ -50,12 +50,17 @@ class Files(Warehouse):
     config: ClassVar[type[WarehouseConfig]] = FilesConfig
     dialect: ClassVar[str] = "duckdb"
 
+    def __init__(self, config: FilesConfig, root: Path) -> None:
+        super().__init__(config, root)
+        self._readers = 0
+        """How many have the views open: a model may be read while another read of it is."""
+
     def columns(self, engine: duckdb.DuckDBPyConnection, select: str) -> tuple[Column, ...]:
         self._open(engine, select)
         try:
             return described(engine, from_project(engine, select, self.root))
         finally:
-            _close(engine)
+            self._close(engine)
 
     def relation(
         self, engine: duckdb.DuckDBPyConnection, select: str, *, columns: Sequence[str] | None = None,
@@ -65,7 +70,7 @@ class Files(Warehouse):
         select = from_project(engine, select, self.root)
 
         def release() -> None:
-            _close(engine)
+            self._close(engine)
             for path, stamp in read.items():
                 if _stamp(path) != stamp:
                     raise SourceError(
@@ -73,7 +78,7 @@ class Files(Warehouse):
                     )
 
         relation = read_in_place(engine, select, columns, cursor, _ALIAS, release, _WATCHED)
-        if relation.sql != SPOOL or len(read) != 1 or not _unfit(engine):
+        if not relation.is_spooled or len(read) != 1 or not _unfit(engine, relation.sql):
             return relation
         relation.close()
         return self._with_lines(engine, select, columns, cursor)
@@ -88,10 +93,10 @@ class Files(Warehouse):
         columns = [*columns, _ROW] if has_rows and columns else columns
         with in_order(engine):
             relation = read_in_place(
-                engine, select, columns, cursor, _ALIAS, lambda: _close(engine), _WATCHED
+                engine, select, columns, cursor, _ALIAS, lambda: self._close(engine), _WATCHED
             )
         if has_rows:
-            _name_lines(engine, path, self._format(path))
+            _name_lines(engine, relation.sql, path, self._format(path))
         return relation
 
     def _format(self, path: Path) -> Format:
@@ -106,19 +111,27 @@ class Files(Warehouse):
         tree = parsed(engine, select)
         files = self._named(tables_of(tree))
         _refuse_wide_decimals(engine, files, tree)
-        _close(engine)  # a second read of the model: what the first one found is in the engine by then
-        engine.execute(f"ATTACH ':memory:' AS {_ALIAS}")
+        engine.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {_ALIAS}")
         engine.execute(f"USE {_ALIAS}")
+        self._readers += 1
         for path in files:
             try:
-                engine.execute(f"CREATE VIEW {ident(path.stem)} AS {self._select(path, row)}")
+                engine.execute(f"CREATE OR REPLACE VIEW {ident(path.stem)} AS {self._select(path, row)}")
             except SourceError:
-                _close(engine)
+                self._close(engine)
                 raise
             except duckdb.Error as error:
-                _close(engine)
+                self._close(engine)
                 raise SourceError(f"{path.name} cannot be read: {in_one_line(error)}") from None
         return files
+
+    def _close(self, engine: duckdb.DuckDBPyConnection) -> None:
+        self._readers -= 1
+        if self._readers:
+            resolve_built_in_first(engine, _ALIAS)
+            return
+        engine.execute("USE memory")
+        engine.execute(f"DETACH DATABASE IF EXISTS {_ALIAS}")
 
     def _select(self, path: Path, row: str | None) -> str:
         if path.suffix.lower() not in DELIMITERS:
@@ -142,11 +155,6 @@ class Files(Warehouse):
                     hint="rename one of them",
                 )
         return files
-
-
-def _close(engine: duckdb.DuckDBPyConnection) -> None:
-    engine.execute("USE memory")
-    engine.execute(f"DETACH DATABASE IF EXISTS {_ALIAS}")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -183,30 +191,30 @@ def _refuse_wide_decimals(engine: duckdb.DuckDBPyConnection, files: Sequence[Pat
                 )
 
 
-def _unfit(engine: duckdb.DuckDBPyConnection) -> list[str]:
+def _unfit(engine: duckdb.DuckDBPyConnection, rows: str) -> list[str]:
     """The columns beside those of the spooled model in which a value does not fit."""
-    names = [row[0] for row in engine.execute(f"DESCRIBE {SPOOL}").fetchall()]
+    names = [row[0] for row in engine.execute(f"DESCRIBE {rows}").fetchall()]
     spoilt = [name for name in names if name.endswith(SPOILT)]
     if not spoilt:
         return []
     counts = engine.execute(
-        f"SELECT {', '.join(f'count({ident(name)})' for name in spoilt)} FROM {SPOOL}"
+        f"SELECT {', '.join(f'count({ident(name)})' for name in spoilt)} FROM {rows}"
     ).fetchall()[0]
     return [name for name, count in zip(spoilt, counts, strict=True) if count]
 
 
-def _name_lines(engine: duckdb.DuckDBPyConnection, path: Path, form: Format) -> None:
+def _name_lines(engine: duckdb.DuckDBPyConnection, rows: str, path: Path, form: Format) -> None:
     """Puts lines for the numbers of rows into the spooled model."""
-    spoilt = _unfit(engine)
+    spoilt = _unfit(engine, rows)
     any_unfit = " OR ".join(f"{ident(name)} IS NOT NULL" for name in spoilt)
-    query = f"SELECT {ident(_ROW)} FROM {SPOOL} WHERE {any_unfit} ORDER BY 1 LIMIT {_NAMED_LINES}"
+    query = f"SELECT {ident(_ROW)} FROM {rows} WHERE {any_unfit} ORDER BY 1 LIMIT {_NAMED_LINES}"
     lines = line_numbers(path, form, [row for (row,) in engine.execute(query).fetchall()])
     given = {"rows": list(lines), "lines": list(lines.values())}
     for name in spoilt:
         engine.execute(
-            f"UPDATE {SPOOL} SET {ident(name)} = 'the value on line ' || given.line "
+            f"UPDATE {rows} SET {ident(name)} = 'the value on line ' || given.line "
             f"FROM (SELECT unnest($rows) AS row, unnest($lines) AS line) AS given "
             f"WHERE {ident(_ROW)} = given.row AND {ident(name)} IS NOT NULL",
             given,
         )
-    engine.execute(f"ALTER TABLE {SPOOL} DROP COLUMN {ident(_ROW)}")
+    engine.execute(f"ALTER TABLE {rows} DROP COLUMN {ident(_ROW)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from backhaul.engine_errors import in_one_line, is_of_csv
@@ -14,7 +15,7 @@ from backhaul.warehouses.repeatable import is_plain_scan
 if TYPE_CHECKING:
     import duckdb
 
-SPOOL = "temp.main.model_rows"
+_SPOOL = "model_rows"
 _BUILT_IN = "system.main"
 
 
@@ -31,27 +32,38 @@ class InPlace:
         self, engine: duckdb.DuckDBPyConnection, select: str, catalog: str, release: Callable[[], None],
         files: frozenset[str],
     ) -> None:  # fmt: skip
-        self._engine, self._release, self._spooled = engine, release, False
-        _resolve_built_in_first(engine, catalog)
+        self._engine, self._release, self.is_spooled = engine, release, False
+        resolve_built_in_first(engine, catalog)
         if is_plain_scan(engine, select, files):
             self.sql = f"({select})"
             return
+        spool = _free_name(engine)
         engine.execute(f"USE {ident(catalog)}")
-        engine.execute(f"CREATE OR REPLACE TEMP TABLE model_rows AS {select}")
+        engine.execute(f"CREATE TEMP TABLE {spool} AS {select}")
         engine.execute("USE memory")
-        self._spooled = True
-        self.sql = SPOOL
+        self.is_spooled = True
+        self.sql = f"temp.main.{spool}"
 
     def again(self) -> InPlace:
         return self
 
     def close(self) -> None:
-        if self._spooled:
-            self._engine.execute(f"DROP TABLE IF EXISTS {SPOOL}")
-        self._release()
+        if self.is_spooled:
+            self._engine.execute(f"DROP TABLE IF EXISTS {self.sql}")
+        release, self._release = self._release, lambda: None
+        release()
 
 
-def _resolve_built_in_first(engine: duckdb.DuckDBPyConnection, catalog: str) -> None:
+def _free_name(engine: duckdb.DuckDBPyConnection) -> str:
+    """The name of a table for the rows: another read of the same model may have one."""
+    query = f"SELECT table_name FROM duckdb_tables() WHERE temporary AND starts_with(table_name, '{_SPOOL}')"
+    taken = {name for (name,) in engine.execute(query).fetchall()}
+    return next(
+        name for number in count(1) if (name := f"{_SPOOL}{'' if number == 1 else number}") not in taken
+    )
+
+
+def resolve_built_in_first(engine: duckdb.DuckDBPyConnection, catalog: str) -> None:
     """What surrounds the model's SELECT is ours: no function or type of the source may stand for a built-in one there."""
     query = "SELECT schema_name FROM duckdb_schemas() WHERE database_name = ? AND NOT internal"
     engine.execute("USE memory")

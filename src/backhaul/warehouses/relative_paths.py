@@ -33,6 +33,20 @@ def from_project(engine: duckdb.DuckDBPyConnection, select: str, root: Path) -> 
     return text.decode()
 
 
+def reads_files(engine: duckdb.DuckDBPyConnection, tree: Any) -> bool:
+    """Whether a SELECT names files itself, relative or not."""
+    nodes = list(nodes_of(tree))
+    return any(
+        node["function"]["function_name"].lower().startswith(_READERS)
+        for node in nodes
+        if node.get("type") == "TABLE_FUNCTION"
+    ) or any(
+        _is_file(node["table_name"]) and not _is_table(engine, node["table_name"])
+        for node in nodes
+        if node.get("type") == "BASE_TABLE"
+    )
+
+
 def _arguments(tree: Any) -> Iterator[int]:
     """Where relative paths begin that are given to table functions, in bytes."""
     for node in nodes_of(tree):

@@ -26,8 +26,8 @@ _VALUES = frozenset((
     "user", "current_catalog", "current_schema", "current_database", "current_role",
 ))  # fmt: skip
 """SQL's functions without parentheses."""
-_OURS = frozenset(("candidates", "model_rows"))
-"""Names that the engine resolves to our own temporary tables once they are there."""
+_OURS = ("candidates", "model_rows")
+"""What the names begin with that the engine resolves to our own temporary tables once they are there."""
 _BUILT_IN = ("duckdb_", "sqlite_", "pragma_", "pg_")
 """What the names of the engine's own views begin with: around a plain scan they hide a table of the same name."""
 
@@ -69,7 +69,7 @@ def _is_stable(engine: duckdb.DuckDBPyConnection, select: str, files: frozenset[
         if node.get("type") == "TABLE_FUNCTION" and node["function"].get("function_name") not in files:
             return False
     named = tables_of(tree)
-    if named & _OURS or any(name.startswith(_BUILT_IN) for name in named):
+    if any(name.startswith((*_OURS, *_BUILT_IN)) for name in named):
         return False
     if _may_change(engine, functions - files):
         return False
