@@ -18,8 +18,9 @@ from backhaul.config import load as load_config
 from backhaul.delivery.address import remarks
 from backhaul.errors import BackhaulError, Problem, UsageError
 from backhaul.ledger.plan import plan_from
+from backhaul.ledger.unfilled import unfilled_notices
 from backhaul.mapping.mapping import Mapping
-from backhaul.planning.explain import refusal_groups, sample
+from backhaul.planning.explain import refusal_groups, refusal_text, sample
 from backhaul.planning.prepare import Prepared
 from backhaul.planning.schema_changes import ModelSchema, model_schema, note_schema, notices, versions
 from backhaul.records.forget import Forget, lift
@@ -462,6 +463,8 @@ class Project:
                     for said in await remarks(connection.destination.base_url)
                 ]
                 prepared = await Run(self.workspace, sync, RunOptions(full=True)).planned(engine, schema)
+                rows = [refusal_text(one) for one in refusal_groups(engine, prepared.plan)]
+                rows += unfilled_notices(engine, prepared.plan, prepared.mapping)
                 prepared.plan.path.unlink(missing_ok=True)
                 found.append(
                     Check(sync.name, "model", True, f"{prepared.plan.rows:,} rows, key unique and never null")
@@ -475,8 +478,10 @@ class Project:
                     )
                 )
                 found += [
-                    Check(sync.name, "writers", True, said) for said in other_writers(self.workspace, sync)
+                    Check(sync.name, "writers", True, said, warning=True)
+                    for said in other_writers(self.workspace, sync)
                 ]
+                found += [Check(sync.name, "rows", True, said, warning=True) for said in rows]
                 for segment in prepared.plan.segments:
                     require(connection.destination, sync, segment.op)
             except UsageError as error:

@@ -147,6 +147,28 @@ def test_plan_shows_what_the_mapping_refuses(shop: Shop, call: Call) -> None:
     assert "3 changed: 3 created · 3 delivered, 1 rejected (1 before sending) · " in said.out
 
 
+def test_check_and_plan_count_the_rows_that_will_be_rejected(shop: Shop, call: Call) -> None:
+    shop.query("UPDATE customers SET email = NULL WHERE id < 3")
+    checked, planned = call("check", "customers"), call("plan", "customers").out
+    said = "email: is null, and the destination requires a value"
+    assert (checked.code, f"2 rows will be rejected: {said}" in checked.out) == (0, True)
+    assert "no errors, 1 warning;" in checked.out
+    assert f"! 2 × {said} (1, 2)" in planned
+
+
+def test_check_and_plan_count_new_records_without_a_required_value(shop: Shop, call: Call) -> None:
+    """A NULL is skipped: an update may leave the column out, a new row may not."""
+    shop.query("UPDATE customers SET email = NULL WHERE id < 3")
+    shop.edit("customers", "email: lower(email)", "email: {value: lower(email), 'null': skip}")
+    said = "2 new records have no value for email, which a new record requires"
+    assert said in call("check", "customers").out
+    assert said in call("plan", "customers").out
+    assert "2 delivered, 2 rejected" in call("run", "customers").out
+    shop.edit("leads", "email: lower(email)", "email: {value: lower(email), 'null': skip}")
+    shop.edit("leads", "mode: mirror", "mode: insert")
+    assert "2 rows will be rejected: email: null is skipped here" in call("check", "leads").out
+
+
 def test_run_says_what_was_done(shop: Shop, call: Call) -> None:
     said = call("run")
     assert (said.code, said.err) == (0, "")

@@ -37,6 +37,7 @@ from backhaul.ledger.remapping import APPROVED, remapped, resent
 from backhaul.ledger.replaced import identity, is_replaced, with_replacements
 from backhaul.ledger.suppression import NOTHING_FORGOTTEN, Forgotten, is_wanted, suppress
 from backhaul.ledger.tally import Tally, tally_of
+from backhaul.ledger.unfilled import unfilled
 from backhaul.mapping.fingerprint import fingerprints
 from backhaul.mapping.mapping import SEPARATOR, Mapping
 from backhaul.next_steps import Offer, is_resent
@@ -205,13 +206,15 @@ class Diff:
 
     def _is_plan(self) -> bool:
         """Whether the laid out rows are the changes already: the common first sync of clean rows."""
+        lacking = unfilled(self.mapping, self.options.mode)
+        bad = f"coalesce(_error, {lacking}) IS NOT NULL" if lacking else "_error IS NOT NULL"
         return (
             self.view is None
             and not self.options.refused
             and not self.suppressed
             and not self._twins
             and not self._parents()
-            and not self._one("SELECT count(*) FROM temp.main.candidates WHERE _error IS NOT NULL")
+            and not self._one(f"SELECT count(*) FROM temp.main.candidates AS c WHERE {bad}")
         )
 
     def _write_sorted(self, part: Path) -> list[Tally]:
@@ -356,25 +359,27 @@ class Diff:
                 parts += [f"{value} AS {column}", f"h.{column} AS {ident('o.' + field.name)}"]
             parts += ["h._remote_id", "CASE WHEN c._was IS NULL THEN h._state END AS _again",
                       f"c.{both[0][1]} IS NOT NULL AND h._at IS NULL AS never"]  # fmt: skip
-        error, bad, dead = "c._error", "c._error IS NOT NULL", "false"
+        errors, dead = ["c._error"], "false"
+        if lacking := unfilled(self.mapping, self.options.mode):
+            new = f"c.{both[0][1]} IS NULL" + ("" if self.view is None else " OR h._at IS NULL")
+            errors.append(f"CASE WHEN c.{both[0][0]} IS NOT NULL AND ({new}) THEN {lacking} END")
         if self._twins:
             twin = " AND ".join(f"t.{key} = c.{key}" for key in self.keys)
             name = self.mapping.identifiers[0].name
-            said = literal(
-                f"{name}{SEPARATOR}duplicate{SEPARATOR}another record of the model has the same {name}"
-            )
+            why = f"another record of the model has the same {name}"
+            said = literal(f"{name}{SEPARATOR}duplicate{SEPARATOR}{why}")
             joins += f" LEFT JOIN (SELECT DISTINCT * FROM temp.main.twins) AS t ON {twin}"
-            error = f"coalesce(c._error, CASE WHEN t.{self.keys[0]} IS NOT NULL THEN {said} END) AS _error"
-            bad = f"(c._error IS NOT NULL OR t.{self.keys[0]} IS NOT NULL)"
+            errors.append(f"CASE WHEN t.{self.keys[0]} IS NOT NULL THEN {said} END")
+        error = f"coalesce({', '.join(errors)})"
         if self.options.refused:
             hashed = f"coalesce(CAST(c._hash AS VARCHAR), {literal(NO_HASH)})"
             joins += f" LEFT JOIN temp.main.refused AS r ON r.hash = {hashed} AND r.key = {self._key('c.')}"
-            dead = f"r.key IS NOT NULL AND (r.by_mapping IS FALSE OR {bad})"
+            dead = f"r.key IS NOT NULL AND (r.by_mapping IS FALSE OR {error} IS NOT NULL)"
         undeleted = "false"
         if self.options.refused and self._may_replace():
             letters = f"SELECT key FROM temp.main.refused WHERE hash = {literal(NO_HASH)}"
             undeleted = f"{self._key('c.')} IN ({letters})"
-        parts += [error, f"{dead} AS dead", f"{undeleted} AS undeleted"]
+        parts += [f"{error} AS _error", f"{dead} AS dead", f"{undeleted} AS undeleted"]
         return f"SELECT {', '.join(parts)} FROM temp.main.candidates AS c{joins}"
 
     def _segment(self) -> str:

@@ -103,6 +103,12 @@ def refusal_groups(engine: duckdb.DuckDBPyConnection, plan: Plan, keys: int = 3)
     return found
 
 
+def refusal_text(group: dict[str, Any]) -> str:
+    """A group of `refusal_groups` in one line."""
+    rows = "1 row" if group["count"] == 1 else f"{group['count']:,} rows"
+    return f"{rows} will be rejected: {group['field']}: {group['message']}"
+
+
 def values_of(engine: duckdb.DuckDBPyConnection, plan: Plan, key: str) -> list[Any]:
     """The values that a plan sends of one record (key as JSON): what a destination's message about it may repeat."""
     mapping = Mapping.from_shape(plan.shape)

@@ -21,6 +21,7 @@ from backhaul.ledger.ledger import ALIAS, Ledger, LedgerView
 from backhaul.ledger.plan import Plan
 from backhaul.ledger.remapping import remapped
 from backhaul.ledger.suppression import Forgotten
+from backhaul.ledger.unfilled import unfilled_notices
 from backhaul.mapping.failing import failing
 from backhaul.mapping.fingerprint import fingerprints, whole_fingerprint
 from backhaul.mapping.mapping import Mapping, columns_used, compile_mapping
@@ -131,7 +132,10 @@ def prepare(
     held, guards = diff.found.held, tuple(_guards(engine, sources, plan, diff.found.held))
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
     kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
-    notices = tuple(filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept]))
+    unfilled = unfilled_notices(engine, plan, mapping)
+    notices = tuple(
+        filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept, *unfilled])
+    )
     return Prepared(plan, mapping, guards, held, seconds, found_schema, stale, diff.suppressed, notices)
 
 
