@@ -51,7 +51,7 @@ def _rows(
         ),
     )
     yield (
-        "sent again where nobody knows",
+        "repeated after an unknown outcome",
         ", ".join(sorted(map(str, spec.repeatable & set(spec.batch)))) or "nothing",
     )
     if spec.batch.keys() & {Op.UPSERT, Op.UPDATE}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,14 @@ async def test_a_bomb_is_not_unpacked(encoding: str) -> None:
     packer = {"gzip": gzip.compress, "deflate": zlib.compress}.get(
         encoding, lambda data: zlib.compress(data)[2:-4]
     )
-    bomb = packer(b"0" * (ANSWER_LIMIT + 1))
+    bodies = {
+        "/bomb": packer(bytes(8 << 20)),
+        "/large": packer(b"".join(os.urandom(1) * 64 for _ in range((ANSWER_LIMIT >> 6) + 1))),
+        "/small": packer(small),
+    }
 
     async def answer(request: web.Request) -> web.Response:
-        body = (
-            bomb if request.path == "/bomb" else packer(small) if request.path == "/small" else b"not packed"
-        )
+        body = bodies.get(request.path, b"not packed")
         return web.Response(
             body=body, headers={"Content-Encoding": "gzip" if encoding == "gzip" else "deflate"}
         )
@@ -118,7 +121,11 @@ async def test_a_bomb_is_not_unpacked(encoding: str) -> None:
         with serving(app) as url:
             got = await internet.exchange("GET", f"{url}/small", None, None, {}, lambda: None)
             assert got.body == small
-            for path, said in (("bomb", "more than 64 MiB"), ("broken", "cannot be unpacked")):
+            for path, said in (
+                ("bomb", "more than 500 times its size"),
+                ("large", "more than 64 MiB"),
+                ("broken", "cannot be unpacked"),
+            ):
                 with pytest.raises(Unsettled, match=said):
                     await internet.exchange("GET", f"{url}/{path}", None, None, {}, lambda: None)
     finally:

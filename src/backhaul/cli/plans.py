@@ -64,7 +64,7 @@ def draw(session: Session, plan: PlanReport) -> None:
     _cost(session, plan, total)
     if plan.undo is not None and total:
         session.say(
-            "  the next normal run sends the model's values again, unless the model or the mapping is mended first"
+            "  fix the model or the mapping before the next normal run: it sends the model's values again"
         )
 
 

@@ -17,7 +17,7 @@ def undo(session: Session, run: str) -> None:
     What the run updated gets its old values, what it created is deleted, what it deleted is created again.
     Records that changed since are left out.
 
-    Mend the model or the mapping before the next normal run: it sends the model's values again.
+    Fix the model or the mapping before the next normal run: it sends the model's values again.
 
     \b
     Examples:

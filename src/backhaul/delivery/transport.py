@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 64 << 20
 """Bytes of one answer, decompressed."""
+RATIO_LIMIT = 500
+"""Bytes that one compressed byte may unpack to, in answers of more than a MiB: gzip itself goes up to about 1,000."""
 
 _departed: ContextVar[Callable[[], None]] = ContextVar("departed")
 
@@ -142,7 +144,9 @@ def _request_class() -> type[aiohttp.ClientRequest]:
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     chunks, size, unpack = list[bytes](), 0, _unpacking(response.headers.get("Content-Encoding", ""))
+    received = 0
     while packed := await response.content.readany():
+        received += len(packed)
         try:
             chunk = unpack(packed, ANSWER_LIMIT + 1 - size)
         except (zlib.error, EOFError):
@@ -152,6 +156,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if size > ANSWER_LIMIT:
             response.close()
             raise Unsettled(f"HTTP {response.status} with an answer of more than {ANSWER_LIMIT >> 20} MiB")
+        if size > 1 << 20 and size > RATIO_LIMIT * received:
+            response.close()
+            raise Unsettled(
+                f"HTTP {response.status} with an answer that unpacks to more than {RATIO_LIMIT} times its size"
+            )
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -131,12 +131,17 @@ def prepare(
         stale = tuple(_stale(diff, sources))
     held, guards = diff.found.held, tuple(_guards(engine, sources, plan, diff.found.held))
     seconds = {"extract": round(found - began, 3), "diff": round(perf_counter() - found, 3)}
-    kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
-    unfilled = unfilled_notices(engine, plan, mapping)
-    notices = tuple(
-        filter(None, [_read_whole(view_mark, mark, full), mark.notice if mark else "", kept, *unfilled])
-    )
+    read = (_read_whole(view_mark, mark, full), mark.notice if mark else "")
+    notices = tuple(filter(None, (*read, *_notices(engine, plan, mapping, elsewhere=elsewhere))))
     return Prepared(plan, mapping, guards, held, seconds, found_schema, stale, diff.suppressed, notices)
+
+
+def _notices(
+    engine: duckdb.DuckDBPyConnection, plan: Plan, mapping: Mapping, *, elsewhere: bool
+) -> list[str]:
+    """What a person should know of a plan's records."""
+    kept = kept_notice(engine, plan, mapping) if elsewhere and plan.forgotten else ""
+    return [kept, *unfilled_notices(engine, plan, mapping)]
 
 
 def _options(
