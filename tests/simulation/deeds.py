@@ -206,8 +206,9 @@ class Deeds:
         known = story.ledger().keys()
         for place in self.places.values():
             place.oracle.restored(known if place.oracle is story.oracle else frozenset())
-        if story.beside is not None:
-            story.beside.oracle.reset()
+        for line in (story.beside, story.partner):
+            if line is not None:
+                line.oracle.restored(line.oracle.acked.keys())
 
     def _open_at(self, folder: Path) -> SimWorkspace:
         story, house = self.story, self.story.house

@@ -7,7 +7,7 @@ import contextvars
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -359,11 +359,13 @@ class SimWorkspace(Workspace):
         return _api_of(self.account)
 
 
-def project_of(setup: Setup, root: Path, folder: Path, name: str = SYNC) -> Project:
-    """The project that a setup describes, as its files would."""
+def project_of(
+    setup: Setup, root: Path, folder: Path, name: str = SYNC, beside: Mapping[str, Setup] | None = None
+) -> Project:
+    """The project that a setup describes, as its files would; `beside` are its other syncs."""
     api, sync = _files(setup, name)
     return Project(
-        root=root, name="sim", state=str(folder.relative_to(root)), warehouses={"w": None}, destinations={"d": api}, syncs={name: sync},
+        root=root, name="sim", state=str(folder.relative_to(root)), warehouses={"w": None}, destinations={"d": api}, syncs={name: sync} | {one: _files(other, one)[1] for one, other in (beside or {}).items()},
         warehouse_types={"w": "sim"}, destination_types={"d": "http"},
         dead_letters=DeadLetters.model_construct(keep=Retention(100 * 366 * 86400)),  # more than the clock jumps
     )  # fmt: skip

@@ -159,12 +159,14 @@ MUTANTS = (
     Mutant("the index lag is measured by the wall clock", "backhaul.workspace", "clock=state.clock)", "clock=self.surroundings.wall)", lambda s: s.setup.index_lag is not None and not s.setup.idempotent and not s.setup.shared and _unanswered(s) + s.faults.silence > 0.1),
     Mutant("the life of an idempotency key is measured by the wall clock", "backhaul.runs.doubt", "workspace.state, workspace.state.clock(), Creates()", "workspace.state, workspace.surroundings.wall(), Creates()",
            lambda s: s.setup.mode == "insert" and s.setup.key_life < 86_400 and _unanswered(s) + s.faults.silence > 0.1),
+    Mutant("a mirror deletes what another sync holds", "backhaul.planning.prepare", "sync.mode is Mode.MIRROR and find_elsewhere(engine, mapping, sources.others)", "False", lambda s: s.partner),
     Mutant("reset drops unknown creates", "backhaul.runs.reset", "return (Stage.QUARANTINED, Stage.UNKNOWN, Stage.RETRY, *doubled)", "return (Stage.QUARANTINED, Stage.RETRY, *doubled)",
            lambda s: "reset" in s.deeds and s.setup.mode == "insert" and not s.setup.idempotent and _unanswered(s) > 0.1),
 )  # fmt: skip
 
 
 SEEDS: dict[str, tuple[int, ...]] = {
+    "a mirror deletes what another sync holds": (61,),
     "the index lag is measured by the wall clock": (6730,),
     "the life of an idempotency key is measured by the wall clock": (2146,),
     "a baseline takes records that left the model as deleted": (500,),

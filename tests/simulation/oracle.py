@@ -201,6 +201,7 @@ class Oracle(Witness):
                 - self.buried.keys()
                 - self._not_ours()
                 - self.orphans
+                - (self.partner.snapshot.keys() | self.partner.orphans if self.partner is not None else set())
                 - self.forgotten
             )
             self.expect(not extra, "I1", f"{extra} left the model, and the destination still has them")

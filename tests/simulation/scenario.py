@@ -118,6 +118,8 @@ class Scenario:
     races: str = ""
     """What another worker does at the same time, in some runs: `same` (tries to run the sync too), `beside` (runs another
     sync on the same credential)."""
+    partner: bool = False
+    """Another mirror writes to the same object, and rows move from the model of the first to its model."""
     deeds: tuple[str, ...] = ()
     """What a person does after the runs, in this order; each is followed by another run."""
     rng: random.Random = field(repr=False, default_factory=random.Random)
@@ -148,9 +150,10 @@ def scenario_of(seed: int) -> Scenario:
     deeds = _with_later_deeds(seed, setup, _deeds(seed, setup))
     if _REMAPPED.intersection(deeds):
         setup = replace(setup, fields=(*setup.fields, ("c", "email")))
+    partner = _has_partner(seed, setup, deeds)
     return Scenario(
         seed, setup, _faults(rng, setup), rows=rng.choice((5, 8, 12, 20, 40, 60)), runs=rng.choice((1, 2, 2, 3)),
-        crash=rng.choice((0.0, 0.3, 0.7)), races=_races(seed, setup), deeds=deeds, rng=rng,
+        crash=rng.choice((0.0, 0.3, 0.7)), races="" if partner else _races(seed, setup), partner=partner, deeds=deeds, rng=rng,
     )  # fmt: skip
 
 
@@ -191,6 +194,14 @@ def _may(deed: str, setup: Setup) -> bool:
         return setup.mode != "update"  # a letter about a record that is missing stays one
     # an undone create, and one that the state knows nothing of since, is created again: the oracle takes it for a second record
     return setup.mode != "insert" and not (deed == "restore" and setup.shared)
+
+
+def _has_partner(seed: int, setup: Setup, deeds: tuple[str, ...]) -> bool:
+    # where a person forgets or undoes a record, or the account is another one, whose record it is then is a question of its own
+    alone = (
+        {"account", "forget", "undo", "mode"}.intersection(deeds) or setup.by_email or setup.mode != "mirror"
+    )
+    return not alone and random.Random(f"partner {seed}").random() < 0.15
 
 
 def _races(seed: int, setup: Setup) -> str:
@@ -268,6 +279,15 @@ class Source:
         mine, theirs = self.rows[key]["email"], self.rows[other]["email"]
         self.put(key, email=theirs)
         self.put(other, email=mine if key != other else f"n{self.version}")
+
+    def give(self, other: Source, rng: random.Random) -> None:
+        """Some rows move to another model, for good."""
+        for key in [key for key in self.keys if rng.random() < 0.15]:
+            self.keys.remove(key)
+            other.keys.append(key)
+            other.version += 1
+            if key in self.rows:
+                other.rows[key] = self.rows.pop(key) | {"at": other.version}
 
     def moment(self) -> dict[str, Row]:
         """What the destination should hold now, by identifier."""

@@ -6,7 +6,8 @@ import random
 import shutil
 import sqlite3
 import traceback
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from .shared import SharedSimState
 from .timing import Killed, Stuck, Time, VirtualLoop
 
 _DRAIN = 8
+PARTNER = "u"
+"""The other mirror of the same object."""
 _OPTIMISED = 8
 """One seed of so many is played with the embedded engine's optimiser."""
 _STEPS = {"tick": 60, "journal": 12, "state": 25, "engine": 70}
@@ -76,14 +79,56 @@ class Story:
         self.races = random.Random(f"races {seed}")
         self.late = random.Random(f"late jumps {seed}")
         self.beside: Line | None = None
+        self.beside_it: dict[str, Setup] = {}
         self._ledgers: dict[tuple[Any, ...], dict[str, tuple[str | None, int]]] = {}
         """The ledger as it was read last, by file and version."""
         self.around = surroundings(self.time, random.Random(f"engine {seed}"))
         self.ending = Ending(seed, self.oracle.violations, self.oracle.trace)
+        self.partner = self._partner() if scenario.partner else None
+        self.partners = random.Random(f"partners {seed}")
         if self.setup.mode == "update":
             self.server.records = {
                 key: row | {"a": 7} for key, row in self.source.moment().items() if self.rng.random() < 0.8
             }
+
+    def _partner(self) -> Line:
+        """Another mirror of the same object, whose model is empty at first."""
+        source = Source(random.Random(f"partner source {self.scenario.seed}"), self.setup, 0)
+        oracle = Oracle(self.house, self.server, source, self.setup, PARTNER, self.oracle)
+        oracle.partner, self.oracle.partner = self.oracle, oracle
+        return Line(PARTNER, self.setup, source, self.server, oracle)
+
+    @contextmanager
+    def _as_partner(self) -> Iterator[None]:
+        """The other mirror runs."""
+        assert self.partner is not None
+        mine = self.sync, self.setup, self.source, self.oracle
+        self.sync, self.setup = PARTNER, self.partner.setup
+        self.source, self.oracle = self.partner.source, self.partner.oracle
+        self.beside_it = {mine[0]: mine[1]}
+        try:
+            yield
+        finally:
+            self.sync, self.setup, self.source, self.oracle = mine
+            self.beside_it = {}
+
+    def _trade(self) -> None:
+        """Rows move to the other mirror, which mostly runs."""
+        if self.partner is None:
+            return
+        self.source.give(self.partner.source, self.partners)
+        self.partner.source.change(0.3)
+        if self.partners.random() < 0.7:
+            with self._as_partner():
+                self.run(RunOptions(), self.doom(self.partners))
+
+    def _drain_both(self) -> None:
+        """What one mirror leaves to the other is only gone when both are at rest."""
+        with self._as_partner():
+            self._drain(judged=False)
+        self._drain()
+        with self._as_partner():
+            self.oracle.final(self.ledger())
 
     def play(self) -> Ending:
         try:
@@ -94,7 +139,10 @@ class Story:
                 self.storm(race=False)
             for account in self.deeds.accounts():
                 self.deeds.move(account)
-                self._drain()
+                if self.partner is None:
+                    self._drain()
+                else:
+                    self._drain_both()
         except Stuck as error:
             self.oracle.fail("hang", str(error))
         except Exception as error:  # noqa: BLE001 - whatever ends a run unexpectedly is a finding
@@ -114,6 +162,7 @@ class Story:
             self._jump()
         if (self.setup.index_lag is not None or self.setup.key_life < 86_400) and self.late.random() < 0.3:
             self._jump(self.late)
+        self._trade()
         doomed = self.doom(self.rng)
         limit = self.rng.choice((None, None, None, 1, 4))
         if race and self.scenario.races and self.races.random() < 0.7:
@@ -177,7 +226,8 @@ class Story:
     def workspace(self, sync: str = "", setup: Setup | None = None, **own: Any) -> _Open:
         """A workspace of the first worker; `own` is what another one has of its own."""
         house = own.get("house", self.house)
-        project = project_of(setup or self.setup, self.folder, house.folder, sync or self.sync)
+        beside = self.beside_it or ({PARTNER: self.partner.setup} if self.partner is not None else {})
+        project = project_of(setup or self.setup, self.folder, house.folder, sync or self.sync, beside)
         kept = {
             "house": self.house,
             "source": self.source,
@@ -299,7 +349,7 @@ class Story:
         for name in ("copies", "plans"):
             shutil.rmtree(self.house.folder / name, ignore_errors=True)
 
-    def _drain(self) -> None:
+    def _drain(self, *, judged: bool = True) -> None:
         """Everything is healthy: the sync comes to rest, and then needs nobody."""
         self.server.faults = Faults()
         rested = False
@@ -313,7 +363,8 @@ class Story:
                     self.oracle.expect(
                         quiet, "I7", "a run without changes needed the destination, or failed without it"
                     )
-                    self.oracle.final(self.ledger())
+                    if judged:
+                        self.oracle.final(self.ledger())
                     return
             rested = (
                 well

@@ -123,6 +123,8 @@ class Witness:
         """By run: what was acknowledged before it, and what it was told is taken."""
         self.undoing: tuple[dict[str, str], dict[str, str]] | None = None
         """The one of `past` that a person has undone now."""
+        self.partner: Witness | None = None
+        """Who watches another mirror of the same object."""
         self.strangers = frozenset(server.records)
         """What somebody else wrote."""
         self._numbers = 0
@@ -260,6 +262,8 @@ class Witness:
             "I41",
             f"{key} is deleted, and this sync did not write it to {self.setup.account}",
         )
+        held = self.partner is not None and key in self.partner.acked
+        self.expect(not held, "I41", f"{key} is deleted, and another sync holds it")
         if key not in self.erasing:
             self.expect(key not in self.snapshot, "I23", f"{key} is deleted although the model has it")
             self.expect(self.setup.mode == "mirror", "I23", f"{key} is deleted in mode {self.setup.mode}")
