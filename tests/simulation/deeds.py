@@ -208,7 +208,7 @@ class Deeds:
             place.oracle.restored(known if place.oracle is story.oracle else frozenset())
         for line in (story.beside, story.partner):
             if line is not None:
-                line.oracle.restored(line.oracle.acked.keys())
+                line.oracle.restored(story.ledger(line.sync).keys())
 
     def _open_at(self, folder: Path) -> SimWorkspace:
         story, house = self.story, self.story.house
