@@ -196,6 +196,30 @@ def test_a_list_of_choices_is_joined_by_semicolons(
     assert held == {"1": "a;b", "2": None}
 
 
+@pytest.mark.parametrize("above", [2000, 0])
+def test_an_undo_puts_a_list_of_choices_back_as_it_was(
+    org: SalesforceSandbox, url: str, tmp_path: Path, above: int
+) -> None:
+    """The plan of an undo knows the field's own type, by which Salesforce's texts and ours are the same value."""
+    shop = Shop(tmp_path, url, crm={"bulk_above": above}, fields={"LastName": "last", "Tags__c": "tags"})
+    columns = "id VARCHAR, last VARCHAR, tags VARCHAR[]"
+    shop.rows(columns, ("1", "L", ["a", "b"]), ("2", "M", ["c"]))
+    assert shop.run().status == "succeeded"
+    shop.rows(columns, ("1", "L", ["c"]), ("2", "M", []))
+    changed = shop.run()
+    assert (changed.status, changed.delivered) == ("succeeded", 2)
+    with load(tmp_path) as project:
+        plan = project.undo(changed.id)
+        done = project.run("s", plan=plan.id).report
+        assert (done.status, done.delivered, done.rejected) == ("succeeded", 2, 0)
+        assert done.verified is not None
+        assert (done.verified.checked, done.verified.mismatches) == (2, ())
+    held = {
+        one.values["External_Id__c"]: one.values["Tags__c"] for one in org.kinds["Contact"].records.values()
+    }
+    assert held == {"1": "a;b", "2": "c"}
+
+
 @pytest.mark.parametrize("mode", ["insert", "upsert"])
 def test_a_create_that_salesforce_still_works_on_when_the_run_has_given_it_up_is_not_made_twice(
     org: SlowSandbox, url: str, tmp_path: Path, mode: str
