@@ -38,10 +38,12 @@ class Database:
                 rows = db.execute(statement).fetchall()
         return rows
 
-    def sync(self, select: str, *, table: str = "thing", fields: str = "v", **more: Any) -> RunReport:
+    def sync(
+        self, select: str, *, table: str = "thing", fields: str | dict[str, Any] = "v", **more: Any
+    ) -> RunReport:
         """Runs a sync of this SELECT."""
         if self.project is None:
-            mapped = {name: name for name in fields.split()}
+            mapped = {name: name for name in fields.split()} if isinstance(fields, str) else fields
             sync = {
                 "object": table,
                 "mode": "mirror",

@@ -84,6 +84,19 @@ def test_a_trigger_of_mysql_that_keeps_the_old_value_skips_the_row(tmp_path: Pat
     db.project.__exit__()
 
 
+def test_a_null_that_is_left_out_keeps_the_value_of_a_column_that_must_have_one(db: Database) -> None:
+    db.run(
+        "create table thing (id int primary key, v varchar(9) not null, w int)",
+        "insert into thing (id, v) values (1, 'held')",
+    )
+    fields = {"v": {"value": "v", "null": "skip"}, "w": "w"}
+    report = db.sync(
+        "SELECT * FROM (VALUES (1, NULL, 5), (2, NULL, 5), (3, 'c', 5)) x(id, v, w)", fields=fields
+    )
+    assert (report.delivered, report.rejected, report.exit_code) == (2, 1, 3)
+    assert db.run("select id, v, w from thing order by id") == [(1, "held", 5), (3, "c", 5)]
+
+
 VALUES = {
     "postgres": [
         ("interval", "canary 77"), ("macaddr", "canary\n77"), ("bit varying(9)", "canary77"), ("int4range", 'canary: "77'),

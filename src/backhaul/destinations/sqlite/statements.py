@@ -27,6 +27,9 @@ class Writing:
         self.slots = {name: f"?{number}" for number, name in enumerate(names, 1)}
         self.key_slots = [names.index(name) for name in identifiers]
         self.values = [name for name in names if name not in identifiers]
+        self.left_out = [
+            name for name, field in self.fields.items() if field.required and name not in self.slots
+        ]
         self.on_key = " AND ".join(f"{ident(name)} = {self.slots[name]}" for name in identifiers)
 
     def run(self, connection: sqlite3.Connection, op: Op, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
@@ -93,7 +96,7 @@ class Writing:
             f"{self.table}.{ident(n)} IS NOT excluded.{ident(n)} COLLATE BINARY" for n in self.values
         )
         action = f"DO UPDATE SET {changes} WHERE {differs}" if self.values else "DO NOTHING"
-        return f"{self._insert()} ON CONFLICT ({self.keys}) {action}"
+        return f"{self._insert(self.left_out)} ON CONFLICT ({self.keys}) {action}"
 
     def insert(self) -> str:
         return f"{self._insert()} ON CONFLICT ({self.keys}) DO NOTHING"
@@ -114,8 +117,12 @@ class Writing:
         differs = f" AND NOT ({self.differs()})" if self.values else ""
         return f"SELECT 1 FROM {self.table} WHERE {self.on_key}{differs}{self.every_slot()}"
 
-    def _insert(self) -> str:
-        return f"INSERT INTO {self.table} ({self.columns}) VALUES ({', '.join(self.slots.values())})"
+    def _insert(self, held: Sequence[str] = ()) -> str:
+        """`held`: columns that have the value of the row that is there. SQLite looks for NULLs before it looks for a conflict
+        (sqlite.org/lang_upsert.html), so a row that is only updated would be refused for a column that it leaves out."""
+        columns = ", ".join([self.columns, *map(ident, held)])
+        there = [f"(SELECT {ident(name)} FROM {self.table} WHERE {self.on_key})" for name in held]
+        return f"INSERT INTO {self.table} ({columns}) VALUES ({', '.join([*self.slots.values(), *there])})"
 
     def differs(self) -> str:
         """BINARY: a NOCASE column would hide a change of case."""
