@@ -61,7 +61,7 @@ def test_no_name_is_guessed(db: duckdb.DuckDBPyConnection, kind: str, wrong: lis
         len(wrong) + 2: None,
     }
     (said,) = db.execute("SELECT DISTINCT _error FROM d WHERE k0 = 0").fetchone()
-    assert f"{wrong[0]} is not a {'currency' if kind == 'currency' else 'country'}'s code" in said
+    assert f'"{wrong[0]}" is not a {kind}\'s code' in said
 
 
 @pytest.mark.parametrize("kind", ["currency", "country"])

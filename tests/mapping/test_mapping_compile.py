@@ -146,7 +146,7 @@ def test_lengths_and_choices(db: duckdb.DuckDBPyConnection) -> None:
     assert mapped.errors(db) == {
         1: ("short", "length", "has 5 characters, at most 3 fit"),
         2: ("short", "length", "has 4 characters, at most 3 fit"),
-        4: ("one", "choice", "Red is not one of the allowed values"),
+        4: ("one", "choice", '"Red" is not one of the allowed values'),
     }
 
 

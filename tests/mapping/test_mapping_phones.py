@@ -75,7 +75,7 @@ def test_the_record_is_told_what_is_wrong(db: duckdb.DuckDBPyConnection) -> None
         0: (
             "v",
             "type",
-            "030 123456 is not a telephone number as E.164 has it, with the country's code: +15005550006",
+            '"030 123456" is not a telephone number as E.164 has it, with the country\'s code: +15005550006',
         )
     }
 

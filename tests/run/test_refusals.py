@@ -224,6 +224,21 @@ def test_i48_reports_and_status_do_not_repeat_values_that_a_message_quotes(
         assert "Lovelace" not in said, command
 
 
+def test_i48_reports_and_status_do_not_repeat_a_value_that_does_not_fit(
+    site: Site, answering: Answering
+) -> None:
+    start(site, answering, 3)
+    site.sql("update t set name = 'Lovelace' where id = 1")
+    score = {"value": "case when id = 1 then name else id::varchar end", "type": "integer"}
+    site.sync |= {"fields": {"score": score}}
+    site.write()
+    report = site.run().report
+    assert [one["message"] for one in report.refused] == ["score: <value> does not fit integer"]
+    for command in (("status",), ("runs",), ("status", "--json"), ("runs", "--json"), ("plan",)):
+        said = site.command(*command).communicate(timeout=60)[0]
+        assert "Lovelace" not in said, command
+
+
 @pytest.mark.parametrize(("status", "size"), [(422, 100), (422, 1), (403, 1), (403, 20)])
 def test_i13_bad_rows_at_the_beginning_of_a_plan_stop_nothing(
     site: Site, answering: Answering, status: int, size: int

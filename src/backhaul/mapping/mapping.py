@@ -23,7 +23,7 @@ from sqlglot.errors import SqlglotError
 from backhaul.errors import Problem, UsageError
 from backhaul.mapping.coercion import Coercion, NotCoercibleError, coerce, natural, trimmed
 from backhaul.mapping.hashing import record_hash
-from backhaul.mapping.spoilt import ColumnLike, or_error, told
+from backhaul.mapping.spoilt import ColumnLike, or_error, quoted, told
 from backhaul.sql import ident, literal
 from backhaul.types import Field, FieldType, Nulls, ObjectSchema, field_from
 
@@ -237,7 +237,7 @@ def _rules(field: MappedField) -> list[str]:
     if unfit:
         condition = unfit.replace("lost", f"({raw} IS NOT NULL AND ({typed}) IS NULL)")
         what = _WRONG.get(said.type, f"does not fit {said.native_type or said.type}")
-        rules.append((condition, "type", f"concat(left(CAST({raw} AS VARCHAR), 60), {literal(' ' + what)})"))
+        rules.append((condition, "type", f"concat({quoted(raw)}, {literal(' ' + what)})"))
     needed = field.nulls is Nulls.CLEAR and (said.required or not said.nullable)
     if field.nulls is Nulls.ERROR or field.identifier or needed:
         why = "is null, and nulls are an error here"
@@ -256,7 +256,7 @@ def _rules(field: MappedField) -> list[str]:
         rules.append((f"length({typed}) > {said.max_length}", "length", message))
     if said.choices is not None and field.storage == "VARCHAR":
         known = ", ".join(literal(choice) for choice in said.choices)
-        message = f"concat(left({typed}, 60), {literal(' is not one of the allowed values')})"
+        message = f"concat({quoted(typed)}, {literal(' is not one of the allowed values')})"
         if known:
             rules.append((f"{typed} NOT IN ({known})" + (f" AND {typed} <> ''"), "choice", message))
     head = literal(field.name + SEPARATOR)

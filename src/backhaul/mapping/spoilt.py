@@ -38,3 +38,8 @@ def or_error(column: ColumnLike) -> str:
 def _said(column: ColumnLike) -> str:
     about = literal(f" in column {column.name} does not fit {column.type}")
     return f"(left({ident(column.spoilt or '')}, 60) || {about})"
+
+
+def quoted(value: str) -> str:
+    """SQL of the beginning of a value, as text. The quotation marks tell a summary what to leave out (advice.shape)."""
+    return f"""concat('"', replace(left(CAST({value} AS VARCHAR), 60), '"', ''), '"')"""
