@@ -23,6 +23,8 @@ settings.register_profile("backhaul", deadline=None)
 settings.load_profile("backhaul")
 
 ROOT = Path(__file__).parent.parent
+UNSYNCED = {**os.environ, "FSYNC": "off"}
+"""For servers that end with the tests, none of which has the machine crash."""
 _NUMBERS = itertools.count(1)
 
 
@@ -56,7 +58,9 @@ def postgres_dsn() -> Iterator[str]:
     # a socket's path is limited to 107 bytes, and the server's user must be able to reach it
     folder = tempfile.mkdtemp(prefix="bh-pg-", dir="/tmp")
     Path(folder).chmod(0o755)
-    started = subprocess.run([ROOT / "scripts" / "postgres", "start", folder], capture_output=True, text=True)
+    started = subprocess.run(
+        [ROOT / "scripts" / "postgres", "start", folder], env=UNSYNCED, capture_output=True, text=True
+    )
     try:
         if started.returncode:
             missing(f"no PostgreSQL: {started.stderr.strip()[-300:]}")
@@ -101,7 +105,9 @@ def mysql_dsn() -> Iterator[str]:
     """A MariaDB server of this test process alone."""
     folder = tempfile.mkdtemp(prefix="bh-my-", dir="/tmp")
     Path(folder).chmod(0o755)
-    started = subprocess.run([ROOT / "scripts" / "mariadb", "start", folder], capture_output=True, text=True)
+    started = subprocess.run(
+        [ROOT / "scripts" / "mariadb", "start", folder], env=UNSYNCED, capture_output=True, text=True
+    )
     try:
         if started.returncode:
             missing(f"no MariaDB: {started.stderr.strip()[-300:]}")

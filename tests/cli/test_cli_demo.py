@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from cli_program import Call
 
 from backhaul.demo.files import create_product_database, write_project
 from backhaul.demo.warehouse import build
@@ -18,11 +19,6 @@ from backhaul.testing.serving import serving
 SHOWN = [entry.name for entry in entry_points(group="backhaul.sandboxes") if simulation(entry.name).sample]
 """The one that needs fields of its own is shown whole."""
 _WHOLE = "import sys; from pathlib import Path; from backhaul.demo import run; run(Path(sys.argv[1]), json=True, rows=300)"
-
-
-def backhaul(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "backhaul", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_every_step_ends_as_told(tmp_path: Path) -> None:
@@ -37,7 +33,7 @@ def test_every_step_ends_as_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*SHOWN} - {"hubspot"}))
-def test_the_sample_fits_a_fresh_simulation(tmp_path: Path, name: str) -> None:
+def test_the_sample_fits_a_fresh_simulation(tmp_path: Path, call: Call, name: str) -> None:
     sandbox = simulation(name)()
     assert sandbox.sample is not None
     rows = min(150, sandbox.sample.rows // 5)
@@ -45,13 +41,13 @@ def test_the_sample_fits_a_fresh_simulation(tmp_path: Path, name: str) -> None:
         build(tmp_path / "warehouse.duckdb", rows)
         create_product_database(tmp_path / "product.db")
         write_project(tmp_path, sandbox.sample, url)
-        done = backhaul("run", "contacts", "--json", folder=tmp_path)
-    assert done.returncode in (0, 3), done.stdout + done.stderr
-    assert json.loads(done.stdout)["runs"][0]["delivered"] >= rows * 0.9
+        done = call("run", "contacts", "--json")
+    assert done.code in (0, 3), done.out + done.err
+    assert done.json["runs"][0]["delivered"] >= rows * 0.9
 
 
-def test_a_destination_that_cannot_be_shown(tmp_path: Path) -> None:
-    ended = backhaul("demo", "--folder", "new", "--destination", "salesfrce", folder=tmp_path)
-    assert ended.returncode == 2
-    assert "did you mean salesforce" in ended.stderr
+def test_a_destination_that_cannot_be_shown(tmp_path: Path, call: Call) -> None:
+    ended = call("demo", "--folder", "new", "--destination", "salesfrce")
+    assert ended.code == 2
+    assert "did you mean salesforce" in ended.err
     assert not (tmp_path / "new").exists()

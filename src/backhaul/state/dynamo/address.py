@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from backhaul.extras import require_extra
@@ -21,12 +22,23 @@ def connect(address: TableAddress) -> Any:
     """
     require_extra("dynamodb", "a state in DynamoDB")
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     config = Config(
         connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": _ATTEMPTS}
     )
     with storing(address.table):
-        return boto3.session.Session().client(
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _descriptions())
+        return boto3.session.Session(botocore_session=session).client(
             "dynamodb", region_name=address.region, endpoint_url=address.endpoint, config=config
         )
+
+
+@cache
+def _descriptions() -> Any:
+    """AWS's descriptions of its services, read once a process: that takes ten times as long as all else about a client."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader()
