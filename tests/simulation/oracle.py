@@ -71,6 +71,10 @@ class Oracle(Witness):
                 self.expect(
                     known, "I2", f"{key} is acknowledged as {value}, which the destination never said"
                 )
+        if self.setup.mode == "upsert":
+            # in doubt, never acknowledged, and no longer in a model that deletes nothing: such a record stays and is nobody's
+            self.orphans |= self.wrote - self.snapshot.keys() - self.acked.keys()
+        self.orphans -= ledger.keys()
         held = {key: value for key, (value, _) in ledger.items() if value is not None}
         # what a killed run was told may wait in the journal for a run that can fold it
         self.acked = held if calm or report is not None else dict(held.items() & self.acked.items())
