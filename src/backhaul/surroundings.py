@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import functools
+import getpass
+import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+
+def _actor() -> str:
+    """The user of the machine who runs this process, by name where there is one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _age(path: Path) -> float:
@@ -18,12 +28,13 @@ def _age(path: Path) -> float:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """`clock` is in seconds and never goes back; `wall` is in seconds since 1970 and may jump either way; `age` is how many
-    seconds ago a file was written."""
+    seconds ago a file was written; `actor` names who gave the command."""
 
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     rng: random.Random = field(default_factory=random.SystemRandom)
     age: Callable[[Path], float] = _age
+    actor: Callable[[], str] = _actor
 
     def moment(self) -> datetime:
         """The time, in UTC."""

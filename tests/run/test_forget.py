@@ -127,7 +127,7 @@ def test_i39_i41_another_sync_on_the_object_does_not_send_a_forgotten_record(peo
         assert project.plan("persons").report.suppressed == 1
         report = project.run("persons").report
         assert (report.status, report.suppressed, report.delivered) == ("succeeded", 1, 20)
-        assert "Forgotten by users since" in project.why("persons", "21", offline=True)["summary"]
+        assert "Forgotten in sync users since" in project.why("persons", "21", offline=True)["summary"]
     for command in ("check", "status"):
         said = people.command(command).communicate(timeout=60)[0]
         assert "the state holds sync users (user" in said

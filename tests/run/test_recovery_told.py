@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sqlite3
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def test_why_says_that_a_record_was_forgotten(site: Site) -> None:
         found = project.why("users", "1", offline=True)
         (proof,) = [one for one in project.forgotten("users") if one["at"] == found["forgotten"]["at"]][:1]
     assert found["summary"].startswith(
-        f"Forgotten since {proof['at']} (the destination: deleted); it is not sent"
+        f"Forgotten since {proof['at']} by {getpass.getuser()} (the destination: deleted); it is not sent"
     )
     site.sql("delete from t where id = 1")
     with site.project as project:

@@ -118,9 +118,9 @@ FACTS: Sequence[tuple[str, Any]] = [
       for number, version in enumerate((1, 10, 2, 2))),
     ("model_schemas", {"scope": "a"}),
     *(("keep_forgotten", {"place": "o", "sync": sync, "hash": one, "kind": "key", "record": one, "salt": f"s{number}",
-                          "at": at(9 - number), "answer": "ok"}) for number, (one, sync) in enumerate(("xa", "ya", "xa", "xb"))),
+                          "at": at(9 - number), "answer": "ok", "actor": "ada"}) for number, (one, sync) in enumerate(("xa", "ya", "xa", "xb"))),
     ("keep_forgotten", {"place": "o", "sync": "a", "hash": "z", "kind": "identifier", "record": "y", "salt": "s", "at": at(9),
-                        "answer": "ok"}),
+                        "answer": "ok", "actor": "ada"}),
     ("forgotten", {"place": "o"}), ("lift_forgotten", {"place": "o", "sync": "a", "record": "y"}), ("forgotten", {"place": "o"}),
     ("forgotten", {"place": "other"}),
 ]  # fmt: skip

@@ -63,7 +63,9 @@ def _tell(session: Session, said: str, document: dict[str, Any]) -> None:
 
 def _list(session: Session, name: str, proofs: list[dict[str, Any]]) -> None:
     for proof in proofs:
-        session.say(f"{proof['at'][:19]}  {proof['hash']}  destination: {proof['destination']}")
+        session.say(
+            f"{proof['at'][:19]}  {proof['hash']}  by {proof['by']}  destination: {proof['destination']}"
+        )
     if not proofs:
         session.say(f"{name}: nothing was forgotten")
     if session.json:

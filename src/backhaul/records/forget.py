@@ -123,6 +123,7 @@ class Forget:
             "salt": salt,
             "at": at,
             "answer": answer,
+            "actor": self.workspace.surroundings.actor(),
         }
         with self.workspace.state.together():
             for row in rows:

@@ -28,21 +28,25 @@ def lift_one(workspace: Workspace, scope: Scope, record: str) -> None:
 
 
 def listed(workspace: Workspace, sync: Any) -> list[dict[str, Any]]:
-    """The proofs of a sync: `{hash, at, destination}`."""
+    """The proofs of a sync: `{hash, at, by, destination}`."""
     rows = suppressions(workspace, workspace.scope(sync))
-    return [{"hash": row["hash"], "at": row["at"], "destination": row["answer"]} for row in rows]
+    return [
+        {"hash": row["hash"], "at": row["at"], "by": row["actor"], "destination": row["answer"]}
+        for row in rows
+    ]
 
 
 def proof_of(
     workspace: Workspace, scope: Scope, keys: Sequence[str], identities: Iterable[str]
 ) -> dict[str, Any] | None:
-    """`{at, destination, sync}` where one of these keys (as JSON), or an identifier, was forgotten: by which sync."""
+    """`{at, by, destination, sync}` where one of these keys (as JSON), or an identifier, was forgotten: by which sync."""
     names = workspace.scopes.names()
     for row in workspace.state.do("forgotten", {"place": scope.place}):
         texts = list(identities) if row["kind"] == "identifier" else keys if row["sync"] == scope.sync else ()
         if row["hash"] in hashes(row["salt"], texts):
             return {
                 "at": row["at"],
+                "by": row["actor"],
                 "destination": row["answer"],
                 "sync": names.get(row["sync"], row["sync"]),
             }

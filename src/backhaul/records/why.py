@@ -352,9 +352,11 @@ def _object(mapping: Mapping) -> str:
 def summary(found: Found, sync: Any, offer: Offer) -> str:
     """One sentence: why the record was or was not sent, and what the next run does."""
     if forgotten := found["forgotten"]:
-        by = "" if forgotten["sync"] == sync.name else f" by {forgotten['sync']}"
-        return (f"Forgotten{by} since {forgotten['at']} (the destination: {forgotten['destination']}); it is not sent again, "
-                f"unless `backhaul forget {forgotten['sync']} KEY --lift` allows it.")  # fmt: skip
+        where = "" if forgotten["sync"] == sync.name else f" in sync {forgotten['sync']}"
+        return (
+            f"Forgotten{where} since {forgotten['at']} by {forgotten['by']} (the destination: {forgotten['destination']}); "
+            f"it is not sent again, unless `backhaul forget {forgotten['sync']} KEY --lift` allows it."
+        )
     letter, model, ledger = found["dead_letter"], found["model"], found["ledger"]
     steps = {step["status"]: step for step in found["history"]}
     if "in_flight" in steps:

@@ -256,12 +256,12 @@ INSERT INTO model_schemas (scope, version, at, taken, columns, changes) VALUES (
 ON CONFLICT (scope, version) DO NOTHING;
 
 -- forgotten
-SELECT sync, kind, record, hash, salt, at, answer FROM forgotten WHERE place = :place ORDER BY at, hash, sync;
+SELECT sync, kind, record, hash, salt, at, answer, actor FROM forgotten WHERE place = :place ORDER BY at, hash, sync;
 
 -- keep_forgotten
-INSERT INTO forgotten (place, sync, kind, record, hash, salt, at, answer)
-VALUES (:place, :sync, :kind, :record, :hash, :salt, :at, :answer)
-ON CONFLICT (place, sync, hash) DO UPDATE SET at = excluded.at, answer = excluded.answer;
+INSERT INTO forgotten (place, sync, kind, record, hash, salt, at, answer, actor)
+VALUES (:place, :sync, :kind, :record, :hash, :salt, :at, :answer, :actor)
+ON CONFLICT (place, sync, hash) DO UPDATE SET at = excluded.at, answer = excluded.answer, actor = excluded.actor;
 
 -- lift_forgotten
 DELETE FROM forgotten WHERE place = :place AND sync = :sync AND record = :record;

@@ -178,7 +178,8 @@ CREATE TABLE ledgers (
 
 -- Records whose values were erased and that are never sent again: sha256 of the salt and the key as JSON. The salt is one for
 -- all rows of a place; `answer` is what the destination said of the delete. A row of kind `key` counts for its sync, one of kind
--- `identifier` for every sync that writes to the place; `record` is the `hash` of the key that was forgotten.
+-- `identifier` for every sync that writes to the place; `record` is the `hash` of the key that was
+-- forgotten; `actor` is the user of the machine who asked for it.
 CREATE TABLE forgotten (
     place TEXT NOT NULL,
     sync TEXT NOT NULL,
@@ -188,6 +189,7 @@ CREATE TABLE forgotten (
     salt TEXT NOT NULL,
     at TEXT NOT NULL,
     answer TEXT NOT NULL,
+    actor TEXT NOT NULL,
     PRIMARY KEY (place, sync, hash)
 );
 
