@@ -57,6 +57,7 @@ def _rows(
     if spec.batch.keys() & {Op.UPSERT, Op.UPDATE}:
         yield "updates hold", "what changed" if spec.deltas else "all mapped fields"
     yield "clearing a field", spec.nulls
+    yield "[account](../state.md)", _account(kind)
     yield "read back", "yes" if kind.read is not Destination.read else "no"
     yield "reads show a write", _lag(spec)
     yield "jobs", "yes" if issubclass(spec.config, JobsConfig) else ""
@@ -73,6 +74,14 @@ def _rows(
             f"{len(done) - len(suite.gaps)} of {len(done)} behaviours"
             + "".join(f"; not: {gap.replace('_', ' ')}" for gap in suite.gaps),
         )
+
+
+def _account(kind: type[Destination[Any]]) -> str:
+    """What a ledger belongs to, as the connector's method says it."""
+    if kind.account is Destination.account:
+        return "none is stated: the address stands for it"
+    said = " ".join((kind.account.__doc__ or "").split())
+    return said.removeprefix("Return ").partition(". ")[0].rstrip(".")
 
 
 def _lag(spec: Spec) -> str:

@@ -122,6 +122,12 @@ class DestinationSuite:
         assert (run := site.run()).status == "succeeded", said_of(run)
         assert site.remote.requests() == before
 
+    def test_every_run_meets_the_same_account(self, site: Site) -> None:
+        site.model(dict.fromkeys(self.case.keys[:2], ("same", 1)))
+        met = [(run.account, run.ledger) for run in (site.run(), site.run())]
+        assert met[0] == met[1]
+        assert all(met[0])
+
     def test_only_what_changed_is_sent(self, site: Site) -> None:
         rows = dict.fromkeys(self.case.keys[:20], ("same", 1))
         site.model(rows)
