@@ -59,7 +59,7 @@ class World:
     acked: dict[int, float] = field(default_factory=dict)
     refused: dict[int, tuple[Any, str]] = field(default_factory=dict)
     mapped: dict[int, int] = field(default_factory=dict)
-    """The mapping that each was refused under: another one frees it."""
+    """The mapping that each was refused under: another one frees it, unless it was a delete."""
     told: list[str] = field(default_factory=list)
 
     def expected(self) -> list[tuple[int, Any]]:
@@ -79,7 +79,8 @@ class World:
 
     def is_kept_back(self, key: int, value: Any) -> bool:
         was, status = self.refused.get(key, (None, ""))
-        return was == value and status != "replay" and self.mapped.get(key) == self.plus
+        same = value is GONE or self.mapped.get(key) == self.plus
+        return was == value and status != "replay" and same
 
     def run(self, keep: str) -> None:
         configure(self.site, self.plus, keep)
