@@ -208,7 +208,7 @@ def test_the_command_line(site: Site) -> None:
     assert f"undo of run {run}" in said, complaint
     assert "n1" in said
     assert "--plan p-" in said
-    assert "the next normal run sends the model's values again" in said
+    assert "before the next normal run: it sends the model's values again" in said
     document = json.loads(site.call("undo", run, "--json").stdout)["plans"][0]
     assert document["undo"] == {"run": run, "left_out": {}}
     assert site.call("run", "--plan", document["id"]).exit_code == 0
