@@ -5,9 +5,9 @@
 demo:
 	@scripts/demo --destination $(or $(DESTINATION),hubspot)
 
-# make test ONLY="not servers": some of them, by their markers (pyproject.toml)
+# make test ONLY="not servers": some of them, by their markers (pyproject.toml); JOBS=2: in so many processes
 test:
-	@scripts/test $(if $(ONLY),-m "$(ONLY)")
+	@scripts/test $(if $(ONLY),-m "$(ONLY)") $(if $(JOBS),-n $(JOBS))
 
 lint:
 	@scripts/setup

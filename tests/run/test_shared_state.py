@@ -80,7 +80,8 @@ def test_killed_and_continued_on_another_disk(shared: Site, faulty: Callable[...
 
 
 def test_of_racing_workers_one_runs(shared: Site) -> None:
-    """I26: the others end with 1 and say who runs it, while the one waits for its first answers."""
+    """I26: the others end with 1 and say who runs it, while the one waits for its first answers; in DynamoDB they may fail at
+    making the state's first entries at the same moment."""
     shared.api = {"timeout": "10m"}
     shared.write()
     shared.fill(500)
@@ -91,7 +92,8 @@ def test_of_racing_workers_one_runs(shared: Site) -> None:
     said = [process.communicate(timeout=HANGS)[1] for process in racers]
     codes = sorted(process.returncode for process in racers)
     assert codes == [0, 1, 1, 1], said
-    assert sum("users is being run by" in text for text in said) == 3, said
+    told = ("users is being run by", "another process changed the state at the same moment")
+    assert sum(any(one in text for one in told) for text in said) == 3, said
     assert set(shared.sent().values()) == {1}
     assert shared.sink.records == shared.model()
 
