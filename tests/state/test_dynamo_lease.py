@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.waiting import HANGS
+from tests.waiting import HANGS, until
 
 from backhaul.errors import RunError
 from backhaul.state.dynamo.state import DynamoState
@@ -82,7 +82,7 @@ def test_of_many_who_watch_one_takes_it(pair: tuple[DynamoState, DynamoState]) -
         try:
             with state.lease("s", timeout=0.0):
                 told.append("taken")
-                time.sleep(0.3)
+                until(lambda: len(told) == 2)
         except RunError as error:
             told.append(str(error))
 
